@@ -1,0 +1,529 @@
+"""The typed configuration: what a YAML file and the sheets may say, and what a cell's settings come to.
+
+Everything here is light (pydantic and the standard library), because the Snakefile imports it
+while the DAG is parsed. `python -m revela.config` writes the JSON schemas in `workflow/schemas/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+METHODS = ("revela", "replug", "contriever")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message is one line: file, key, value and what would be valid."""
+
+
+class Strict(BaseModel):
+    """A model on which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(Strict):
+    """Low-rank adaptation by peft."""
+
+    rank: int = Field(256, ge=1, description="Rank r of each adapter (section 4.1).")
+    alpha: int = Field(64, ge=1, description="Scaling numerator: the adapter is scaled by alpha / rank.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the adapter's input.")
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="Linear layers that carry an adapter.",
+    )
+
+
+class Training(Strict):
+    """Every setting of one training run. `Config.training_settings` resolves it for a cell."""
+
+    # the retriever's view of a chunk
+    query_prefix: str = Field("query: ", description="Put before a chunk that is embedded as a query.")
+    passage_prefix: str = Field("passage: ", description="Put before a chunk that is embedded as a passage.")
+    retriever_max_length: int = Field(157, ge=4, description="Tokens of prefix + chunk + EOS at most.")
+    lm_max_length: int = Field(156, ge=4, description="Tokens of a chunk in the language model at most.")
+    first_half: bool = Field(False, description="Queries see only the first half of their tokens (App. B.5).")
+    first_half_except: list[str] = Field([], description="Batch sources for which first_half is off.")
+    # similarity and in-batch attention
+    similarity: Literal["learned", "uniform", "shuffled"] = Field(
+        "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
+    )
+    temperature: float = Field(
+        1e-4, gt=0, description="tau of Sim (section 3.3), or tau_r (REPLUG), or T (Contriever)."
+    )
+    similarity_dtype: Literal["bfloat16", "float32"] = Field(
+        "float32", description="Precision in which cosines and their softmax are taken."
+    )
+    value_norm: bool = Field(False, description="V-normalisation, eq. 8.")
+    attention: Literal["pairs", "dense"] = Field("pairs", description="Cross attention: gathered pairs, or the oracle.")
+    dual_loss: bool = Field(False, description="Add the e-stream's loss with weight 1.")
+    freeze_lm: bool = Field(False, description="Train the retriever alone.")
+    # REPLUG (App. B.3)
+    lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
+    length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
+    # Contriever (App. C.1)
+    crop_ratio: tuple[float, float] = Field((0.05, 0.5), description="Length of a crop as a share of its text.")
+    # optimisation
+    lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
+    seed: int = Field(42, ge=0)
+    # machine
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
+    zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
+    time_budget_minutes: float | None = Field(
+        None, gt=0, description="Save and exit with status 75 after so long; the profile submits again."
+    )
+
+
+class Source(Strict):
+    """One dataset that a corpus is made of, and how its rows become documents."""
+
+    dataset: str = Field(description="A key of `datasets`.")
+    text: str = Field("text", description="The column with the text.")
+    join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
+    batches: int | None = Field(None, ge=1, description="Batches drawn from this source; null: all.")
+
+
+class Corpus(Strict):
+    """Raw text that becomes batches. Exactly one of `sources`, `mix` and `released` is given."""
+
+    sources: list[Source] = Field([], description="Datasets whose documents are chunked and interleaved.")
+    mix: dict[str, int] = Field({}, description="Corpus -> number of its batches.")
+    released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
+    group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
+    batches: int | None = Field(None, ge=1, description="Batches in all, drawn by the seed; null: all there are.")
+    min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if sum(map(bool, (self.sources, self.mix, self.released))) != 1:
+            raise ValueError("give exactly one of sources, mix, released")
+        return self
+
+
+class Dataset(Strict):
+    """A raw dataset: a hub snapshot, a local folder, or text of installed packages. Exactly one is given."""
+
+    hub: str | None = Field(None, description="owner/name of a dataset on the Hugging Face hub.")
+    revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
+    patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
+    path: str | None = Field(None, description="A local folder.")
+    installed: list[str] = Field([], description="Installed distributions whose Python files are the text.")
+    content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
+        "source", description="What is made of installed files: text for training, or a benchmark in that layout."
+    )
+    sha256: str | None = Field(None, description="Expected hash of text built here; a mismatch is an error.")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if sum(map(bool, (self.hub, self.path, self.installed))) != 1:
+            raise ValueError("give exactly one of hub, path, installed")
+        return self
+
+
+class Chunking(Strict):
+    """Sentences packed into chunks of complete sentences (section 4.1)."""
+
+    max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
+    punkt: str = Field(
+        "nltk", description="'nltk': punkt_tab by nltk.download; else a dataset that Punkt is trained on."
+    )
+
+
+class Evaluation(Strict):
+    """Protocol switches of the evaluation."""
+
+    query_prefix: str = Field("query:  ", description="Prefix of queries for systems trained here.")
+    passage_prefix: str = Field("passage:  ", description="Prefix of documents for systems trained here.")
+    max_length: int = Field(2048, ge=4, description="Tokens of a query or document at most.")
+    document_text: Literal["title+text", "text"] = Field("title+text")
+    exclude: bool = Field(True, description="Remove excluded ids before the cut (BRIGHT).")
+    top_k: int = Field(1000, ge=10, description="Documents kept for a query.")
+    batch_tokens: int = Field(16384, ge=64, description="Tokens in an encoding batch at most.")
+    shard_documents: int = Field(50_000, ge=1, description="Documents encoded and scored at a time.")
+
+
+class Table(Strict):
+    """A table of scores: tasks of one benchmark x labelled columns."""
+
+    benchmark: str
+    caption: str
+    columns: list[str] = Field(description="Labels in order; each stands in runs.tsv or models.tsv under this table.")
+    printed: str | None = Field(None, description="CSV with the paper's printed values.")
+
+
+class Figure(Strict):
+    """Figure 4: mean score against batch size, a line for each label."""
+
+    benchmarks: list[str]
+    lines: dict[str, dict[int, str]] = Field(description="label -> batch size -> system path.")
+    caption: str
+
+
+class Compute(Strict):
+    """What a job asks for. Site facts (partition, account, GPU model) belong in the profile."""
+
+    training_gpus: int = Field(4, ge=0)
+    training_processes: int = Field(4, ge=1)
+    training_threads: int = Field(16, ge=1)
+    training_mem_mb: int = Field(128_000, ge=500)
+    training_runtime: int = Field(2880, ge=1, description="Minutes.")
+    evaluation_gpus: int = Field(1, ge=0)
+    evaluation_threads: int = Field(8, ge=1)
+    evaluation_mem_mb: int = Field(64_000, ge=500)
+    evaluation_runtime: int = Field(720, ge=1, description="Minutes.")
+    data_threads: int = Field(16, ge=1)
+    data_mem_mb: int = Field(64_000, ge=500)
+    data_runtime: int = Field(720, ge=1, description="Minutes.")
+
+
+class Model(Strict):
+    """A row of models.tsv: a backbone or an off-the-shelf retriever."""
+
+    scale: str
+    name: str = Field(pattern=NAME)
+    kind: Literal["backbone", "encoder", "bm25", "api"]
+    source: str = Field(
+        "", description="hub:owner/name[@revision], path:folder, or empty (BM25, APIs: the API's name)."
+    )
+    size: str = Field("", description="As printed in the tables, for example 0.5B.")
+    pooling: Literal["", "eos", "mean", "cls"] = ""
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    similarity: Literal["", "cosine", "dot"] = ""
+    max_length: int | None = None
+    tables: str = Field("", description="table=label pairs, separated by ';'.")
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    @property
+    def system(self) -> str:
+        return f"untrained/{self.name}" if self.kind == "backbone" else self.name
+
+
+class Run(Strict):
+    """A row of runs.tsv: a trained cell and the table columns that it fills."""
+
+    scale: str
+    method: Literal[METHODS]
+    corpus: str = Field(pattern=NAME)
+    retriever: str = Field(pattern=NAME)
+    lm: str = Field(pattern=NAME, description="'none' for a method without a language model.")
+    batch_size: int = Field(ge=2)
+    variant: str = Field("", pattern=NAME + "|^$")
+    tables: str = Field("", description="table=label pairs, separated by ';'.")
+
+    @property
+    def key(self) -> str:
+        return self.cell.path
+
+    @property
+    def system(self) -> str:
+        return self.cell.path
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.method, self.corpus, self.retriever, self.lm, self.batch_size, self.variant)
+
+
+class Task(Strict):
+    """A row of benchmarks.tsv: one retrieval task."""
+
+    scale: str
+    benchmark: str = Field(pattern=NAME)
+    task: str = Field(pattern=NAME)
+    label: str = Field(description="The task's name in the paper's tables.")
+    layout: Literal["coir", "beir", "bright"]
+    dataset: str = Field(description="A key of `datasets`.")
+    parts: str = Field(
+        "",
+        description="Folder or hub-config names within the dataset, separated by ';'; scores are averaged over them.",
+    )
+    split: str = "test"
+
+    @property
+    def key(self) -> str:
+        return f"{self.benchmark}/{self.task}"
+
+
+class Cell:
+    """method x corpus x retriever x LM x batch size, and a named variant. Its path spells it out."""
+
+    def __init__(self, method: str, corpus: str, retriever: str, lm: str, batch_size: int, variant: str = ""):
+        self.method, self.corpus, self.retriever = method, corpus, retriever
+        self.lm, self.batch_size, self.variant = lm, int(batch_size), variant
+
+    @property
+    def path(self) -> str:
+        """For example ``revela/code/llama-3.2-1b/qwen2.5-0.5b/bs8-tau1e-3``."""
+        variant = f"-{self.variant}" if self.variant else ""
+        return f"{self.method}/{self.corpus}/{self.retriever}/{self.lm}/bs{self.batch_size}{variant}"
+
+    @classmethod
+    def parse(cls, path: str) -> Cell:
+        """The cell that a path names; ConfigError where it names none."""
+        match = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/([^/]+)/bs(\d+)(?:-([^/]+))?", path)
+        if not match:
+            raise ConfigError(f"{path!r} is not a cell; write method/corpus/retriever/lm/bsN or .../bsN-variant")
+        return cls(*match.groups(default=""))
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Cell) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        return f"Cell({self.path})"
+
+
+class Config(Strict):
+    """One scale of the study: the paper's, or the embedded demo's."""
+
+    scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
+    results: str = Field(pattern=r"^[\w./-]+$", description="Folder that everything is written to.")
+    seed: int = Field(42, ge=0, description="Seed of corpus sampling and training.")
+    runs: str = "config/runs.tsv"
+    models: str = "config/models.tsv"
+    benchmarks: str = "config/benchmarks.tsv"
+    datasets: dict[str, Dataset]
+    corpora: dict[str, Corpus]
+    chunking: Chunking = Chunking()
+    training: Training = Training()
+    methods: dict[Literal[METHODS], dict[str, Any]] = Field({}, description="Overrides of `training` for each method.")
+    variants: dict[str, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
+    evaluation: Evaluation = Evaluation()
+    tables: dict[str, Table] = {}
+    figures: dict[str, Figure] = {}
+    compute: Compute = Compute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_are_known(cls, values: Any) -> Any:
+        """Partial overrides are checked where they are written, not when a cell first uses them."""
+        if isinstance(values, dict):
+            base = values.get("training") or {}
+            for section, path in (("methods", ()), ("variants", ()), ("corpora", ("training",))):
+                for name, override in (values.get(section) or {}).items():
+                    for key in path:
+                        override = (override or {}).get(key) or {}
+                    try:
+                        Training.model_validate({**base, **(override or {})})
+                    except ValidationError as error:
+                        where = ".".join((section, str(name), *path))
+                        raise ConfigError(_first_line(error, Training, where)) from None
+        return values
+
+    @model_validator(mode="after")
+    def _names_resolve(self):
+        for corpus, spec in self.corpora.items():
+            for source in spec.sources:
+                _known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)
+            for part in spec.mix:
+                _known(f"corpora.{corpus}.mix", part, self.corpora)
+            if spec.released:
+                _known(f"corpora.{corpus}.released", spec.released, self.datasets)
+        if self.chunking.punkt != "nltk":
+            _known("chunking.punkt", self.chunking.punkt, self.datasets)
+        return self
+
+
+class Study(BaseModel):
+    """A configuration with the rows of its sheets: all that the workflow plans from."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    config: Config
+    models: dict[str, Model]
+    runs: list[Run]
+    tasks: list[Task]
+
+    @property
+    def backbones(self) -> list[str]:
+        """Names of models that can be a retriever's or a language model's start."""
+        return [name for name, model in self.models.items() if model.kind == "backbone"]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of benchmarks, in the order of the sheet."""
+        return list(dict.fromkeys(task.benchmark for task in self.tasks))
+
+    def benchmark_tasks(self, benchmark: str) -> list[Task]:
+        """The tasks of one benchmark, in the order of the sheet."""
+        _known("benchmark", benchmark, self.benchmarks)
+        return [task for task in self.tasks if task.benchmark == benchmark]
+
+    def task(self, benchmark: str, task: str) -> Task:
+        """One task by name."""
+        tasks = {row.task: row for row in self.benchmark_tasks(benchmark)}
+        _known(f"task of {benchmark}", task, tasks)
+        return tasks[task]
+
+    def check_cell(self, cell: Cell) -> Cell:
+        """The cell itself if each of its parts is known; ConfigError naming the valid parts otherwise."""
+        _known(f"{cell.path}: method", cell.method, METHODS)
+        _known(f"{cell.path}: corpus", cell.corpus, self.config.corpora)
+        _known(f"{cell.path}: retriever", cell.retriever, self.backbones)
+        _known(f"{cell.path}: lm", cell.lm, ["none"] if cell.method == "contriever" else self.backbones)
+        if cell.variant:
+            _known(f"{cell.path}: variant", cell.variant, self.config.variants)
+        return cell
+
+    def training_settings(self, cell: Cell) -> Training:
+        """Settings of a cell: `training`, overridden by its method, its corpus and its variant, in that order."""
+        self.check_cell(cell)
+        config = self.config
+        return Training.model_validate(
+            {
+                "seed": config.seed,
+                **config.training.model_dump(exclude_unset=True),
+                **config.methods.get(cell.method, {}),
+                **config.corpora[cell.corpus].training,
+                **config.variants.get(cell.variant, {}),
+            }
+        )
+
+    def table_systems(self, table: str) -> dict[str, str]:
+        """label -> system of a table's columns, in the table's order.
+
+        A system is a cell's path, ``untrained/{model}`` for a backbone, or a model's name.
+        """
+        _known("table", table, self.config.tables)
+        systems = {}
+        for row in [*self.models.values(), *self.runs]:
+            for entry in filter(None, row.tables.split(";")):
+                name, _, label = entry.strip().partition("=")
+                if name == table:
+                    systems[label] = row.system
+        missing = [label for label in self.config.tables[table].columns if label not in systems]
+        if missing:
+            raise ConfigError(
+                f"tables.{table}.columns: no row of the sheets fills {missing}; rows fill {list(systems)}"
+            )
+        return {label: systems[label] for label in self.config.tables[table].columns}
+
+
+def load(path: str | Path) -> Study:
+    """Read a YAML configuration and its sheets.
+
+    Sheet paths are relative to the working directory, as all paths of the workflow are.
+    Raises ConfigError with one line that names the file, the key, the value and what would be valid.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping of settings is expected")
+    config = _validate(Config, values, str(path))
+    models = {row.name: row for row in _sheet(config.models, Model, config.scale)}
+    tasks = _sheet(config.benchmarks, Task, config.scale)
+    runs = _sheet(config.runs, Run, config.scale)
+    study = Study(config=config, models=models, runs=runs, tasks=tasks)
+    for task in tasks:
+        _known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
+    for table in config.tables.values():
+        _known(f"{path}: tables.benchmark", table.benchmark, study.benchmarks)
+    for run in runs:
+        try:
+            study.check_cell(run.cell)
+        except ConfigError as error:
+            raise ConfigError(f"{config.runs}: {error}") from None
+    return study
+
+
+def _sheet(path: str, row_type: type[Strict], scale: str) -> list:
+    """Rows of a tab-separated sheet that belong to a scale."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", restkey="(too many columns)"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    seen, result = set(), []
+    for number, row in enumerate(rows, start=2):
+        values = {key: value for key, value in row.items() if value not in (None, "")}
+        item = _validate(row_type, values, f"{path}, line {number}")
+        if item.scale != scale:
+            continue
+        if item.key in seen:
+            raise ConfigError(f"{path}, line {number}: {item.key} stands twice")
+        seen.add(item.key)
+        result.append(item)
+    return result
+
+
+def _validate(model: type[BaseModel], values: dict, where: str):
+    try:
+        return model.model_validate(values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(_first_line(error, model, where)) from None
+
+
+def _first_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """One line for the first fault: key, value, and what would be valid."""
+    fault = error.errors()[0]
+    keys = [str(key) for key in fault["loc"]]
+    place = ".".join(keys) or model.__name__
+    if fault["type"] == "extra_forbidden":
+        valid = list(_fields_at(model, keys[:-1]))
+        hint = difflib.get_close_matches(keys[-1], valid, n=1)
+        meant = f"; did you mean {hint[0]!r}?" if hint else ""
+        return f"{where}: {place}: unknown key{meant} Valid keys: {', '.join(valid)}"
+    if fault["type"] == "missing":
+        return f"{where}: {place}: required, but not given"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {place}: {message[0].lower() + message[1:]}, got {fault['input']!r:.80}"
+
+
+def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
+    """Field names of the model that a path of keys leads to."""
+    for key in keys:
+        field = model.model_fields.get(key)
+        if field is None:  # a key of a dict or a place in a list: the model stays the element's
+            continue
+        inner = [field.annotation]
+        while inner:
+            annotation = inner.pop()
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+                break
+            inner.extend(getattr(annotation, "__args__", ()))
+    return list(model.model_fields)
+
+
+def _known(where: str, name: str, valid) -> None:
+    if name not in valid:
+        hint = difflib.get_close_matches(name, list(valid), n=1)
+        meant = f"; did you mean {hint[0]!r}?" if hint else ""
+        raise ConfigError(f"{where}: unknown {name!r}{meant} Valid: {', '.join(valid)}")
+
+
+def schemas() -> dict[str, str]:
+    """File name -> JSON schema of the configuration and of each sheet's rows."""
+    types = {"config": Config, "runs": Run, "models": Model, "benchmarks": Task}
+    return {f"{name}.schema.json": json.dumps(t.model_json_schema(), indent=2) + "\n" for name, t in types.items()}
+
+
+if __name__ == "__main__":
+    for name, schema in schemas().items():
+        Path("workflow/schemas", name).write_text(schema)
