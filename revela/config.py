@@ -20,7 +20,7 @@ NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 METHODS = ("revela", "replug", "contriever")
 
 
-class ConfigError(ValueError):
+class ConfigError(Exception):
     """A configuration that cannot be used. The message is one line: file, key, value and what would be valid."""
 
 
@@ -56,9 +56,7 @@ class Training(Strict):
     similarity: Literal["learned", "uniform", "shuffled"] = Field(
         "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
     )
-    temperature: float = Field(
-        1e-4, gt=0, description="tau of Sim (section 3.3), or tau_r (REPLUG), or T (Contriever)."
-    )
+    temperature: float = Field(1e-4, gt=0, description="tau of Sim (section 3.3); tau_r of REPLUG; T of Contriever.")
     similarity_dtype: Literal["bfloat16", "float32"] = Field(
         "float32", description="Precision in which cosines and their softmax are taken."
     )
@@ -141,9 +139,7 @@ class Chunking(Strict):
     """Sentences packed into chunks of complete sentences (section 4.1)."""
 
     max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
-    punkt: str = Field(
-        "nltk", description="'nltk': punkt_tab by nltk.download; else a dataset that Punkt is trained on."
-    )
+    punkt: str = Field("nltk", description="'nltk': punkt_tab by nltk.download; else a dataset to train it on.")
 
 
 class Evaluation(Strict):
@@ -199,9 +195,7 @@ class Model(Strict):
     scale: str
     name: str = Field(pattern=NAME)
     kind: Literal["backbone", "encoder", "bm25", "api"]
-    source: str = Field(
-        "", description="hub:owner/name[@revision], path:folder, or empty (BM25, APIs: the API's name)."
-    )
+    source: str = Field("", description="hub:owner/name[@revision], path:folder, an API's name, or empty (BM25).")
     size: str = Field("", description="As printed in the tables, for example 0.5B.")
     pooling: Literal["", "eos", "mean", "cls"] = ""
     query_prefix: str = ""
@@ -255,7 +249,7 @@ class Task(Strict):
     dataset: str = Field(description="A key of `datasets`.")
     parts: str = Field(
         "",
-        description="Folder or hub-config names within the dataset, separated by ';'; scores are averaged over them.",
+        description="Names within the dataset, separated by ';'; scores are averaged over them.",
     )
     split: str = "test"
 
