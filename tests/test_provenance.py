@@ -1,0 +1,193 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from revela import provenance
+from revela.provenance import ProvenanceError, atomic_folder, atomic_write, code_hash, import_closure
+
+# --- atomic writes
+
+
+def test_atomic_write_shows_the_file_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "scores.json"
+    with atomic_write(path) as partial:
+        assert partial.suffix == ".json"
+        partial.write_text("half")
+        assert not path.exists()
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["scores.json"]
+
+
+def test_atomic_write_that_fails_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["scores.json"]
+
+
+def test_atomic_folder_replaces_an_older_folder_and_sweeps_leftovers(tmp_path):
+    path = tmp_path / "model"
+    (path / "sub").mkdir(parents=True)
+    (path / "sub" / "old").write_text("old")
+    leftover = tmp_path / ".partial-model"
+    leftover.mkdir()
+    (leftover / "junk").write_text("of a killed run")
+    with atomic_folder(path) as partial:
+        assert os.listdir(partial) == []
+        (partial / "new").write_text("new")
+        assert (path / "sub" / "old").exists()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_atomic_folder_that_fails_keeps_the_old_folder(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(path) as partial:
+        (partial / "new").write_text("half")
+        raise RuntimeError
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+# --- hashes and manifests
+
+
+def test_hashes_are_those_of_sha256(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert provenance.sha256_file(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+    assert provenance.sha256_json({"b": 1, "a": [2]}) == hashlib.sha256(b'{"a":[2],"b":1}').hexdigest()
+
+
+def test_manifest_records_facts_and_files_and_equal_content_gives_equal_manifests(tmp_path):
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "rows.txt").write_text("text")
+        (folder / ".partial-x").write_text("leftover")
+        provenance.write_manifest(folder, source="hub:owner/name", revision="abc")
+    manifest = provenance.read_manifest(tmp_path / "one", verify=True)
+    assert manifest["source"] == "hub:owner/name" and manifest["revision"] == "abc"
+    assert manifest["files"] == {"sub/rows.txt": hashlib.sha256(b"text").hexdigest()}
+    assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "two/manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "add"])
+def test_verification_names_the_file_that_differs(tmp_path, damage):
+    (tmp_path / "rows.txt").write_text("text")
+    (tmp_path / "other.txt").write_text("text")
+    provenance.write_manifest(tmp_path)
+    if damage == "remove":
+        (tmp_path / "rows.txt").unlink()
+    else:
+        (tmp_path / {"change": "rows.txt", "add": "more.txt"}[damage]).write_text("changed")
+    named = "more.txt" if damage == "add" else "rows.txt"
+    provenance.read_manifest(tmp_path)
+    with pytest.raises(ProvenanceError, match=rf"differs from its manifest.json in {named};"):
+        provenance.read_manifest(tmp_path, verify=True)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}"])
+def test_a_folder_without_a_usable_manifest_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ProvenanceError, match="manifest"):
+        provenance.read_manifest(tmp_path)
+
+
+# --- the code behind a result
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of its own in place of the real one: training -> retriever, in functions and relatively, too."""
+    root = tmp_path / "revela"
+    files = {
+        "__init__.py": "",
+        "config.py": "SETTINGS = 1\n",
+        "training.py": "import torch\nfrom revela import config\nfrom .objectives import loss\n",
+        "retriever.py": "def encode():\n    return 1\n",
+        "tables.py": "from revela.retriever import encode\n",
+        "objectives/__init__.py": "",
+        "objectives/loss.py": "def loss():\n    from ..retriever import encode\n    return encode()\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(provenance, "PACKAGE", root)
+    provenance._module.cache_clear()
+    yield root
+    provenance._module.cache_clear()
+
+
+def edited(package, name, text):
+    (package / name).write_text(text)
+    provenance._module.cache_clear()
+    return code_hash("revela.training")
+
+
+def test_import_closure_follows_lazy_and_relative_imports(package):
+    expected = ["revela", "revela.objectives", "revela.objectives.loss", "revela.retriever", "revela.training"]
+    assert import_closure("revela.training") == expected
+    assert import_closure("revela.tables") == ["revela", "revela.retriever", "revela.tables"]
+
+
+def test_code_hash_changes_with_the_closure_and_with_nothing_else(package):
+    before = code_hash("revela.training")
+    assert edited(package, "tables.py", "x = 1\n") == before
+    assert edited(package, "config.py", "SETTINGS = 2\n") == before
+    assert edited(package, "retriever.py", '# why\ndef encode():\n    """What."""\n\n    return (1)\n') == before
+    assert edited(package, "retriever.py", "def encode():\n    return 2\n") != before
+
+
+def test_code_hash_refuses_a_module_that_does_not_exist(package):
+    with pytest.raises(ProvenanceError, match="revela.trainig: no such module"):
+        code_hash("revela.trainig")
+
+
+def test_importing_provenance_and_the_config_imports_nothing_heavy():
+    code = "import sys, revela, revela.config, revela.provenance; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "deepspeed", "peft", "numpy", "pandas"} & set(loaded)
+
+
+# --- git
+
+
+def test_git_commit_says_when_tracked_files_differ(tmp_path, monkeypatch):
+    root = tmp_path / "checkout" / "revela"
+    root.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "PACKAGE", root)
+    assert provenance.git_commit() is None
+    (root / "code.py").write_text("x = 1\n")
+
+    def git(*arguments):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=root.parent, check=True, capture_output=True, text=True
+        )
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "HEAD").stdout.strip()
+    assert provenance.git_commit() == commit
+    (root / "code.py").write_text("x = 2\n")
+    assert provenance.git_commit() == f"{commit}-dirty"
+    monkeypatch.setattr(provenance, "PACKAGE", root / "deeper")
+    (root / "deeper").mkdir()
+    assert provenance.git_commit() is None
+
+
+def test_versions_are_json_and_name_the_libraries():
+    assert json.loads(json.dumps(provenance.versions()))["torch"].startswith("2.")
