@@ -118,7 +118,11 @@ class Corpus(Strict):
 class Dataset(Strict):
     """A raw dataset: a hub snapshot, a local folder, or text of installed packages. Exactly one is given."""
 
-    hub: str | None = Field(None, description="owner/name of a dataset on the Hugging Face hub.")
+    hub: str | list[str] | None = Field(
+        None,
+        description="owner/name of a dataset on the Hugging Face hub, whose files become the folder; "
+        "or several of them, each a subfolder by its name.",
+    )
     revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
     patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
     path: str | None = Field(None, description="A local folder.")
