@@ -1,0 +1,51 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint backbone clean
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+DEMO := results/demo
+SNAKEMAKE := $(BIN)/snakemake --profile local --configfile config/demo.yaml --cores $(CORES)
+
+help:
+	@echo "make setup     install everything into .venv"
+	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
+	@echo "make test      all tests"
+	@echo "make lint      all linters"
+	@echo "make backbone  pretrain the demo's language models again (up to two hours)"
+	@echo "make clean     remove what the demo made"
+
+setup: .venv/installed
+
+# torch first and by its exact version; the rest is resolved around it.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, for example: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(SNAKEMAKE) demo
+	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) demo --report $(DEMO)/report.zip
+	@cat $(DEMO)/tables/table1.md
+	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,csv,tex}" \
+		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+backbone: setup
+	$(SNAKEMAKE) backbone
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
