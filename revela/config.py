@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -94,7 +94,9 @@ class Source(Strict):
     dataset: str = Field(description="A key of `datasets`.")
     text: str = Field("text", description="The column with the text.")
     join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
-    batches: int | None = Field(None, ge=1, description="Batches drawn from this source; null: all.")
+    batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
+        None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
+    )
 
 
 class Corpus(Strict):
@@ -104,7 +106,11 @@ class Corpus(Strict):
     mix: dict[str, int] = Field({}, description="Corpus -> number of its batches.")
     released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
     group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
-    batches: int | None = Field(None, ge=1, description="Batches in all, drawn by the seed; null: all there are.")
+    batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
+    take: Literal["random", "first"] = Field(
+        "random", description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus."
+    )
+    pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
     training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
 
@@ -112,6 +118,8 @@ class Corpus(Strict):
     def _one_origin(self):
         if sum(map(bool, (self.sources, self.mix, self.released))) != 1:
             raise ValueError("give exactly one of sources, mix, released")
+        if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
+            raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
         return self
 
 
