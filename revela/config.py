@@ -108,7 +108,8 @@ class Corpus(Strict):
     group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
     batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
     take: Literal["random", "first"] = Field(
-        "random", description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus."
+        "random",
+        description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",
     )
     pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
@@ -175,15 +176,23 @@ class Table(Strict):
     benchmark: str
     caption: str
     columns: list[str] = Field(description="Labels in order; each stands in runs.tsv or models.tsv under this table.")
+    grey: list[str] = Field([], description="Columns set in grey: supervised models.")
+    dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
     printed: str | None = Field(None, description="CSV with the paper's printed values.")
+
+    @model_validator(mode="after")
+    def _marks_are_columns(self):
+        for key in ("grey", "dagger"):
+            for label in getattr(self, key):
+                _known(key, label, self.columns)
+        return self
 
 
 class Figure(Strict):
-    """Figure 4: mean score against batch size, a line for each label."""
+    """Mean score against batch size (figure 4): a panel for each benchmark, a line for each label."""
 
-    benchmarks: list[str]
-    lines: dict[str, dict[int, str]] = Field(description="label -> batch size -> system path.")
     caption: str
+    panels: dict[str, dict[str, dict[int, str]]] = Field(description="benchmark -> label -> batch size -> system.")
 
 
 class Compute(Strict):
