@@ -1,0 +1,304 @@
+"""The retriever: a decoder without its head that turns a text into one vector.
+
+A text is prefix + text + EOS; its embedding is the last hidden state at EOS, L2-normalised (section 3.3). Any stock
+Hugging Face model with a `last_hidden_state` will do as the backbone; mean and first-token pooling serve encoders.
+
+    retriever = Retriever.load("results/models/revela/code/llama-3.2-1b/llama-3.2-1b/bs16/retriever")
+    scores = retriever.encode(["how to sort a list"], kind="query") @ retriever.encode(documents, kind="passage").T
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from revela.config import Lora
+from revela.provenance import MANIFEST, atomic_folder, read_manifest
+
+SETTINGS = "retriever.json"
+Kind = Literal["query", "passage"]
+Pooling = Literal["eos", "mean", "cls"]
+
+
+class RetrieverError(ValueError):
+    """A retriever that cannot be built, loaded or trusted. The message is one line."""
+
+
+class Retriever(nn.Module):
+    """A backbone with its tokenizer and the rules that make an embedding of a text.
+
+    backbone: model without a head, PEFT-wrapped where it carries adapters.
+    query_prefix, passage_prefix: put before a text of either kind.
+    max_length: tokens of prefix + text + EOS at most; longer texts are cut, and still end in EOS.
+    pooling: "eos", "mean" (over all tokens) or "cls" (the first token). EOS is appended for "eos" alone; otherwise
+        the special tokens are the tokenizer's own. BOS is the tokenizer's own affair always.
+    normalize: scale embeddings to unit length.
+    base: folder of the backbone's weights, which a saved adapter refers to.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        max_length: int,
+        pooling: Pooling = "eos",
+        normalize: bool = True,
+        base: str | Path | None = None,
+    ):
+        super().__init__()
+        if pooling not in ("eos", "mean", "cls"):
+            raise RetrieverError(f"pooling {pooling!r} is unknown; valid are eos, mean, cls")
+        if pooling == "eos" and tokenizer.eos_token_id is None:
+            raise RetrieverError(
+                f"{base or tokenizer.name_or_path}: the tokenizer has no EOS token, at which the embedding would be "
+                "read; set eos_token in its tokenizer_config.json, or choose pooling mean"
+            )
+        tokenizer.truncation_side = "right"
+        self.backbone, self.tokenizer = backbone, tokenizer
+        self.query_prefix, self.passage_prefix, self.max_length = query_prefix, passage_prefix, max_length
+        self.pooling, self.normalize = pooling, normalize
+        self.base = Path(base) if base is not None else None
+
+    # --- text -> tokens -> vectors
+
+    def tokenize(self, texts: Sequence[str], kind: Kind, *, first_half: bool = False) -> dict[str, Tensor]:
+        """Texts as `input_ids` and `attention_mask` [n, L], padded on the right to the longest of them.
+
+        With `first_half` only the first int(0.5 * n) of a text's n ids are kept, prefix and BOS included, and EOS is
+        put after them (Appendix B.5).
+        """
+        return self._pad(self._ids(texts, kind, first_half))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings [n, d], float32 or better, of texts [n, L] that are padded on the right."""
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.pooling == "eos":
+            pooled = hidden[torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1]
+        elif self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weights = attention_mask[..., None].float()
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
+        return F.normalize(pooled, dim=-1) if self.normalize else pooled
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], kind: Kind = "query", *, batch_tokens: int = 16384) -> np.ndarray:
+        """Embeddings of texts, float32 [n, d], in their order.
+
+        Texts are encoded by length, at most `batch_tokens` tokens with padding at a time (one text at least). Texts
+        of the same tokens are encoded once, so that their rows are equal to the last bit and tie in a ranking.
+        Raises RetrieverError where an embedding is not finite.
+        """
+        row_of = {}  # the bytes of a text's ids -> its row among the distinct ones
+        rows = [
+            row_of.setdefault(np.asarray(ids, np.int32).tobytes(), len(row_of)) for ids in self._stream(texts, kind)
+        ]
+        distinct = [np.frombuffer(ids, np.int32) for ids in row_of]
+        embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
+        device, training = next(self.backbone.parameters()).device, self.training
+        self.eval()
+        for batch in _by_length([len(ids) for ids in distinct], batch_tokens):
+            tokens = self._pad([distinct[index] for index in batch])
+            embeddings[batch] = self(**{name: ids.to(device) for name, ids in tokens.items()}).float().cpu().numpy()
+        self.train(training)
+        for row in np.flatnonzero(~np.isfinite(embeddings).all(axis=1)):
+            position = rows.index(row)
+            raise RetrieverError(f"the embedding of {kind} {position} is not finite: {texts[position][:80]!r}")
+        return embeddings[rows]
+
+    def _stream(self, texts: Sequence[str], kind: Kind, chunk: int = 1024) -> Iterator[list[int]]:
+        for start in range(0, len(texts), chunk):
+            yield from self._ids(texts[start : start + chunk], kind)
+
+    def _ids(self, texts: Sequence[str], kind: Kind, first_half: bool = False) -> list[list[int]]:
+        """The ids of each text: prefix + text, cut, then EOS (for EOS pooling)."""
+        if kind not in ("query", "passage"):
+            raise RetrieverError(f"kind {kind!r} is unknown; valid are query, passage")
+        prefix = self.query_prefix if kind == "query" else self.passage_prefix
+        texts = [prefix + text for text in texts]
+        cut = {"truncation": True, "max_length": self.max_length, "return_attention_mask": False}
+        ids = self.tokenizer(texts, **cut)["input_ids"]
+        if self.pooling == "eos":
+            eos = self.tokenizer.eos_token_id
+            ids = [row[:-1] if row and row[-1] == eos else row for row in ids]  # some tokenizers append it themselves
+            ids = [row[: self.max_length - 1] for row in ids]
+        if first_half:
+            ids = [row[: int(0.5 * len(row))] for row in ids]
+        return [[*row, eos] for row in ids] if self.pooling == "eos" else ids
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Rows of ids, padded on the right; a tokenizer without a pad token pads with EOS."""
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        ids = torch.full_like(mask, pad or 0)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.as_tensor(np.array(row))
+        return {"input_ids": ids, "attention_mask": mask}
+
+    # --- folders
+
+    @classmethod
+    def from_backbone(
+        cls,
+        folder: str | Path,
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        max_length: int,
+        pooling: Pooling = "eos",
+        normalize: bool = True,
+        lora: Lora | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Retriever:
+        """A retriever on the weights of a Hugging Face folder, read as `dtype`, with fresh adapters if `lora` is given.
+
+        The adapters are float32 and drawn from torch's global generator. Without `lora` all weights are trainable.
+        """
+        backbone = _load_backbone(folder, dtype)
+        return cls(
+            add_lora(backbone, lora, "FEATURE_EXTRACTION") if lora else backbone,
+            AutoTokenizer.from_pretrained(folder),
+            query_prefix=query_prefix,
+            passage_prefix=passage_prefix,
+            max_length=max_length,
+            pooling=pooling,
+            normalize=normalize,
+            base=folder,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the retriever to a folder, whole or not at all, weights as safetensors.
+
+        Adapters refer to the folder of the backbone: by a relative path if both lie below the working directory, so
+        that the tree can be moved, and by an absolute one otherwise. Otherwise the whole model and the tokenizer
+        are written.
+        """
+        settings = {
+            "query_prefix": self.query_prefix,
+            "passage_prefix": self.passage_prefix,
+            "max_length": self.max_length,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+        }
+        with atomic_folder(folder) as partial:
+            if isinstance(self.backbone, PeftModel):
+                settings["base"] = _reference(self.base, Path(folder))
+                settings["base_sha256"] = _content_hash(self.base)
+                save_adapter(self.backbone, partial, settings["base"])
+            else:
+                self.backbone.save_pretrained(partial)
+                # A fresh copy, as this one would write down the truncation of its last call.
+                AutoTokenizer.from_pretrained(self.tokenizer.name_or_path).save_pretrained(partial)
+            (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        max_length: int | None = None,
+    ) -> Retriever:
+        """A retriever that `save` wrote, ready to encode. Prefixes and length are as saved unless given.
+
+        device: a GPU if there is one, by default. dtype: bfloat16 on a GPU, float32 elsewhere, by default.
+        Raises RetrieverError if the folder is none of a retriever or an adapter's backbone is missing or another.
+        """
+        folder = Path(folder)
+        try:
+            settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RetrieverError(f"{folder}: no {SETTINGS}, so this is not a saved retriever") from None
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        base, base_sha256 = settings.pop("base", None), settings.pop("base_sha256", None)
+        base = _resolve(base, base_sha256, folder) if base else folder
+        backbone = _load_backbone(base, dtype)
+        if base != folder:
+            backbone = PeftModel.from_pretrained(backbone, folder)
+        given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        return cls(backbone, tokenizer, base=base, **settings).to(device).eval()
+
+
+def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
+    """The model with fresh float32 adapters, everything else frozen."""
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        task_type=task_type,
+    )
+    return get_peft_model(model, config)
+
+
+def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
+    """Writes the adapters of a model, the same bytes each time, with `base` as the name of the model below them."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base, "target_modules": sorted(config["target_modules"])}
+    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _load_backbone(folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    if not Path(folder, "config.json").is_file():
+        raise RetrieverError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
+    backbone = AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    backbone.config.use_cache = False
+    return backbone
+
+
+def _by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Positions in batches, longest first, so that rows x longest <= batch_tokens, or a single row."""
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _reference(base: Path, folder: Path) -> str:
+    """How `folder` names `base`: relative if both are below the working directory, else absolute."""
+    base, folder, here = base.resolve(), folder.resolve(), Path.cwd()
+    together = base.is_relative_to(here) and folder.is_relative_to(here)
+    return os.path.relpath(base, folder) if together else str(base)
+
+
+def _resolve(reference: str, sha256: str | None, folder: Path) -> Path:
+    """The folder of the backbone that an adapter in `folder` belongs to."""
+    base = Path(os.path.normpath(folder.resolve() / reference))
+    if not base.is_dir():
+        raise RetrieverError(f"{folder / SETTINGS}: base {reference!r} leads to {base}, where there is no folder")
+    if sha256 is not None and _content_hash(base) != sha256:
+        raise RetrieverError(f"{folder}: its adapter was trained on another model than is in {base} now")
+    return base
+
+
+def _content_hash(folder: Path) -> str | None:
+    """The hash in the manifest of a resource; None for a folder that has no manifest."""
+    return read_manifest(folder)["sha256"] if (folder / MANIFEST).is_file() else None
