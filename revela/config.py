@@ -275,6 +275,12 @@ class Task(Strict):
         description="Names within the dataset, separated by ';'; scores are averaged over them.",
     )
     split: str = "test"
+    unretrievable: int = Field(
+        0,
+        ge=0,
+        description="Relevant judgements that no system can meet, as published: of documents that the corpus "
+        "lacks (ArguAna: 5). More of them are an error.",
+    )
 
     @property
     def key(self) -> str:
