@@ -27,6 +27,7 @@ _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_?vendor|_vendored|externals?|third_party)/"
     r"|(^|/)(_?_?version(_?_?|_info)|__config__|test_\w+|conftest)\.py$"
 )
+_LICENCE = re.compile(r"\A(\s*#[^\n]*\n)+")  # the opening comment of a file, the same in hundreds of them
 _SECTION = re.compile(r"\n\s*(\S[^\n]*)\n\s*[-=~]{3,}[^\n]*\n")  # a numpydoc heading
 
 
@@ -111,7 +112,7 @@ def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
 
     Args:
         distributions: Names of installed distributions.
-        content: ``source``: a file as it stands; ``docstrings``: its docstrings with their names.
+        content: ``source``: a file after its opening comment; ``docstrings``: its docstrings with their names.
         folder: An existing folder.
 
     Returns:
@@ -122,7 +123,7 @@ def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
     for distribution in distributions:
         digest, files = hashlib.sha256(), 0
         for path, text in python_files(distribution):
-            text = text if content == "source" else _docstrings(text)
+            text = _LICENCE.sub("", text) if content == "source" else _docstrings(text)
             if not text.strip():
                 continue
             rows.append({"document": f"{distribution}/{path}", "package": distribution, "path": path, "text": text})
