@@ -1,0 +1,387 @@
+"""The demo's backbones: small Llama language models, pretrained here on the demo's corpus.
+
+As the paper starts from pretrained language models, so does the demo. A retriever can learn
+from a language model only what that model can use of another chunk, so three things are done
+that a plain small model lacks: contexts hold consecutive chunks of one document, a share of the
+rows repeats random tokens so that copying emerges, and a last stage runs the two streams of
+in-batch attention with similarities drawn at random. The gate then asks, on held-out documents,
+whether the h-stream's loss is lower when Sim points to chunks of the same document.
+
+Run by the rule `backbone` as ``torchrun --nproc_per_node N -m revela.pretraining ...``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import yaml
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from . import inbatch
+from .config import BackboneShape, Pretraining
+
+
+class GateError(Exception):
+    """The language model cannot use another chunk: training a retriever through it would teach nothing."""
+
+
+def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer for identifiers and prose.
+
+    Words are split at whitespace, punctuation and camelCase humps, and lower-cased; whitespace
+    itself is no token, so `splitLines`, `split_lines` and "split lines" share their tokens.
+    A text is encoded as BOS + tokens, as Llama's tokenizer does.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex("(?<=[a-z0-9])(?=[A-Z])"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]"), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=2048
+    )
+
+
+def read_chunks(path: Path) -> list[list[str]]:
+    """Chunks of each document of a `chunks.parquet`."""
+    return pq.read_table(path, columns=["chunks"]).column("chunks").to_pylist()
+
+
+def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) -> np.ndarray:
+    """Rows of BOS, then consecutive chunks of one document with EOS after each; [rows, length] of token ids.
+
+    A row's rest is filled with the next document, so no token is a pad.
+    """
+    rows, row = [], [bos]
+    for chunks in documents:
+        for ids in chunks:
+            row.extend([*ids, eos])
+            if len(row) >= length:
+                rows.append(row[:length])
+                row = [bos]
+    return np.array(rows, dtype=np.int32)
+
+
+def repetition(generator: np.random.Generator, length: int, vocabulary: int, bos: int) -> np.ndarray:
+    """A row of random tokens whose second half repeats a stretch of its first, so that copying pays."""
+    span = int(generator.integers(length // 8, length // 2))
+    stretch = generator.integers(2, vocabulary, span)
+    return np.concatenate([[bos], np.tile(stretch, length // span + 1)])[:length].astype(np.int32)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by five Newton-Schulz steps (Jordan et al., 2024), in float32.
+
+    torch.optim.Muon orthogonalises in bfloat16, which takes three times as long on a CPU without
+    bfloat16 instructions. Parameters of one shape are handled as one stack.
+    """
+
+    def __init__(self, parameters, learning_rate: float, momentum: float = 0.95):
+        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for parameter in group["params"]:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = []
+                for parameter in parameters:
+                    buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                    buffer.lerp_(parameter.grad, 1 - group["momentum"])
+                    updates.append(torch.lerp(parameter.grad, buffer, group["momentum"]))
+                scale = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                for parameter, update in zip(parameters, _orthogonalise(torch.stack(updates)), strict=True):
+                    parameter.add_(update, alpha=scale)
+
+
+def _orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Each [m, n] of a stack with its singular values brought to about 1."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def language_model(shape: BackboneShape, vocabulary: int, bos: int, eos: int) -> LlamaForCausalLM:
+    """An untrained Llama of the given shape, embeddings tied."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            intermediate_size=shape.intermediate_size,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=bos,
+            eos_token_id=eos,
+            pad_token_id=eos,
+        )
+    )
+
+
+def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, settings: Pretraining, bos: int) -> list:
+    """Next-token prediction over shuffled rows, data-parallel over the processes; returns [step, loss] pairs."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    vocabulary, length = lm.config.vocab_size, settings.context
+    matrices = [p for name, p in lm.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in lm.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = Muon(matrices, settings.muon_learning_rate)
+    adamw = torch.optim.AdamW(others, settings.adamw_learning_rate, betas=(0.9, 0.95), weight_decay=0)
+    steps = shape.tokens // (settings.rows_per_step * length)
+    order = np.random.default_rng(settings.seed).permutation(
+        np.resize(np.arange(len(rows)), steps * settings.rows_per_step)
+    )
+    log, start = [], time.monotonic()
+    for step in (progress := tqdm(range(steps), desc="pretraining", disable=rank > 0)):
+        for optimizer, top in ((muon, settings.muon_learning_rate), (adamw, settings.adamw_learning_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = top * min((step + 1) / settings.warmup_steps, (steps - step) / steps)
+        generator = np.random.default_rng([settings.seed, step, rank])
+        share = order[step * settings.rows_per_step : (step + 1) * settings.rows_per_step][rank::world]
+        batch = rows[share]
+        for i in np.flatnonzero(generator.random(len(batch)) < settings.repetitions):
+            batch[i] = repetition(generator, length, vocabulary, bos)
+        loss = next_token_loss(lm, torch.from_numpy(batch).long()).mean()
+        loss.backward()
+        average_gradients(lm)
+        muon.step()
+        adamw.step()
+        lm.zero_grad(set_to_none=True)
+        if step % 20 == 0 or step == steps - 1:
+            speed = (step + 1) * settings.rows_per_step * length / (time.monotonic() - start)
+            progress.set_postfix(loss=f"{loss.item():.3f}", tokens_per_s=f"{speed:.0f}")
+            log.append([step, round(loss.item(), 4)])
+    return log
+
+
+def next_token_loss(lm: LlamaForCausalLM, input_ids: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each next token, [rows, length - 1]."""
+    logits = lm(input_ids=input_ids, use_cache=False).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none").view_as(input_ids[:, 1:])
+
+
+def average_gradients(module: torch.nn.Module) -> None:
+    """Mean of the gradients over the processes, in one message."""
+    if dist.get_world_size() > 1:
+        gradients = [p.grad for p in module.parameters()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+class TwoStreamBatches:
+    """Batches for the two streams: `group` documents x `chunks` consecutive chunks, padded, with their documents."""
+
+    def __init__(self, documents: list[list[list[int]]], group: int, chunks: int, bos: int, eos: int):
+        self.documents = [document for document in documents if len(document) >= chunks]
+        self.group, self.chunks, self.bos, self.eos = group, chunks, bos, eos
+
+    def draw(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(input ids [B, L], attention mask [B, L], document of each chunk [B])."""
+        texts = []
+        for d in generator.choice(len(self.documents), self.group, replace=False):
+            first = generator.integers(0, len(self.documents[d]) - self.chunks + 1)
+            texts.extend([self.bos, *ids] for ids in self.documents[d][first : first + self.chunks])
+        length = max(map(len, texts))
+        ids = torch.full((len(texts), length), self.eos)
+        mask = torch.zeros((len(texts), length), dtype=torch.long)
+        for i, text in enumerate(texts):
+            ids[i, : len(text)] = torch.tensor(text)
+            mask[i, : len(text)] = 1
+        return ids, mask, torch.arange(self.group).repeat_interleave(self.chunks)
+
+
+def oracle(document: torch.Tensor) -> torch.Tensor:
+    """Sim that spreads each row over the other chunks of the same document; [B, B]."""
+    same = (document[:, None] == document).float().fill_diagonal_(0)
+    return same / same.sum(1, keepdim=True)
+
+
+def uniform(document: torch.Tensor) -> torch.Tensor:
+    """Sim that spreads each row over all other chunks; [B, B]."""
+    return torch.ones(len(document), len(document)).fill_diagonal_(0) / (len(document) - 1)
+
+
+def wrong(document: torch.Tensor) -> torch.Tensor:
+    """Sim that spreads each row over the chunks of other documents; [B, B]."""
+    other = (document[:, None] != document).float()
+    return other / other.sum(1, keepdim=True)
+
+
+def random_similarity(document: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """A row-wise draw among same document, one of its chunks, uniform and noise; [B, B]."""
+    size = len(document)
+    noise = torch.from_numpy(generator.gumbel(size=(size, size))).float() / float(generator.choice([0.25, 1.0]))
+    noise = noise.fill_diagonal_(-torch.inf).softmax(1)
+    same = oracle(document)
+    one = F.one_hot((same * torch.from_numpy(generator.random((size, size))).float()).argmax(1), size).float()
+    choices = torch.stack([same, one, uniform(document), noise])
+    return choices[torch.from_numpy(generator.integers(0, len(choices), size)), torch.arange(size)]
+
+
+def two_stream_losses(
+    lm: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, sim: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean next-token loss of the e-stream and of the h-stream."""
+    h = inbatch.logits(lm, ids, mask, sim, value_norm=False)
+    e = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    labels = ids.masked_fill(mask == 0, -100)[:, 1:].flatten()
+    return tuple(F.cross_entropy(logits[:, :-1].flatten(0, 1), labels, ignore_index=-100) for logits in (e, h))
+
+
+def adapt(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining) -> list:
+    """Teach the language model the two streams under random similarities; returns [step, e loss, h loss]."""
+    rank = dist.get_rank()
+    optimizer = torch.optim.AdamW(lm.parameters(), settings.two_stream_learning_rate, weight_decay=0)
+    log = []
+    for step in (progress := tqdm(range(settings.two_stream_steps), desc="two streams", disable=rank > 0)):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.two_stream_learning_rate * (1 - step / settings.two_stream_steps)
+        generator = np.random.default_rng([settings.seed, 1, step, rank])
+        ids, mask, document = batches.draw(generator)
+        e, h = two_stream_losses(lm, ids, mask, random_similarity(document, generator))
+        (e + h).backward()
+        average_gradients(lm)
+        torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 10 == 0 or step == settings.two_stream_steps - 1:
+            progress.set_postfix(e=f"{e.item():.3f}", h=f"{h.item():.3f}")
+            log.append([step, round(e.item(), 4), round(h.item(), 4)])
+    return log
+
+
+@torch.no_grad()
+def gate(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining) -> dict[str, float]:
+    """Losses on held-out documents under three similarities, and uniform - oracle with its standard error.
+
+    Raises GateError where the gain is not clearly positive: below `settings.gate_gain` or three standard errors.
+    """
+    generator = np.random.default_rng(settings.seed)
+    losses = []
+    for _ in range(settings.gate_batches):
+        ids, mask, document = batches.draw(generator)
+        row = [two_stream_losses(lm, ids, mask, sim(document)) for sim in (oracle, uniform, wrong)]
+        losses.append([row[0][0].item(), *(h.item() for _, h in row)])
+    e, h_oracle, h_uniform, h_wrong = np.array(losses).T
+    gain = h_uniform - h_oracle
+    error = gain.std(ddof=1) / len(gain) ** 0.5
+    facts = {
+        "e": e.mean(), "h_oracle": h_oracle.mean(), "h_uniform": h_uniform.mean(), "h_wrong": h_wrong.mean(),
+        "gain": gain.mean(), "standard_error": error,
+    }  # fmt: skip
+    if gain.mean() < max(settings.gate_gain, 3 * error):
+        raise GateError(
+            f"h-loss with the oracle Sim is {gain.mean():.3f} +- {error:.3f} below uniform; "
+            f"at least {settings.gate_gain} is needed: pretrain on more tokens"
+        )
+    return {key: round(float(value), 4) for key, value in facts.items()}
+
+
+@torch.no_grad()
+def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretraining, bos: int) -> dict[str, float]:
+    """Loss early and late in held-out contexts, and on the repeated part of random tokens."""
+    length = settings.context
+    loss = torch.cat([next_token_loss(lm, torch.from_numpy(part).long()) for part in np.array_split(rows, 8)])
+    generator = np.random.default_rng(settings.seed)
+    stretch = generator.integers(2, lm.config.vocab_size, (32, length // 2 - 1))
+    repeated = np.concatenate([np.full((32, 1), bos), stretch, stretch], axis=1)
+    copying = next_token_loss(lm, torch.from_numpy(repeated))[:, length // 2 :]
+    return {
+        "first_64": round(loss[:, :64].mean().item(), 4),
+        "last_64": round(loss[:, -64:].mean().item(), 4),
+        "repeated_random": round(copying.mean().item(), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="YAML of config.Pretraining")
+    parser.add_argument("--model", required=True, help="a key of its models")
+    parser.add_argument("--chunks", type=Path, required=True, help="chunks.parquet of the training corpus")
+    parser.add_argument("--held-out", type=Path, required=True, help="chunks.parquet of held-out documents")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the tokenizer")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write: config, bf16 weights, tokenizer")
+    args = parser.parse_args()
+    settings = Pretraining.model_validate(yaml.safe_load(args.config.read_text()))
+    shape = settings.models[args.model]
+    torch.set_num_threads(1)
+    torch.manual_seed(settings.seed)
+    dist.init_process_group("gloo")
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.tokenizer)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    train, held_out = (
+        [encode(tokenizer, chunks, settings.chunk_tokens) for chunks in read_chunks(path)]
+        for path in (args.chunks, args.held_out)
+    )
+    rows = contexts(train, settings.context, bos, eos)
+    lm = language_model(shape, len(tokenizer), bos, eos)
+    start = time.monotonic()
+    facts = {
+        "parameters": sum(p.numel() for p in lm.parameters()),
+        "corpus_tokens": int(rows.size),
+        "tokens": shape.tokens,
+        "pretraining": pretrain(lm, rows, shape, settings, bos),
+    }
+    two_streams = [TwoStreamBatches(documents, 4, 4, bos, eos) for documents in (train, held_out)]
+    facts["two_streams"] = adapt(lm, two_streams[0], settings)
+    if dist.get_rank() == 0:
+        lm.eval()
+        facts["held_out"] = held_out_losses(lm, contexts(held_out, settings.context, bos, eos)[:256], settings, bos)
+        facts["gate"] = gate(lm, two_streams[1], settings)
+        facts["hours"] = round((time.monotonic() - start) / 3600, 2)
+        args.output.mkdir(parents=True, exist_ok=True)
+        lm.to(torch.bfloat16).save_pretrained(args.output)
+        tokenizer.save_pretrained(args.output)
+        (args.output / "pretraining.json").write_text(json.dumps(facts) + "\n")
+        print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_out", "gate", "hours")}))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, chunks: list[str], limit: int) -> list[list[int]]:
+    """Token ids of each chunk without special tokens, cut at `limit`."""
+    if not chunks:
+        return []
+    return tokenizer(chunks, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()
