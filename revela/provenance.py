@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
+TIMESTAMP = ".snakemake_timestamp"  # put by Snakemake into a folder that a rule made
 # What a job uses of the configuration is among its params, so an edit to the configuration's code changes no result.
 NOT_CODE = {"revela.config"}
 DISTRIBUTIONS = ("torch", "transformers", "tokenizers", "peft", "deepspeed", "safetensors", "numpy")
@@ -138,12 +139,12 @@ def read_manifest(folder: str | Path, *, verify: bool = False) -> dict[str, Any]
 
 
 def _content(folder: Path) -> list[Path]:
-    """The files of a folder in order, without the manifest and without leftovers of interrupted writes."""
+    """The files of a folder in order, without the manifest, Snakemake's mark and leftovers of interrupted writes."""
     return sorted(
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and path != folder / MANIFEST
+        and path not in (folder / MANIFEST, folder / TIMESTAMP)
         and not any(part.startswith(PARTIAL) for part in path.relative_to(folder).parts)
     )
 
@@ -173,21 +174,22 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
 
 
-def code_hash(module: str) -> str:
+def code_hash(module: str, *, without: Collection[str] = ()) -> str:
     """SHA-256 over the code of a module, for example `revela.training`, and of all that it imports from its package.
 
     Imports inside functions count. Comments, docstrings and layout do not: the abstract syntax trees are hashed. An
-    edit to a module outside the closure leaves the hash as it is. Raises ProvenanceError if there is no such module.
+    edit to a module outside the closure leaves the hash as it is. Modules in `without`, such as the objectives that a
+    run does not use, and what only they import, are left out. Raises ProvenanceError if there is no such module.
     """
-    return sha256_json({name: _module(name)[0] for name in import_closure(module)})
+    return sha256_json({name: _module(name)[0] for name in import_closure(module, without=without)})
 
 
-def import_closure(module: str) -> list[str]:
+def import_closure(module: str, *, without: Collection[str] = ()) -> list[str]:
     """The modules of the package that run when `module` is imported and used, itself included, sorted."""
     closure, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name in closure or name in NOT_CODE:
+        if name in closure or name in NOT_CODE or name in without:
             continue
         closure.add(name)
         waiting += _module(name)[1]
