@@ -119,6 +119,8 @@ class Corpus(Strict):
     def _one_origin(self):
         if sum(map(bool, (self.sources, self.mix, self.released))) != 1:
             raise ValueError("give exactly one of sources, mix, released")
+        if len({source.dataset for source in self.sources}) < len(self.sources):
+            raise ValueError("each source needs a dataset of its own")
         if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
             raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
         return self

@@ -199,9 +199,9 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
 
     Args:
         folder: The resource.
-        texts: Text to train Punkt on (Kiss and Strunk, 2006), of which every n-th document is used so that about
-            four million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's data folders
-            or by `nltk.download`.
+        texts: Documents to train Punkt on (Kiss and Strunk, 2006), of which every n-th is used, n a power of two, so
+            that at most four million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's
+            data folders or by `nltk.download`.
     """
     if texts is None:
         parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}
