@@ -283,6 +283,7 @@ class Task(Strict):
         description="Relevant judgements that no system can meet, as published: of documents that the corpus "
         "lacks (ArguAna: 5). More of them are an error.",
     )
+    instruction: str = Field("", description="What is asked for; takes the place of {task} in a query prefix.")
 
     @property
     def key(self) -> str:

@@ -42,6 +42,7 @@ class Part:
     queries: dict[str, str]  # id -> text, sorted by id; those that have judgements
     qrels: dict[str, dict[str, int]]  # query id -> document id -> relevance, in the order of `queries`
     excluded: dict[str, frozenset[str]]  # query id -> ids that may not be retrieved for it (BRIGHT)
+    instruction: str = ""  # what is asked for, for systems that are told
 
 
 class Corpus:
@@ -152,7 +153,7 @@ def load_task(
 def _coir(name: str, folder: Path, task: Task, title: str | None) -> Part:
     data, judgements = folder / f"{name}-queries-corpus", folder / f"{name}-qrels"
     corpus = Corpus(_split(data, "corpus"), title=title)
-    return _judged(name, corpus, _split(data, "queries"), _split(judgements, task.split), task.unretrievable)
+    return _judged(name, corpus, _split(data, "queries"), _split(judgements, task.split), task)
 
 
 def _beir(name: str, folder: Path, task: Task, title: str | None) -> Part:
@@ -160,7 +161,7 @@ def _beir(name: str, folder: Path, task: Task, title: str | None) -> Part:
     places = [place for place in (base / "qrels", folder / f"{name}-qrels", base) if _find(place, task.split)]
     qrels = _split(places[0] if places else base / "qrels", task.split)
     corpus = Corpus(_split(base, "corpus"), title=title)
-    return _judged(name, corpus, _split(base, "queries"), qrels, task.unretrievable)
+    return _judged(name, corpus, _split(base, "queries"), qrels, task)
 
 
 def _bright(name: str, folder: Path, task: Task, title: str | None) -> Part:
@@ -175,13 +176,13 @@ def _bright(name: str, folder: Path, task: Task, title: str | None) -> Part:
         if both := excluded[query] & qrels[query].keys():
             raise BenchmarkError(f"{where}: document {min(both)!r} is both gold and excluded")
         lines |= {(query, document): where for document in qrels[query]}
-    return _checked(name, corpus, texts, qrels, excluded, lines, task.unretrievable)
+    return _checked(name, corpus, texts, qrels, excluded, lines, task)
 
 
 _LAYOUTS: dict[str, Callable[[str, Path, Task, str | None], Part]] = {"coir": _coir, "beir": _beir, "bright": _bright}
 
 
-def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Path], unretrievable: int) -> Part:
+def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Path], task: Task) -> Part:
     """A part whose judgements are a table of their own. Queries without any (of other splits) are left out."""
     texts: dict[str, str] = {}
     for where, row in _rows(queries, ["_id", "text"]):
@@ -198,7 +199,7 @@ def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Pat
         except (TypeError, ValueError):
             raise BenchmarkError(f"{where}: score {row['score']!r} is no integer") from None
         lines[query, document] = where
-    return _checked(name, corpus, texts, qrels, {}, lines, unretrievable)
+    return _checked(name, corpus, texts, qrels, {}, lines, task)
 
 
 def _new(query: str, queries: dict[str, str], where: str) -> None:
@@ -213,7 +214,7 @@ def _checked(
     qrels: dict[str, dict[str, int]],
     excluded: dict[str, frozenset[str]],
     lines: dict[tuple[str, str], str],
-    unretrievable: int,
+    task: Task,
 ) -> Part:
     """The part, if every relevant document can be retrieved but for those that the task is known to lack."""
     if not qrels:
@@ -222,12 +223,12 @@ def _checked(
     relevant = [(query, document) for query, judged in qrels.items() for document, score in judged.items() if score > 0]
     unknown = [pair for pair in relevant if pair[1] not in known]
     own = [(query, document) for query, document in relevant if query == document]
-    if len(unknown) + len(own) > unretrievable:
+    if len(unknown) + len(own) > task.unretrievable:
         query, document = (unknown + own)[0]
         fault = "is not in the corpus" if unknown else "has the query's own id, and such documents are dropped"
         raise BenchmarkError(
             f"{lines[query, document]}: document {document!r}, relevant to query {query!r}, {fault} "
-            f"({len(unknown) + len(own)} such judgements; benchmarks.tsv, unretrievable, allows {unretrievable})"
+            f"({len(unknown) + len(own)} such judgements; benchmarks.tsv, unretrievable, allows {task.unretrievable})"
         )
     queries = sorted(qrels)
     return Part(
@@ -236,6 +237,7 @@ def _checked(
         {query: texts[query] for query in queries},
         {query: qrels[query] for query in queries},
         {query: excluded.get(query, frozenset()) for query in queries},
+        task.instruction,
     )
 
 

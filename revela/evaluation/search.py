@@ -1,0 +1,178 @@
+"""Exact search by streaming: a shard of the corpus is encoded, scored against all queries, and forgotten.
+
+In memory are one shard's embeddings, one block of scores, and the k best of each query, however long the
+corpus is. A ranking is a total order, so it does not depend on the size of the shards: by score, then by
+descending document id, as trec_eval orders ties. Each different text is encoded and scored once, so that
+documents with the same text tie exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from revela.evaluation import EvaluationError
+
+if TYPE_CHECKING:
+    import torch
+
+    from revela.evaluation.benchmarks import Corpus
+
+Ranking = list[tuple[str, float]]  # (document id, score), best first
+SCORES_AT_A_TIME = 2**26  # 256 MB
+
+
+def search(
+    queries: np.ndarray,
+    corpus: Corpus,
+    encode: Callable[[list[str]], np.ndarray],
+    *,
+    top_k: int,
+    shard_documents: int,
+    similarity: Literal["dot", "cosine"] = "dot",
+    device: torch.device | str | None = None,
+    description: str | None = None,
+) -> Iterator[Ranking]:
+    """The `top_k` best documents of each query.
+
+    Args:
+        queries: Embeddings [q, d].
+        corpus: The documents.
+        encode: Texts -> embeddings [n, d].
+        shard_documents: Different texts encoded at a time.
+        device: Where scores are taken; the CPU by default.
+        description: Shown in front of the progress bar, which appears on a terminal only.
+
+    Yields:
+        A ranking for each query, in order.
+
+    Raises:
+        EvaluationError: An embedding that is not finite.
+    """
+    index, twins = corpus.index, Twins(corpus)
+    best = TopK(_scaled(queries, similarity, "query {}".format), top_k, device)
+    texts, first = corpus.unique_texts(), 0
+    with tqdm(total=index.unique_texts, desc=description, unit=" documents", disable=None) as bar:
+        while shard := list(islice(texts, shard_documents)):
+            numbers = np.arange(first, first + len(shard))
+            vectors = _scaled(encode(shard), similarity, lambda row, first=first: f"document {twins.id(first + row)!r}")
+            best.add(vectors, twins.rank[numbers])
+            first += len(shard)
+            bar.update(len(shard))
+    for scores, ranks in zip(*best.result(), strict=True):
+        yield twins.ranking(scores, ranks, top_k)
+
+
+class TopK:
+    """The k best items of each query among all that were added, by score and then by rank.
+
+    A score and a rank are packed into one integer whose order is theirs, so that the k best are the k largest.
+    """
+
+    def __init__(self, queries: np.ndarray, k: int, device: torch.device | str | None = None):
+        """queries: [q, d]; k: items kept."""
+        import torch
+
+        self.queries, self.k = torch.from_numpy(queries).to(device), k
+        self.best = torch.empty((len(queries), 0), dtype=torch.int64, device=device)  # [q, items kept], best first
+
+    def add(self, vectors: np.ndarray, ranks: np.ndarray) -> None:
+        """Consider items [n, d] of distinct ranks [n], 0 <= rank < 2^31, as inner products with the queries."""
+        import torch
+
+        vectors = torch.from_numpy(vectors).to(self.queries)
+        ranks = torch.from_numpy(ranks).to(self.best)
+        block = max(1, SCORES_AT_A_TIME // len(vectors))
+        self.best = torch.cat(
+            [
+                self._merge(best, queries @ vectors.T, ranks)
+                for best, queries in zip(self.best.split(block), self.queries.split(block), strict=True)
+            ]
+        )
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [q, k] in float32 and ranks [q, k], best first."""
+        import torch
+
+        scores = _ordered((self.best >> 32).to(torch.int32)).view(torch.float32)
+        return scores.cpu().numpy(), (self.best & 0xFFFFFFFF).cpu().numpy()
+
+    def _merge(self, best: torch.Tensor, scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+        """The k best of `best` [q, kept] and of items with scores [q, n]."""
+        import torch
+
+        # An item below this score has k better ones. Few items are left when many were seen before.
+        if best.shape[1] == self.k:
+            threshold = _ordered((best[:, -1:] >> 32).to(torch.int32)).view(torch.float32)
+        else:
+            threshold = scores.topk(min(self.k, scores.shape[1])).values[:, -1:]
+        query, item = (scores >= threshold).nonzero(as_tuple=True)
+        packed = _ordered((scores[query, item] + 0.0).view(torch.int32)).to(torch.int64) << 32 | ranks[item]  # no -0.0
+        counts = torch.bincount(query, minlength=len(scores))
+        place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
+        table = packed.new_full((len(scores), int(counts.max())), torch.iinfo(torch.int64).min)
+        table[query, place] = packed
+        both = torch.cat([best, table], dim=1)
+        return both.topk(min(self.k, both.shape[1])).values
+
+
+def _ordered(bits: torch.Tensor) -> torch.Tensor:
+    """Bits of float32 as integers in the order of the floats, or back: the map is its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+class Twins:
+    """The documents behind each different text of a corpus.
+
+    rank: [texts] the highest rank of a text's documents. Ordered by score and this rank, the k best texts have
+        among them the k best documents: whatever is left out stands behind a document of each text kept.
+    """
+
+    def __init__(self, corpus: Corpus):
+        index = corpus.index
+        self._ids, self._document_rank, self._text = index.ids, index.rank, index.text
+        self._documents = np.lexsort((-index.rank, index.text))  # by text, highest rank first
+        self._count = np.bincount(index.text)
+        self._start = np.cumsum(self._count) - self._count
+        self._by_rank = np.argsort(index.rank)
+        self.rank = index.rank[self._documents[self._start]]
+
+    def id(self, text: int) -> str:
+        """The id of a document with the text of this number."""
+        return self._ids[int(self._documents[self._start[text]])].as_py()
+
+    def ranking(self, scores: np.ndarray, ranks: np.ndarray, top_k: int) -> Ranking:
+        """The best documents, given the best texts of a query: their scores [k] and ranks [k], best first."""
+        texts = self._text[self._by_rank[ranks]]
+        counts = self._count[texts]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        documents = self._documents[np.repeat(self._start[texts], counts) + within]
+        scores = np.repeat(scores, counts)
+        order = np.lexsort((-self._document_rank[documents], -scores))[:top_k]
+        return list(zip(self._ids.take(documents[order]).to_pylist(), scores[order].tolist(), strict=True))
+
+
+def best_documents(corpus: Corpus, scores: np.ndarray, top_k: int) -> Ranking:
+    """The best of documents that have a positive score [n] each, which may be 0 for most: a sparse ranking."""
+    documents = np.flatnonzero(scores > 0)
+    if len(documents) > top_k:
+        threshold = np.partition(scores[documents], -top_k)[-top_k]
+        documents = documents[scores[documents] >= threshold]
+    order = np.lexsort((-corpus.index.rank[documents], -scores[documents]))[:top_k]
+    documents = documents[order]
+    return list(zip(corpus.index.ids.take(documents).to_pylist(), scores[documents].tolist(), strict=True))
+
+
+def _scaled(vectors: np.ndarray, similarity: str, name: Callable[[int], str]) -> np.ndarray:
+    """Embeddings [n, d] as contiguous float32, of unit length for cosine; EvaluationError where one is not finite."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise EvaluationError(f"the embedding of {name(int(np.argmin(finite)))} is not finite")
+    if similarity == "cosine":
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
