@@ -67,7 +67,8 @@ def hidden_states(
     """
     decoder = lm.get_decoder()
     batch = _Batch(attention_mask, similarity, value_norm, attention)
-    _refuse_softcap(decoder.config)
+    if getattr(decoder.config, "attn_logit_softcapping", None) is not None:
+        raise InBatchError(f"{type(decoder).__name__}: in-batch attention does not cap attention logits")
     with _in_batch_attention(decoder):
         row = batch.lay_out(input_ids)
         hidden = decoder(
@@ -96,7 +97,15 @@ def logits(
 ) -> Tensor:
     """The h-stream's logits [B, L, V]; arguments and errors as for `hidden_states`. Those at pads mean nothing."""
     hidden = hidden_states(lm, input_ids, attention_mask, similarity, value_norm=value_norm, attention=attention)
-    return lm.get_output_embeddings()(hidden)
+    return head(lm)(hidden)
+
+
+def head(lm: nn.Module) -> nn.Module:
+    """The module that turns hidden states into logits; InBatchError for models that do more to them (Gemma 2, Granite)."""
+    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(lm.config, key, None) not in (None, 1):
+            raise InBatchError(f"{type(lm).__name__}: its logits are changed after the head, by {key}")
+    return lm.get_output_embeddings()
 
 
 class _Batch:
@@ -164,13 +173,18 @@ def _attention(
     value: Tensor,
     attention_mask: None,
     *,
-    in_batch: _Batch,
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    s_aux: None = None,
+    in_batch: _Batch | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d]."""
+    if in_batch is None:
+        raise InBatchError(f"{type(module).__name__} {module.layer_idx} did not receive the similarity")
+    if s_aux is not None:
+        raise InBatchError(f"{type(module).__name__}: in-batch attention has no attention sinks")
     in_batch.layers.add(module.layer_idx)
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
@@ -269,10 +283,3 @@ def _in_batch_attention(decoder: PreTrainedModel) -> Iterator[None]:
         decoder.config._attn_implementation = before
         for layer, function in zip(checkpointed, functions):
             layer._gradient_checkpointing_func = function
-
-
-def _refuse_softcap(config) -> None:
-    """Attention and heads that do more than scale and add up, as in Gemma 2, are not written here."""
-    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if getattr(config, key, None) is not None:
-            raise InBatchError(f"{config.model_type}: in-batch attention has no {key} ({getattr(config, key)})")

@@ -1,0 +1,17 @@
+"""The objectives: a batch becomes a loss, and nothing else.
+
+They share an interface, so that one training loop serves all:
+
+    objective = OBJECTIVES[method](settings, retriever, lm, lm_tokenizer)
+    batch = objective.collate(row)          # a row of the training file -> tensors, a pure function of row and settings
+    items = objective.count(batch)          # what the loss is averaged over: tokens of the LM, or anchors
+    total, scalars = objective(batch)       # the loss summed over them, and what to log
+"""
+
+from .contriever import Contriever
+from .replug import Replug
+from .revela import Revela
+
+OBJECTIVES = {"revela": Revela, "replug": Replug, "contriever": Contriever}
+
+__all__ = ["OBJECTIVES", "Contriever", "Replug", "Revela"]

@@ -1,0 +1,110 @@
+"""REPLUG: the retriever's distribution over a batch is drawn to a frozen language model's (App. B.3).
+
+l_ij = -log g(D_i | D_j) depends on the language model and the batch alone, so `score_batch` takes it once and for
+all, before any retriever is trained.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from ..config import Training
+from ..inbatch import head
+from ..retriever import Retriever
+from ..similarity import scores
+from .batch import ObjectiveError, Tokens, embed, first_half, language_model_ids, pad, tokenize
+
+LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
+
+
+class Replug(nn.Module):
+    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included."""
+
+    def __init__(
+        self,
+        settings: Training,
+        retriever: Retriever,
+        lm: nn.Module | None = None,
+        lm_tokenizer: PreTrainedTokenizerBase | None = None,
+    ):
+        """The language model has spoken already, in the rows' scores."""
+        super().__init__()
+        self.settings, self.retriever = settings, retriever
+
+    def collate(self, row: dict) -> Tokens:
+        """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of `score_batch`}."""
+        texts = list(row["text"])
+        lm_scores = torch.as_tensor(row["scores"], dtype=torch.float32)
+        if lm_scores.shape != (len(texts), len(texts)):
+            raise ObjectiveError(f"replug: scores are {tuple(lm_scores.shape)} for a batch of {len(texts)} chunks")
+        return tokenize(self.retriever, texts, texts, first_half=first_half(self.settings, row)) | {"scores": lm_scores}
+
+    def count(self, batch: Tokens) -> int:
+        """Anchors: each document of the batch is one."""
+        return len(batch["scores"])
+
+    def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, float]]:
+        """The divergence summed over anchors; logged is also how often both distributions agree on the best."""
+        queries, passages = embed(self.retriever, batch, together=not self.settings.first_half)
+        dtype = getattr(torch, self.settings.similarity_dtype)
+        logits = scores(queries, passages, temperature=self.settings.temperature, dtype=dtype)
+        target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
+        loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
+        agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
+        return loss, {"loss": loss.item() / self.count(batch), "agreement": agreement.item()}
+
+
+@torch.no_grad()
+def score_batch(
+    lm: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], settings: Training, *, rows: int = 16
+) -> Tensor:
+    """l_ij = -log g(D_i | D_j), float32 [B, B]: how badly D_j explains D_i.
+
+    The language model reads BOS (where its tokenizer has one), the tokens of D_j, the tokens of D_i; nothing stands
+    between them, and all tokens of D_i are predicted, the first from the last of D_j. Either text is cut as it is for
+    Revela: at `settings.lm_max_length` tokens, BOS included. With `settings.length_normalised` l_ij is the mean over
+    D_i's tokens, otherwise the sum.
+
+    Each D_j runs through the model once; its keys and values serve all D_i, `rows` of them at a time.
+    """
+    training, device = lm.training, next(lm.parameters()).device
+    lm.eval()
+    prefixes = language_model_ids(tokenizer, texts, settings.lm_max_length)
+    documents = [row[1:] if row[0] == tokenizer.bos_token_id else row for row in prefixes]
+    prefixes, prefix_lengths = (x.to(device) for x in pad(prefixes))
+    documents, lengths = (x.to(device) for x in pad(documents))
+    # Pads stand on the right, where no token sees them.
+    seen = lm.get_decoder()(input_ids=prefixes, past_key_values=DynamicCache(), use_cache=True)
+    losses = torch.empty(len(texts), len(texts), device=device)
+    for j, length in enumerate(prefix_lengths.tolist()):
+        last = seen.last_hidden_state[j, length - 1]  # from which the first token of each D_i is predicted
+        for chunk in torch.arange(len(texts), device=device).split(rows):
+            ids = documents[chunk, : lengths[chunk].max()]
+            cache = _repeat(seen.past_key_values, j, length, len(chunk))
+            hidden = lm.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+            hidden = torch.cat([last.expand(len(chunk), 1, -1), hidden[:, :-1]], 1)
+            predicted = torch.arange(ids.shape[1], device=device) < lengths[chunk, None]
+            nll = torch.zeros(ids.shape, device=device)
+            nll[predicted] = _token_losses(lm, hidden[predicted], ids[predicted])
+            losses[chunk, j] = nll.sum(1)
+    lm.train(training)
+    return (losses / lengths[:, None] if settings.length_normalised else losses).cpu()
+
+
+def _repeat(cache: DynamicCache, row: int, length: int, times: int) -> DynamicCache:
+    """Keys and values of the first tokens of one row, as a cache of so many equal rows."""
+    repeated = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        keys, values = (x[row, :, :length].expand(times, -1, -1, -1) for x in (layer.keys, layer.values))
+        repeated.update(keys, values, index)
+    return repeated
+
+
+def _token_losses(lm: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """-log p of each label [n] in float32 from the hidden state [n, hidden] before it, a piece at a time."""
+    piece = max(1, LOGITS // lm.config.vocab_size)
+    pieces = zip(hidden.split(piece), labels.split(piece))
+    return torch.cat([F.cross_entropy(head(lm)(h).float(), y, reduction="none") for h, y in pieces])
