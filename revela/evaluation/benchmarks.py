@@ -16,7 +16,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,10 +43,15 @@ class Part:
     qrels: dict[str, dict[str, int]]  # query id -> document id -> relevance, in the order of `queries`
     excluded: dict[str, frozenset[str]]  # query id -> ids that may not be retrieved for it (BRIGHT)
     instruction: str = ""  # what is asked for, for systems that are told
+    prefix: str = ""  # tells this part's queries from those of the task's other parts
+
+    def key(self, query: str) -> str:
+        """The query's name in the run file of the task."""
+        return self.prefix + query
 
 
 class Corpus:
-    """The documents of a task, streamed from their files. In memory are ids and a digest of each text, but no text."""
+    """The documents of a task, streamed from their files. In memory are ids and the texts' numbers, but no text."""
 
     def __init__(self, files: list[Path], *, id: str = "_id", text: str = "text", title: str | None = "title"):
         self.files, self._id, self._text, self._title = files, id, text, title
@@ -63,27 +68,23 @@ class Corpus:
     @cached_property
     def index(self) -> Index:
         """Ids, their order, and which documents have the same text. Reads the corpus once."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         ids, digests = [], []
         for id, text in self:
             ids.append(id)
             digests.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
         if not ids:
             raise BenchmarkError(f"{self.files[0]}: the corpus is empty")
-        ids = pa.array(ids, pa.large_string())
-        order = pc.sort_indices(ids).to_numpy()
-        ordered = ids.take(order)
-        twice = pc.equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
-        if twice.any():
-            id = ordered[int(twice.argmax())].as_py()
+        ids = np.array(ids, np.dtypes.StringDType())
+        order = np.argsort(ids, stable=True)
+        twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+        if len(twice):
+            id = ids[order[twice[0]]]
             first, second, *_ = (where for where, row in self._rows() if str(row[self._id]) == id)
             raise BenchmarkError(f"{second}: document {id!r} stands twice, first in {first}")
         rank = np.empty(len(ids), np.int64)
         rank[order] = np.arange(len(ids))
-        text = pa.array(digests, pa.binary(16)).dictionary_encode().indices.to_numpy()
-        return Index(ids, rank, text)
+        _, first, text = np.unique(np.frombuffer(b"".join(digests), "S16"), return_index=True, return_inverse=True)
+        return Index(ids, rank, np.argsort(np.argsort(first))[text])
 
     def unique_texts(self) -> Iterator[str]:
         """Each different text once, in the order of their numbers in `index.text`."""
@@ -101,7 +102,7 @@ class Corpus:
 class Index:
     """What is known of a corpus of n documents without its texts."""
 
-    ids: Any  # pyarrow array of strings [n]
+    ids: np.ndarray  # [n] as numpy's strings, which take their UTF-8 length
     rank: np.ndarray  # [n] place of each id in the ascending order of all ids (by code points, as trec_eval compares)
     text: np.ndarray  # [n] number of each document's text, counted by first appearance; equal texts, equal numbers
 
@@ -144,7 +145,11 @@ def load_task(
         raise BenchmarkError(f"{folder}: no such folder (dataset {task.dataset!r} of task {task.key})")
     names = [name.strip() for name in task.parts.split(";") if name.strip()] or [task.task]
     title = "title" if document_text == "title+text" else None
-    return [_LAYOUTS[task.layout](name, folder, task, title) for name in names]
+    parts = [_LAYOUTS[task.layout](name, folder, task, title) for name in names]
+    prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
+    return [
+        replace(part, instruction=task.instruction, prefix=prefix) for part, prefix in zip(parts, prefixes, strict=True)
+    ]
 
 
 # --- the three layouts
@@ -219,7 +224,7 @@ def _checked(
     """The part, if every relevant document can be retrieved but for those that the task is known to lack."""
     if not qrels:
         raise BenchmarkError(f"{corpus.files[0].parent}: {name} has no judged query")
-    known = set(corpus.index.ids.to_pylist())
+    known = set(corpus.index.ids.tolist())
     relevant = [(query, document) for query, judged in qrels.items() for document, score in judged.items() if score > 0]
     unknown = [pair for pair in relevant if pair[1] not in known]
     own = [(query, document) for query, document in relevant if query == document]
@@ -237,7 +242,6 @@ def _checked(
         {query: texts[query] for query in queries},
         {query: qrels[query] for query in queries},
         {query: excluded.get(query, frozenset()) for query in queries},
-        task.instruction,
     )
 
 

@@ -143,7 +143,7 @@ class Twins:
 
     def id(self, text: int) -> str:
         """The id of a document with the text of this number."""
-        return self._ids[int(self._documents[self._start[text]])].as_py()
+        return str(self._ids[self._documents[self._start[text]]])
 
     def ranking(self, scores: np.ndarray, ranks: np.ndarray, top_k: int) -> Ranking:
         """The best documents, given the best texts of a query: their scores [k] and ranks [k], best first."""
@@ -153,7 +153,7 @@ class Twins:
         documents = self._documents[np.repeat(self._start[texts], counts) + within]
         scores = np.repeat(scores, counts)
         order = np.lexsort((-self._document_rank[documents], -scores))[:top_k]
-        return list(zip(self._ids.take(documents[order]).to_pylist(), scores[order].tolist(), strict=True))
+        return list(zip(self._ids[documents[order]].tolist(), scores[order].tolist(), strict=True))
 
 
 def best_documents(corpus: Corpus, scores: np.ndarray, top_k: int) -> Ranking:
@@ -164,7 +164,7 @@ def best_documents(corpus: Corpus, scores: np.ndarray, top_k: int) -> Ranking:
         documents = documents[scores[documents] >= threshold]
     order = np.lexsort((-corpus.index.rank[documents], -scores[documents]))[:top_k]
     documents = documents[order]
-    return list(zip(corpus.index.ids.take(documents).to_pylist(), scores[documents].tolist(), strict=True))
+    return list(zip(corpus.index.ids[documents].tolist(), scores[documents].tolist(), strict=True))
 
 
 def _scaled(vectors: np.ndarray, similarity: str, name: Callable[[int], str]) -> np.ndarray:

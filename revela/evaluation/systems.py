@@ -12,15 +12,40 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from revela.config import Cell, Evaluation, Model, Study
+from revela.config import Cell, Evaluation, Model, Study, Task
 from revela.evaluation import EvaluationError
-from revela.evaluation.benchmarks import Part
+from revela.evaluation.benchmarks import Part, load_task
+from revela.evaluation.runs import write_run
 from revela.evaluation.search import Ranking, best_documents, search
 
 if TYPE_CHECKING:
     import numpy as np
 
 UNTRAINED = "untrained/"
+
+
+def run_task(name: str, study: Study, task: Task, dataset_folder: str | Path, output: str | Path) -> None:
+    """Let a system answer a task and write its run file, whole or not at all.
+
+    Not in the run are the document with a query's own id (as in beir; it matters on ArguAna) and, where the protocol
+    says so, the query's excluded documents. They are removed before the cut, so that they cost no place.
+
+    Raises:
+        BenchmarkError: The benchmark cannot be read.
+        EvaluationError, ConfigError, RetrieverError: The system is unknown, or cannot be loaded or run.
+    """
+    settings = study.config.evaluation
+    parts = load_task(task, dataset_folder, document_text=settings.document_text)
+    write_run(output, _rankings(load_system(name, study), parts, settings), name)
+
+
+def _rankings(system: System, parts: list[Part], settings: Evaluation) -> Iterator[tuple[str, Ranking]]:
+    for part in parts:
+        barred = {query: {query} | (part.excluded[query] if settings.exclude else set()) for query in part.queries}
+        depth = settings.top_k + max(map(len, barred.values()))
+        for query, ranking in system.search(part, depth):
+            kept = [(document, score) for document, score in ranking if document not in barred[query]]
+            yield part.key(query), kept[: settings.top_k]
 
 
 class System(Protocol):

@@ -1,0 +1,64 @@
+"""Run files: the rankings of one system on one task, in TREC's format, gzipped.
+
+A line is ``query Q0 document rank score system``. In a task of several parts the query is ``part/query``,
+since parts use the same ids. White space and % within an id are percent-encoded. Equal rankings give equal bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from revela.evaluation import EvaluationError
+from revela.evaluation.search import Ranking
+from revela.provenance import atomic_write
+
+_UNSAFE = re.compile(r"[\s%]")
+
+
+def write_run(path: str | Path, rankings: Iterable[tuple[str, Ranking]], system: str) -> None:
+    """Write the ranking of each query, whole or not at all. Scores are float32 and survive to the last bit."""
+    with (
+        atomic_write(path) as partial,
+        open(partial, "wb") as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=5, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8") as lines,
+    ):
+        for query, ranking in rankings:
+            query = _encoded(query)
+            lines.write(
+                "".join(
+                    f"{query} Q0 {_encoded(document)} {rank} {score:.9g} {system}\n"
+                    for rank, (document, score) in enumerate(ranking, start=1)
+                )
+            )
+
+
+def read_run(path: str | Path) -> dict[str, dict[str, float]]:
+    """query -> document -> score. EvaluationError, with the line, where the file is not a whole run."""
+    run: dict[str, dict[str, float]] = {}
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                query, _, document, _, score, _ = line.split()
+                documents = run.setdefault(unquote(query), {})
+                document = unquote(document)
+                if document in documents:
+                    raise ValueError(f"document {document!r} stands twice for query {query!r}")
+                documents[document] = float(score)
+                if not math.isfinite(documents[document]):
+                    raise ValueError(f"score {score!r}")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise EvaluationError(f"{path}:{number}: not a whole run file ({error})") from None
+    return run
+
+
+def _encoded(id: str) -> str:
+    return _UNSAFE.sub(lambda match: quote(match[0]), id)

@@ -1,0 +1,142 @@
+"""Scores: run files and judgements become numbers. Nothing else is looked at, so a score can be checked by anyone.
+
+The measures are pytrec_eval's, which is trec_eval: linear gains, and ties in score by descending document id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from revela.config import Study, Task
+from revela.evaluation import EvaluationError
+from revela.evaluation.benchmarks import load_task
+from revela.evaluation.runs import read_run
+from revela.provenance import atomic_write, git_commit, sha256_file, versions
+
+# name -> (pytrec_eval's name, documents of a ranking that it looks at)
+METRICS = {
+    "nDCG@1": ("ndcg_cut_1", 1),
+    "nDCG@10": ("ndcg_cut_10", 10),
+    "nDCG@100": ("ndcg_cut_100", 100),
+    "MAP": ("map", 0),
+    "MRR@10": ("recip_rank", 10),
+    "Recall@10": ("recall_10", 10),
+    "Recall@100": ("recall_100", 100),
+    "Recall@1000": ("recall_1000", 1000),
+}
+PROTOCOL = {
+    "ties": "by descending document id",
+    "equal texts": "encoded once, so they tie",
+    "document with the query's id": "dropped",
+    "query without a result": "counts as 0",
+    "query without a relevant document": "left out",
+    "parts of a task": "unweighted mean",
+}
+
+
+def evaluate(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], *, top_k: int = 1000
+) -> dict[str, dict[str, float]]:
+    """Measures of each query that has a relevant document: query -> metric -> value in [0, 1].
+
+    Args:
+        qrels: query -> document -> relevance; relevant is what is above 0.
+        run: query -> document -> score. A query without documents gets 0.
+        top_k: How deep the run was cut; measures that look deeper are left out.
+    """
+    import pytrec_eval
+
+    judged = {query: dict(documents) for query, documents in qrels.items() if max(documents.values(), default=0) > 0}
+    metrics = {name: measure for name, (measure, depth) in METRICS.items() if depth <= top_k}
+    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,10,100", "map", "recip_rank", "recall.10,100,1000"})
+    found = evaluator.evaluate({query: dict(documents) for query, documents in run.items() if documents})
+    result = {}
+    for query in judged:
+        values = found.get(query, {})
+        result[query] = {name: values.get(measure, 0.0) for name, measure in metrics.items()}
+        if result[query]["MRR@10"] < 0.1:  # the first relevant document stands behind the tenth place
+            result[query]["MRR@10"] = 0.0
+    return result
+
+
+def score_task(task: Task, study: Study, dataset_folder: str | Path, run_file: str | Path) -> dict[str, Any]:
+    """Scores of one run file: `metrics` of the task and, for each of its parts, metrics, counts, and each query's.
+
+    Raises:
+        BenchmarkError: The benchmark cannot be read.
+        EvaluationError: The run file cannot be read, or is of other queries.
+    """
+    settings = study.config.evaluation
+    parts = load_task(task, dataset_folder, document_text=settings.document_text)
+    run = read_run(run_file)
+    if unknown := run.keys() - {part.key(query) for part in parts for query in part.queries}:
+        raise EvaluationError(f"{run_file}: query {min(unknown)!r} is not a query of {task.key}")
+    scored = {}
+    for part in parts:
+        part_run = {query: run.get(part.key(query), {}) for query in part.queries}
+        per_query = evaluate(part.qrels, part_run, top_k=settings.top_k)
+        if not per_query:
+            raise EvaluationError(f"{dataset_folder}: no query of {part.name} has a relevant document")
+        names = list(next(iter(per_query.values())))
+        scored[part.name] = {
+            "metrics": {name: _mean(values[name] for values in per_query.values()) for name in names},
+            "counts": {
+                "documents": len(part.corpus),
+                "different documents": part.corpus.index.unique_texts,
+                "queries": len(per_query),
+                "queries without a relevant document": len(part.queries) - len(per_query),
+                "queries without a result": sum(not part_run[query] for query in per_query),
+                "relevant judgements": sum(score > 0 for judged in part.qrels.values() for score in judged.values()),
+            },
+            "queries": list(per_query),
+            "per_query": {name: [round(values[name], 6) for values in per_query.values()] for name in names},
+        }
+    names = next(iter(scored.values()))["metrics"]
+    return {
+        "label": task.label,
+        "metrics": {name: _mean(part["metrics"][name] for part in scored.values()) for name in names},
+        "parts": scored,
+    }
+
+
+def score_benchmark(
+    system: str,
+    study: Study,
+    benchmark: str,
+    datasets: Mapping[str, str | Path],
+    runs: Mapping[str, str | Path],
+    output: str | Path,
+) -> dict[str, Any]:
+    """Score a system's run files on a benchmark and write the result as JSON.
+
+    Args:
+        system: The system's name, as in the path of its runs.
+        datasets: dataset -> its folder, for each dataset of the benchmark's tasks.
+        runs: task -> run file, for each task of the benchmark.
+        output: A JSON file: ``system``, ``benchmark``, ``protocol``, ``tasks`` (task -> what `score_task` returns)
+            and ``provenance`` (commit, library versions, the hash of each run file). Metrics are in [0, 1].
+    """
+    tasks = study.benchmark_tasks(benchmark)
+    scores = {
+        "system": system,
+        "benchmark": benchmark,
+        "protocol": {**study.config.evaluation.model_dump(), **PROTOCOL},
+        "tasks": {task.task: score_task(task, study, datasets[task.dataset], runs[task.task]) for task in tasks},
+        "provenance": {
+            "commit": git_commit(),
+            "versions": versions(),
+            "runs": {task.task: sha256_file(runs[task.task]) for task in tasks},
+        },
+    }
+    with atomic_write(output) as partial:
+        partial.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    return scores
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return fsum(values) / len(values)
