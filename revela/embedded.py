@@ -27,7 +27,7 @@ _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_?vendor|_vendored|externals?|third_party)/"
     r"|(^|/)(_?_?version(_?_?|_info)|__config__|test_\w+|conftest)\.py$"
 )
-_LICENCE = re.compile(r"\A(\s*#[^\n]*\n)+")  # the opening comment of a file, the same in hundreds of them
+_LICENCE = re.compile(r"\A(\s*#[^\n]*\n)+\s*")  # the opening comment of a file, the same in hundreds of them
 _SECTION = re.compile(r"\n\s*(\S[^\n]*)\n\s*[-=~]{3,}[^\n]*\n")  # a numpydoc heading
 
 
