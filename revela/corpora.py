@@ -1,0 +1,559 @@
+"""Corpora: raw datasets -> documents -> chunks.parquet -> batches.parquet (section 4.1, App. B.4).
+
+Everything streams: memory holds a few documents for each worker and one row group of the output. Output is the same,
+byte for byte, whatever the number of workers.
+
+What a dataset's folder may hold, found by suffix in all its subfolders (hidden files apart, in the order of their
+names), the first kind that is there being the one that is read:
+
+- Parquet: a row is a row. As in HuggingFaceFW/fineweb-edu (`sample/10BT/*.parquet`, column `text`).
+- JSON lines, `.jsonl` or `.jsonl.gz`: a line is a row. As in Tevatron/wikipedia-nq-corpus (`corpus.jsonl.gz`:
+  docid, title, text; passages of 100 words, those of one article one after another under one title) and
+  code-rag-bench/stackoverflow-posts (`stackoverflow_0000.jsonl` .. `_0009.jsonl`, 6.4 GB each: text).
+- JSON, `.json` or `.json.gz`: one list of rows, or one row a line. As in code-rag-bench/online-tutorials
+  (`online_tutorials.json`, 1 GB: title, text) and code-rag-bench/library-documentation (`library_docs.json`: doc_id,
+  doc_content).
+- Text files: a file is a row with the one column `text`.
+
+So a README, a licence or a loading script beside tables is not taken for text.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import itertools
+import json
+import multiprocessing
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from revela import batching
+from revela.chunking import chunk, sentence_splitter
+from revela.config import Corpus, Source
+from revela.provenance import MANIFEST, atomic_write
+
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".java", ".go", ".rb", ".php", ".c", ".h", ".cpp")
+KINDS = {
+    "parquet": (".parquet",),
+    "jsonl": (".jsonl", ".jsonl.gz"),
+    "json": (".json", ".json.gz"),
+    "text": TEXT_SUFFIXES,
+}
+NOT_DATA = {MANIFEST, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
+
+_STRINGS = pa.list_(pa.string())
+CHUNKS = pa.schema([("document", pa.string()), ("src", pa.string()), ("chunks", _STRINGS)])
+BATCHES = pa.schema([("src", pa.string()), ("text", _STRINGS), ("document", _STRINGS)])
+ROW_GROUP_CHARACTERS = 16_000_000
+JOB_CHARACTERS = 250_000  # of documents that a worker is given at a time
+BLOCK = 1 << 20
+
+Item = TypeVar("Item")
+
+
+class CorpusError(Exception):
+    """Text that is missing or unusable, or more of it wanted than there is. The message is one line."""
+
+
+# --- rows of a dataset's folder
+
+
+def rows(folder: str | Path, columns: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of every row in a dataset's folder, in order; `where` is file:number, or the file for a text file.
+
+    A row holds the columns asked for. Raises CorpusError where the folder holds no rows at all, where a column is
+    missing, or where a file cannot be read.
+    """
+    folder = Path(folder)
+    kind, files = _find(folder)
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if kind == "text":
+            _require(columns, ["text"], path)
+            yield name, {"text": _read_text(path)}
+        elif kind == "parquet":
+            for number, row in enumerate(_parquet_rows(path, columns)):
+                yield f"{name}:{number}", row
+        else:
+            for number, row in enumerate(_json_values(path, lines=kind == "jsonl")):
+                if not isinstance(row, dict):
+                    raise CorpusError(f"{path}: row {number} is a {type(row).__name__}, not an object with columns")
+                _require(columns, list(row), path)
+                yield f"{name}:{number}", {column: row[column] for column in columns}
+
+
+def texts(folder: str | Path, column: str = "text") -> Iterator[str]:
+    """The text of every row of a dataset's folder that has any."""
+    for where, row in rows(folder, [column]):
+        if text := _string(row[column], column, Path(folder) / where):
+            yield text
+
+
+def _find(folder: Path) -> tuple[str, list[Path]]:
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: no such folder")
+    visible = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in NOT_DATA
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    for kind, suffixes in KINDS.items():
+        if files := [path for path in visible if path.name.lower().endswith(suffixes)]:
+            return kind, files
+    valid = ", ".join(suffix for suffixes in KINDS.values() for suffix in suffixes)
+    raise CorpusError(f"{folder}: no text in this folder ({len(visible)} files, none of {valid})")
+
+
+def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            _require(columns, file.schema_arrow.names, path)
+            for batch in file.iter_batches(batch_size=512, columns=columns):
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise CorpusError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+
+
+def _json_values(path: Path, *, lines: bool) -> Iterator[Any]:
+    """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time)."""
+    with _open(path) as file:
+        try:
+            if not lines:
+                head = file.read(BLOCK)
+                file.seek(0)
+                lines = _is_lines(head)
+            if lines:
+                for line in file:
+                    if line.strip():
+                        yield json.loads(line)
+            else:
+                yield from _json_list(file)
+        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise CorpusError(f"{path}: not JSON that can be read ({error})") from None
+
+
+def _is_lines(head: str) -> bool:
+    """Whether a `.json` file that begins so holds a value in each line: the first is whole, and another follows."""
+    first, _, rest = head.lstrip().partition("\n")
+    try:
+        json.loads(first)
+    except json.JSONDecodeError:
+        return False
+    return bool(rest.strip()) or not first.startswith("[")
+
+
+def _json_list(file: TextIO) -> Iterator[Any]:
+    decoder, space = json.JSONDecoder(), re.compile(r"[\s,]*")
+    buffer = file.read(BLOCK).lstrip()
+    if not buffer.startswith("["):
+        raise json.JSONDecodeError("neither one list nor a value in each line", buffer[:20], 0)
+    position = 1
+    while True:
+        position = space.match(buffer, position).end()
+        if buffer.startswith("]", position):
+            return
+        try:
+            value, position = decoder.raw_decode(buffer, position)
+        except json.JSONDecodeError:
+            more = file.read(max(BLOCK, len(buffer)))  # the item goes on in the next block
+            if not more:
+                raise
+            buffer, position = buffer[position:] + more, 0
+            continue
+        yield value
+
+
+def _open(path: Path) -> TextIO:
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _require(columns: list[str], present: list[str], path: Path) -> None:
+    if missing := [column for column in columns if column not in present]:
+        raise CorpusError(f"{path}: no column {missing[0]!r}; it has {', '.join(map(repr, present))}")
+
+
+def _string(value: Any, column: str, where: Path) -> str:
+    """The value if it is text, with a missing or blank one as ''."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise CorpusError(f"{where}: column {column!r} holds a {type(value).__name__}, not text")
+    return value if not value.isspace() else ""
+
+
+# --- documents and their chunks
+
+
+def documents(source: Source, folder: str | Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document of a source, in order; the text of one without any is ''.
+
+    The id is dataset/file:number of its (first) row. With `join_by`, neighbouring rows with the same value in that
+    column form one document, their texts separated by a space: passages back into articles.
+    """
+    columns = [source.text] if source.join_by is None else [source.text, source.join_by]
+    found = (
+        (f"{source.dataset}/{where}", _string(row[source.text], source.text, Path(folder) / where), row)
+        for where, row in rows(folder, columns)
+    )
+    if source.join_by is None:
+        for name, text, _ in found:
+            yield name, text
+        return
+    for _, group in itertools.groupby(found, lambda item: item[2][source.join_by] or item[0]):
+        group = list(group)
+        yield group[0][0], " ".join(text for _, text, _ in group if text)
+
+
+def write_chunks(
+    corpus: Corpus,
+    folders: Mapping[str, str | Path],
+    punkt: str | Path,
+    output: str | Path,
+    *,
+    max_words: int,
+    workers: int = 1,
+) -> dict:
+    """Write a corpus's `chunks.parquet` (a row for each document that has text) and, beside it, `chunks.json`.
+
+    Args:
+        corpus: One with `sources`.
+        folders: Dataset -> its folder.
+        punkt: Folder of Punkt's parameters.
+        output: The parquet file; its JSON has the same name.
+        max_words: Words in a chunk at most.
+        workers: Processes. The output does not depend on it.
+
+    Returns:
+        The counts: documents, empty (without text), chunks, words, and documents by their number of chunks and
+        chunks by their number of words, for each source and in all.
+    """
+    counts = {source.dataset: _no_counts() for source in corpus.sources}
+
+    def chunked() -> Iterator[tuple[str, str, list[str]]]:
+        for source in corpus.sources:
+            folder, count = folders[source.dataset], counts[source.dataset]
+            jobs = _by_size(documents(source, folder), lambda document: len(document[1]), JOB_CHARACTERS)
+            with tqdm(desc=f"chunking {source.dataset}", unit=" documents", disable=None) as progress:
+                for name, chunks in _chunk_in_order(jobs, punkt, max_words, workers):
+                    _count_document(count, chunks)
+                    progress.update()
+                    if chunks:
+                        yield name, source.dataset, chunks
+            if not count["documents"]:
+                raise CorpusError(
+                    f"{folder}: no text: column {source.text!r} is empty in all {count['empty']} documents"
+                )
+
+    write_table(output, CHUNKS, chunked(), lambda row: sum(map(len, row[2])))
+    total = _no_counts()
+    for count in counts.values():
+        total = {key: total[key] + count[key] for key in total}
+    return write_counts(output, {"max_words": max_words, **total, "sources": counts})
+
+
+def _no_counts() -> dict:
+    return {
+        "documents": 0,
+        "empty": 0,
+        "chunks": 0,
+        "words": 0,
+        "chunks_of_document": Counter(),
+        "words_of_chunk": Counter(),
+    }
+
+
+def _count_document(count: dict, chunks: list[str]) -> None:
+    if not chunks:
+        count["empty"] += 1
+        return
+    words = [len(text.split()) for text in chunks]
+    count["documents"] += 1
+    count["chunks"] += len(chunks)
+    count["words"] += sum(words)
+    count["chunks_of_document"][len(chunks)] += 1
+    count["words_of_chunk"].update(words)
+
+
+def _chunk_in_order(
+    jobs: Iterable[list[tuple[str, str]]], punkt: str | Path, max_words: int, workers: int
+) -> Iterator[tuple[str, list[str]]]:
+    """(id, chunks) of the documents of all jobs, in their order, with a few jobs in memory for each worker."""
+    if workers == 1:
+        _start_worker(punkt, max_words)
+        for job in jobs:
+            yield from _chunk_job(job)
+        return
+    # forked: a spawned process would run the script that called this a second time
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, context, _start_worker, (punkt, max_words)) as pool:
+        pending: deque[Future] = deque()
+        for job in jobs:
+            pending.append(pool.submit(_chunk_job, job))
+            if len(pending) > 4 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+_settings: tuple[Callable[[str], list[str]], int]  # of this process: the sentence splitter, words in a chunk at most
+
+
+def _start_worker(punkt: str | Path, max_words: int) -> None:
+    global _settings
+    _settings = sentence_splitter(punkt), max_words
+
+
+def _chunk_job(job: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    return [(name, chunk(text, *_settings)) for name, text in job]
+
+
+# --- batches
+
+Batch = tuple[str, list[str], list[str]]  # source, B chunks, the ids of their documents
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One origin of batches: how many it holds, how many of them are wanted (None: all), and all of them in order."""
+
+    name: str
+    available: int
+    wanted: int | None
+    batches: Callable[[], Iterator[Batch]]
+
+
+def write_batches(
+    corpus: Corpus, inputs: Sequence[str | Path], output: str | Path, *, batch_size: int, seed: int
+) -> dict:
+    """Write a corpus's `batches.parquet` (a row for each batch of B chunks) and, beside it, `batches.json`.
+
+    Documents with at least `min_chunks` chunks are taken in groups of `group_size` and their chunks interleaved;
+    consecutive B chunks form a batch, which never holds chunks of two sources. Where fewer batches are wanted than
+    exist they are drawn by the seed, or are the first ones (`take`); either way they keep the corpus's order.
+
+    Args:
+        corpus: With `sources`, `mix` or `released`.
+        inputs: For `sources` the corpus's chunks.parquet; for `mix` the batches.parquet of each corpus in its order, of
+            the same B; for `released` the dataset's folder, whose rows are ``["chunk", ..]`` or ``{"src": ..,
+            "text": [..]}`` with a multiple of B chunks (as trumancai/revela_training_corpus, which has 16).
+        output: The parquet file; its JSON has the same name.
+        batch_size: B.
+        seed: Of the draw.
+
+    Returns:
+        The counts: batches, chunks, words, documents, batches by their number of documents and by their source, and
+        how many batches each part of the corpus holds and gave. What concerns documents is null for released batches,
+        which do not name theirs.
+
+    Raises:
+        CorpusError: More batches are wanted than exist, or a released row has another number of chunks.
+    """
+    if corpus.sources:
+        parts = _interleaved(corpus, Path(inputs[0]), batch_size)
+    elif corpus.mix:
+        parts = [_mixed(name, corpus.mix[name], Path(path)) for name, path in zip(corpus.mix, inputs, strict=True)]
+    else:
+        parts = [_released(corpus.released, Path(inputs[0]), batch_size)]
+    chosen = _choose(parts, corpus, batch_size, seed)
+    counts = {"batches": 0, "chunks": 0, "words": 0, "documents_of_batch": Counter(), "sources": Counter()}
+    documents: set[str] = set()
+
+    def counted() -> Iterator[Batch]:
+        with tqdm(desc=f"batches of {batch_size}", total=sum(map(len, chosen)), disable=None) as progress:
+            for part, indices in zip(parts, chosen, strict=True):
+                for batch in _pick(part.batches(), indices):
+                    src, text, ids = batch
+                    counts["batches"] += 1
+                    counts["chunks"] += len(text)
+                    counts["words"] += sum(len(chunk.split()) for chunk in text)
+                    counts["documents_of_batch"][len(set(ids))] += 1
+                    counts["sources"][src] += 1
+                    documents.update(ids)
+                    progress.update()
+                    yield batch
+
+    write_table(output, BATCHES, counted(), lambda batch: sum(map(len, batch[1])))
+    given = {part.name: {"available": part.available, "taken": len(some)} for part, some in zip(parts, chosen)}
+    counts["documents"] = len(documents)
+    if corpus.released:
+        counts.update(documents=None, documents_of_batch=None)
+    settings = {"batch_size": batch_size, "group_size": corpus.group_size, "take": corpus.take, "seed": seed}
+    return write_counts(output, {**settings, **counts, "parts": given})
+
+
+def _choose(parts: list[_Part], corpus: Corpus, batch_size: int, seed: int) -> list[np.ndarray]:
+    """The sorted indices of the batches that are taken of each part."""
+    wanted = [part.wanted for part in parts]
+    for index, source in enumerate(corpus.sources):
+        if source.batches == "rest":
+            others = sum(p.available if w is None else w for i, (p, w) in enumerate(zip(parts, wanted)) if i != index)
+            if others > corpus.batches:
+                raise CorpusError(
+                    f"{corpus.batches:,} batches of {batch_size} are wanted, but the sources beside "
+                    f"{source.dataset} alone give {others:,}"
+                )
+            wanted[index] = corpus.batches - others
+    chosen = []
+    for index, (part, number) in enumerate(zip(parts, wanted)):
+        rng = np.random.default_rng([seed, index])
+        chosen.append(_draw(part.available, number, corpus.take, rng, f"{part.name}: batches of {batch_size}"))
+    ends = np.cumsum([len(indices) for indices in chosen])
+    if not ends[-1]:
+        raise CorpusError(f"{', '.join(part.name for part in parts)}: too little text for one batch of {batch_size}")
+    rng = np.random.default_rng([seed, len(parts)])
+    overall = _draw(int(ends[-1]), corpus.batches, corpus.take, rng, f"batches of {batch_size} in all")
+    shares = np.split(overall, np.searchsorted(overall, ends[:-1]))
+    starts = [0, *ends[:-1].tolist()]
+    return [indices[share - start] for indices, share, start in zip(chosen, shares, starts)]
+
+
+def _draw(available: int, wanted: int | None, take: str, rng: np.random.Generator, what: str) -> np.ndarray:
+    if wanted is None:
+        wanted = available
+    if wanted > available:
+        raise CorpusError(f"{what}: {wanted:,} are wanted, {available:,} exist")
+    if take == "first" or wanted == available:
+        return np.arange(wanted)
+    return np.sort(rng.choice(available, wanted, replace=False))
+
+
+def _pick(items: Iterable[Item], indices: np.ndarray) -> Iterator[Item]:
+    """The items at sorted indices; what follows the last is not read."""
+    wanted = iter(indices.tolist())
+    following = next(wanted, None)
+    for index, item in enumerate(items):
+        if following is None:
+            return
+        if index == following:
+            yield item
+            following = next(wanted, None)
+
+
+def _interleaved(corpus: Corpus, path: Path, batch_size: int) -> list[_Part]:
+    """The sources of a corpus, from its chunks.parquet."""
+    chunks: Counter[str] = Counter()
+    row_groups: dict[str, list[int]] = {source.dataset: [] for source in corpus.sources}
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, columns=["src", "chunks"])
+            lengths = pc.list_value_length(table["chunks"])
+            for src in pc.unique(table["src"]).to_pylist():
+                of_source = pc.filter(lengths, pc.equal(table["src"], src))
+                chunks[src] += pc.sum(pc.filter(of_source, pc.greater_equal(of_source, corpus.min_chunks))).as_py() or 0
+                row_groups[src].append(number)
+
+    def batches_of(dataset: str) -> Iterator[Batch]:
+        documents = (
+            [(chunk, row["document"]) for chunk in row["chunks"]]
+            for row in _read_table(path, row_groups[dataset])
+            if row["src"] == dataset and len(row["chunks"]) >= corpus.min_chunks
+        )
+        for batch in batching.batches(batching.interleave(documents, corpus.group_size), batch_size):
+            yield dataset, [chunk for chunk, _ in batch], [document for _, document in batch]
+
+    return [
+        _Part(
+            source.dataset,
+            chunks[source.dataset] // batch_size,
+            None if source.batches == "rest" else source.batches,
+            functools.partial(batches_of, source.dataset),
+        )
+        for source in corpus.sources
+    ]
+
+
+def _mixed(name: str, wanted: int, path: Path) -> _Part:
+    def batches() -> Iterator[Batch]:
+        for row in _read_table(path):
+            yield row["src"], row["text"], row["document"]
+
+    return _Part(name, pq.read_metadata(path).num_rows, wanted, batches)
+
+
+def _released(dataset: str, folder: Path, batch_size: int) -> _Part:
+    """Ready batches, cut into batches of B. Their documents are unknown, so each chunk has an id of its own."""
+
+    def batches() -> Iterator[Batch]:
+        kind, files = _find(folder)
+        if kind not in ("jsonl", "json"):
+            raise CorpusError(f"{folder}: released batches are JSON lines, found {kind} files")
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            for number, row in enumerate(_json_values(path, lines=kind == "jsonl")):
+                src, text = (row.get("src"), row.get("text")) if isinstance(row, dict) else (dataset, row)
+                if not isinstance(src, str) or not isinstance(text, list) or not all(type(t) is str for t in text):
+                    raise CorpusError(f'{path}: row {number} is neither ["chunk", ..] nor {{"src": .., "text": [..]}}')
+                if not text or len(text) % batch_size:
+                    raise CorpusError(f"{path}: row {number} has {len(text)} chunks, not a multiple of {batch_size}")
+                ids = [f"{dataset}/{name}:{number}:{place}" for place in range(len(text))]
+                for start in range(0, len(text), batch_size):
+                    yield src, text[start : start + batch_size], ids[start : start + batch_size]
+
+    return _Part(dataset, sum(1 for _ in batches()), None, batches)
+
+
+# --- tables on disk
+
+
+def write_table(path: str | Path, schema: pa.Schema, rows: Iterable[tuple], size: Callable[[tuple], int]) -> None:
+    """Write rows to a parquet file, atomically; a row group ends where its rows' sizes reach about 16 million."""
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for group in _by_size(rows, size, ROW_GROUP_CHARACTERS):
+            columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), schema)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=len(group))
+
+
+def write_counts(table: str | Path, counts: dict) -> dict:
+    """Write the counts of a table to the JSON file of its name, atomically, and return them as JSON has them."""
+    text = json.dumps(_plain(counts), indent=1)
+    with atomic_write(Path(table).with_suffix(".json")) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    return json.loads(text)
+
+
+def _plain(value: Any) -> Any:
+    """Counters in the order of their keys, which JSON makes strings."""
+    if isinstance(value, Counter):
+        value = dict(sorted(value.items()))
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _read_table(path: Path, row_groups: list[int] | None = None) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256, row_groups=row_groups):
+            yield from batch.to_pylist()
+
+
+def _by_size(items: Iterable[Item], size: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """Consecutive items in lists that end where their sizes reach the limit."""
+    group, total = [], 0
+    for item in items:
+        group.append(item)
+        total += size(item) + 1  # so that items of no size end too
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
