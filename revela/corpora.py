@@ -130,30 +130,28 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 def _json_values(path: Path, *, lines: bool) -> Iterator[Any]:
     """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time)."""
-    with _open(path) as file:
-        try:
+    read = 0
+    try:
+        with _open(path) as file:
             if not lines:
-                head = file.read(BLOCK)
+                lines = _is_lines(file.read(BLOCK))
                 file.seek(0)
-                lines = _is_lines(head)
-            if lines:
-                for line in file:
-                    if line.strip():
-                        yield json.loads(line)
-            else:
-                yield from _json_list(file)
-        except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise CorpusError(f"{path}: not JSON that can be read ({error})") from None
+            for value in map(json.loads, filter(str.strip, file)) if lines else _json_list(file):
+                yield value
+                read += 1
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise CorpusError(f"{path}: row {read} is not JSON that can be read ({error})") from None
 
 
 def _is_lines(head: str) -> bool:
-    """Whether a `.json` file that begins so holds a value in each line: the first is whole, and another follows."""
-    first, _, rest = head.lstrip().partition("\n")
-    try:
-        json.loads(first)
-    except json.JSONDecodeError:
-        return False
-    return bool(rest.strip()) or not first.startswith("[")
+    """Whether a `.json` file that begins so holds a value in each line, and not one list over one or many lines."""
+    first, newline, rest = head.lstrip().partition("\n")
+    if newline:
+        try:
+            json.loads(first)
+        except json.JSONDecodeError:
+            return False
+    return first.startswith("{") or bool(rest.strip())
 
 
 def _json_list(file: TextIO) -> Iterator[Any]:
@@ -467,7 +465,7 @@ def _interleaved(corpus: Corpus, path: Path, batch_size: int) -> list[_Part]:
     def batches_of(dataset: str) -> Iterator[Batch]:
         documents = (
             [(chunk, row["document"]) for chunk in row["chunks"]]
-            for row in _read_table(path, row_groups[dataset])
+            for row in read_table(path, row_groups[dataset])
             if row["src"] == dataset and len(row["chunks"]) >= corpus.min_chunks
         )
         for batch in batching.batches(batching.interleave(documents, corpus.group_size), batch_size):
@@ -486,7 +484,7 @@ def _interleaved(corpus: Corpus, path: Path, batch_size: int) -> list[_Part]:
 
 def _mixed(name: str, wanted: int, path: Path) -> _Part:
     def batches() -> Iterator[Batch]:
-        for row in _read_table(path):
+        for row in read_table(path):
             yield row["src"], row["text"], row["document"]
 
     return _Part(name, pq.read_metadata(path).num_rows, wanted, batches)
@@ -540,7 +538,8 @@ def _plain(value: Any) -> Any:
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _read_table(path: Path, row_groups: list[int] | None = None) -> Iterator[dict[str, Any]]:
+def read_table(path: Path, row_groups: list[int] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, or of some of its row groups, a few hundred in memory at a time."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=256, row_groups=row_groups):
             yield from batch.to_pylist()
