@@ -6,12 +6,18 @@ all, before any retriever is trained.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from ..config import Training
+from ..provenance import atomic_write
 from ..inbatch import head
 from ..retriever import Retriever
 from ..similarity import scores
@@ -92,6 +98,28 @@ def score_batch(
             losses[chunk, j] = nll.sum(1)
     lm.train(training)
     return (losses / lengths[:, None] if settings.length_normalised else losses).cpu()
+
+
+def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settings: Training) -> None:
+    """`score_batch` of every row of a batches.parquet, float32 [batches, B, B], as an npy file.
+
+    lm: folder of the language model, which is loaded in `settings.precision`, on a GPU where there is one.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    with pq.ParquetFile(batches) as file, atomic_write(output) as partial:
+        scores = None
+        rows = (
+            row for group in file.iter_batches(batch_size=64, columns=["text"]) for row in group["text"].to_pylist()
+        )
+        for index, texts in enumerate(tqdm(rows, total=file.metadata.num_rows, desc="REPLUG scores", disable=None)):
+            if scores is None:
+                shape = (file.metadata.num_rows, len(texts), len(texts))
+                scores = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+            scores[index] = score_batch(model, tokenizer, texts, settings).numpy()
+        scores.flush()
 
 
 def _repeat(cache: DynamicCache, row: int, length: int, times: int) -> DynamicCache:
