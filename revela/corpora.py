@@ -26,6 +26,7 @@ import itertools
 import json
 import multiprocessing
 import re
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -139,7 +140,7 @@ def _json_values(path: Path, *, lines: bool) -> Iterator[Any]:
             for value in map(json.loads, filter(str.strip, file)) if lines else _json_list(file):
                 yield value
                 read += 1
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CorpusError(f"{path}: row {read} is not JSON that can be read ({error})") from None
 
 
