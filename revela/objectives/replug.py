@@ -17,8 +17,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from ..config import Training
-from ..provenance import atomic_write
 from ..inbatch import head
+from ..provenance import atomic_write
 from ..retriever import Retriever
 from ..similarity import scores
 from .batch import ObjectiveError, Tokens, embed, first_half, language_model_ids, pad, tokenize
