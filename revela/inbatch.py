@@ -182,7 +182,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d]."""
     if in_batch is None:
-        raise InBatchError(f"{type(module).__name__} {module.layer_idx} did not receive the similarity")
+        raise InBatchError(f"{type(module).__name__} of layer {module.layer_idx} did not receive the similarity")
     if s_aux is not None:
         raise InBatchError(f"{type(module).__name__}: in-batch attention has no attention sinks")
     in_batch.layers.add(module.layer_idx)
