@@ -24,32 +24,10 @@ if TYPE_CHECKING:
 UNTRAINED = "untrained/"
 
 
-def run_task(name: str, study: Study, task: Task, dataset_folder: str | Path, output: str | Path) -> None:
-    """Let a system answer a task and write its run file, whole or not at all.
-
-    Not in the run are the document with a query's own id (as in beir; it matters on ArguAna) and, where the protocol
-    says so, the query's excluded documents. They are removed before the cut, so that they cost no place.
-
-    Raises:
-        BenchmarkError: The benchmark cannot be read.
-        EvaluationError, ConfigError, RetrieverError: The system is unknown, or cannot be loaded or run.
-    """
-    settings = study.config.evaluation
-    parts = load_task(task, dataset_folder, document_text=settings.document_text)
-    write_run(output, _rankings(load_system(name, study), parts, settings), name)
-
-
-def _rankings(system: System, parts: list[Part], settings: Evaluation) -> Iterator[tuple[str, Ranking]]:
-    for part in parts:
-        barred = {query: {query} | (part.excluded[query] if settings.exclude else set()) for query in part.queries}
-        depth = settings.top_k + max(map(len, barred.values()))
-        for query, ranking in system.search(part, depth):
-            kept = [(document, score) for document, score in ranking if document not in barred[query]]
-            yield part.key(query), kept[: settings.top_k]
-
-
 class System(Protocol):
     """What the evaluation asks of a system."""
+
+    name: str
 
     def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
         """(query id, its `top_k` best documents) for each query of the part, in order."""
@@ -66,15 +44,38 @@ def load_system(name: str, study: Study) -> System:
     results = Path(study.config.results)
     if name.count("/") == 4:
         cell = study.check_cell(Cell.parse(name))
-        return _trained(results / "models" / cell.path / "retriever", study.config.evaluation)
+        return _trained(name, results / "models" / cell.path / "retriever", study.config.evaluation)
     model = study.models.get(name.removeprefix(UNTRAINED))
     if model is None or (model.kind == "backbone") != name.startswith(UNTRAINED):
         valid = [model.system for model in study.models.values()]
         hint = difflib.get_close_matches(name, valid, n=1)
-        meant = f"; did you mean {hint[0]!r}?" if hint else ""
+        meant = f"; did you mean {hint[0]!r}?" if hint else "."
         raise EvaluationError(f"unknown system {name!r}{meant} Valid: a cell's path, {', '.join(valid)}")
     folder = results / "resources" / "models" / model.name
     return _LOADERS[model.kind](model, folder, study.config.evaluation)
+
+
+def run_task(system: System, settings: Evaluation, task: Task, dataset_folder: str | Path, output: str | Path) -> None:
+    """Let a system answer a task and write its run file, whole or not at all.
+
+    Not in the run are the document with a query's own id (as in beir; it matters on ArguAna) and, where the settings
+    say so, the query's excluded documents. They are removed before the cut, so that they cost no place.
+
+    Raises:
+        BenchmarkError: The benchmark cannot be read.
+        EvaluationError: The system cannot answer it.
+    """
+    parts = load_task(task, dataset_folder, document_text=settings.document_text)
+    write_run(output, _rankings(system, parts, settings), system.name)
+
+
+def _rankings(system: System, parts: list[Part], settings: Evaluation) -> Iterator[tuple[str, Ranking]]:
+    for part in parts:
+        barred = {query: {query} | (part.excluded[query] if settings.exclude else set()) for query in part.queries}
+        depth = settings.top_k + max(map(len, barred.values()))
+        for query, ranking in system.search(part, depth):
+            kept = [(document, score) for document, score in ranking if document not in barred[query]]
+            yield part.key(query), kept[: settings.top_k]
 
 
 class BM25:
@@ -83,6 +84,9 @@ class BM25:
     A document that shares no word with the query has the score 0 and is not retrieved. Title and text are one
     text: whatever stands between them is no part of a word.
     """
+
+    def __init__(self, name: str = "bm25"):
+        self.name = name
 
     def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
         import bm25s
@@ -111,6 +115,7 @@ class Dense:
 
     def __init__(
         self,
+        name: str,
         encode: Callable[[list[str]], np.ndarray],
         settings: Evaluation,
         *,
@@ -120,7 +125,8 @@ class Dense:
         device: str = "cpu",
     ):
         """encode: texts -> [n, d]; device: where scores are taken."""
-        self.encode, self.settings, self.similarity, self.device = encode, settings, similarity, device
+        self.name, self.encode, self.settings = name, encode, settings
+        self.similarity, self.device = similarity, device
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
 
     def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
@@ -150,7 +156,7 @@ def _prefixed(prefix: str, texts: Iterable[str]) -> list[str]:
 # --- what a name stands for
 
 
-def _trained(folder: Path, settings: Evaluation) -> Dense:
+def _trained(name: str, folder: Path, settings: Evaluation) -> Dense:
     """A trained cell. It normalises its embeddings itself."""
     from revela.retriever import Retriever
 
@@ -159,6 +165,7 @@ def _trained(folder: Path, settings: Evaluation) -> Dense:
         folder, device=device, query_prefix="", passage_prefix="", max_length=settings.max_length
     )
     return Dense(
+        name,
         partial(retriever.encode, batch_tokens=settings.batch_tokens),
         settings,
         query_prefix=settings.query_prefix,
@@ -178,6 +185,7 @@ def _untrained(model: Model, folder: Path, settings: Evaluation) -> Dense:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     retriever = Retriever.from_backbone(folder, max_length=settings.max_length, dtype=dtype).to(device)
     return Dense(
+        model.system,
         partial(retriever.encode, batch_tokens=settings.batch_tokens),
         settings,
         query_prefix=settings.query_prefix,
@@ -209,6 +217,7 @@ def _encoder(model: Model, folder: Path, settings: Evaluation) -> Dense:
     else:
         raise EvaluationError(f"{folder}: no modules.json, so models.tsv must give the pooling of {model.name}")
     return Dense(
+        model.system,
         encode,
         settings,
         query_prefix=model.query_prefix.replace("\\n", "\n"),
@@ -219,7 +228,7 @@ def _encoder(model: Model, folder: Path, settings: Evaluation) -> Dense:
 
 
 def _bm25(model: Model, folder: Path, settings: Evaluation) -> BM25:
-    return BM25()
+    return BM25(model.system)
 
 
 def _api(model: Model, folder: Path, settings: Evaluation) -> System:

@@ -1,0 +1,87 @@
+"""Small benchmarks written in the layouts of CoIR, BEIR and BRIGHT."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from revela.config import Task
+
+DOCUMENTS = {  # id -> (title, text)
+    "d1": ("", "a cat sat on the mat"),
+    "d2": ("Dogs", "dogs chase cats"),
+    "d10": ("Fish", ""),
+    "d9": ("", "swimming fishes, and a cat"),
+}
+QUERIES = {"q1": "cats", "q2": "fish", "q3": "of another split"}
+QRELS = {"q2": {"d10": 1, "d9": 2}, "q1": {"d1": 1, "d2": 0}}
+
+
+def task(layout, name="t", **columns):
+    """A row of benchmarks.tsv."""
+    return Task(scale="test", benchmark=layout, task=name, label=name, layout=layout, dataset="set", **columns)
+
+
+def write_parquet(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def write_jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tables(documents=DOCUMENTS, queries=QUERIES, qrels=QRELS):
+    """Rows of corpus, queries and qrels with the columns of the hub."""
+    return (
+        [{"_id": id, "title": title, "text": text} for id, (title, text) in documents.items()],
+        [{"_id": id, "text": text} for id, text in queries.items()],
+        [
+            {"query_id": query, "corpus_id": document, "score": score}
+            for query, judged in qrels.items()
+            for document, score in judged.items()
+        ],
+    )
+
+
+def write_coir(folder, name="t", **content):
+    corpus, queries, qrels = tables(**content)
+    write_parquet(folder / f"{name}-queries-corpus" / "data" / "corpus-00000-of-00001.parquet", corpus)
+    write_parquet(folder / f"{name}-queries-corpus" / "data" / "queries-00000-of-00001.parquet", queries)
+    write_parquet(folder / f"{name}-qrels" / "data" / "test-00000-of-00001.parquet", qrels)
+    return folder
+
+
+def write_beir(folder, name="t", **content):
+    corpus, queries, qrels = tables(**content)
+    write_jsonl(folder / name / "corpus.jsonl", corpus)
+    write_jsonl(folder / name / "queries.jsonl", queries)
+    (folder / name / "qrels").mkdir()
+    lines = [f"{row['query_id']}\t{row['corpus_id']}\t{row['score']}\n" for row in qrels]
+    (folder / name / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+def write_bright(folder, name="t", *, documents, queries, gold, excluded):
+    """excluded: query -> ids; a query without any gets the list ["N/A"], as in BRIGHT."""
+    corpus = [{"id": id, "content": text} for id, text in documents.items()]
+    examples = [
+        {"query": text, "reasoning": "", "id": id, "excluded_ids": excluded.get(id, ["N/A"]), "gold_ids": gold[id]}
+        for id, text in queries.items()
+    ]
+    write_parquet(folder / "documents" / f"{name}-00000-of-00001.parquet", corpus)
+    write_parquet(folder / "examples" / f"{name}-00000-of-00001.parquet", examples)
+    return folder
+
+
+def real_cosqa():
+    """The folder with CoIR's CosQA as it is on the hub; the test is skipped where there is none."""
+    shared = Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared"))
+    folder = shared / "data" / "CoIR-Retrieval"
+    if not (folder / "cosqa-queries-corpus").is_dir():
+        pytest.skip(f"needs the real CosQA in {folder}; REVELA_SHARED names the folder above data/")
+    return folder
