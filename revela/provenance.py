@@ -138,6 +138,14 @@ def read_manifest(folder: str | Path, *, verify: bool = False) -> dict[str, Any]
     return manifest
 
 
+def folder_sha256(folder: str | Path) -> str:
+    """One hash over all files of a folder: as its manifest has it, computed in the same way where there is none."""
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file():
+        return read_manifest(folder)["sha256"]
+    return sha256_json({str(path.relative_to(folder)): sha256_file(path) for path in _content(folder)})
+
+
 def _content(folder: Path) -> list[Path]:
     """The files of a folder in order, without the manifest, Snakemake's mark and leftovers of interrupted writes."""
     return sorted(
@@ -160,7 +168,7 @@ def git_commit() -> str | None:
     git, captured = ["git", "-C", str(PACKAGE)], {"capture_output": True, "text": True}
     try:
         answer = subprocess.run([*git, "rev-parse", "--show-toplevel", "HEAD"], **captured, check=True)
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--"], **captured).returncode
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--"], check=False, **captured).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
     top, commit = answer.stdout.splitlines()
@@ -214,9 +222,9 @@ def _module(name: str) -> tuple[str, list[str]]:
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*parents, *([node.module] if node.module else [])])
             imported += [source, *(f"{source}.{alias.name}" for alias in node.names)]
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
     return ast.dump(tree), [found for found in imported if _path(found) is not None]
 
 

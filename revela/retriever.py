@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.config import Lora
-from revela.provenance import MANIFEST, atomic_folder, read_manifest
+from revela.provenance import atomic_folder, folder_sha256
 
 SETTINGS = "retriever.json"
 Kind = Literal["query", "passage"]
@@ -197,8 +197,8 @@ class Retriever(nn.Module):
         }
         with atomic_folder(folder) as partial:
             if isinstance(self.backbone, PeftModel):
-                settings["base"] = _reference(self.base, Path(folder))
-                settings["base_sha256"] = _content_hash(self.base)
+                settings["base"] = reference(self.base, Path(folder))
+                settings["base_sha256"] = folder_sha256(self.base)
                 save_adapter(self.backbone, partial, settings["base"])
             else:
                 self.backbone.save_pretrained(partial)
@@ -282,23 +282,18 @@ def _by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]
         yield batch
 
 
-def _reference(base: Path, folder: Path) -> str:
+def reference(base: Path, folder: Path) -> str:
     """How `folder` names `base`: relative if both are below the working directory, else absolute."""
     base, folder, here = base.resolve(), folder.resolve(), Path.cwd()
     together = base.is_relative_to(here) and folder.is_relative_to(here)
     return os.path.relpath(base, folder) if together else str(base)
 
 
-def _resolve(reference: str, sha256: str | None, folder: Path) -> Path:
+def _resolve(reference: str, sha256: str, folder: Path) -> Path:
     """The folder of the backbone that an adapter in `folder` belongs to."""
     base = Path(os.path.normpath(folder.resolve() / reference))
     if not base.is_dir():
         raise RetrieverError(f"{folder / SETTINGS}: base {reference!r} leads to {base}, where there is no folder")
-    if sha256 is not None and _content_hash(base) != sha256:
+    if folder_sha256(base) != sha256:
         raise RetrieverError(f"{folder}: its adapter was trained on another model than is in {base} now")
     return base
-
-
-def _content_hash(folder: Path) -> str | None:
-    """The hash in the manifest of a resource; None for a folder that has no manifest."""
-    return read_manifest(folder)["sha256"] if (folder / MANIFEST).is_file() else None

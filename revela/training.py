@@ -1,0 +1,497 @@
+"""The training loop: rows become batches, an objective makes a loss of each, DeepSpeed takes the step.
+
+    torchrun --standalone --nproc_per_node N -m revela.training JOB.json     (python -m revela.training for one process)
+
+What happens at a step follows from the seed and the step alone: which rows are seen, in which order their chunks
+stand, and what dropout does. So the result depends neither on the number of processes, but for round-off, nor on
+interruptions: a run that was killed goes on from its newest checkpoint when started again, and ends in the same
+weights, on a CPU to the last bit.
+
+Exit status: 0 the cell is complete; 75 it was told to stop or its time is up, and a checkpoint is saved: submit it
+again; anything else is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# DeepSpeed would guess the device otherwise, and say so.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+import numpy as np
+import pyarrow.parquet as pq
+import torch.distributed as dist
+import transformers
+from deepspeed.runtime.lr_schedules import WarmupDecayLR
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from revela.checkpoint import CheckpointError, Checkpoints
+from revela.config import Cell, ConfigError, Strict, Training
+from revela.inbatch import InBatchError
+from revela.objectives import OBJECTIVES
+from revela.objectives.batch import ObjectiveError
+from revela.provenance import (
+    ProvenanceError,
+    atomic_folder,
+    folder_sha256,
+    git_commit,
+    sha256_file,
+    sha256_json,
+    versions,
+    write_manifest,
+)
+from revela.retriever import Retriever, RetrieverError, add_lora, reference, save_adapter
+
+RESUBMIT = 75
+NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
+COMMON_ERRORS = (CheckpointError, ConfigError, ProvenanceError, RetrieverError)  # met by all processes alike
+OWN_ERRORS = (InBatchError, ObjectiveError, OSError)  # met by one process
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot start or cannot go on. The message is one line."""
+
+
+class Job(Strict):
+    """What one run reads and writes; paths are relative to the working directory."""
+
+    cell: str
+    training: Training
+    retriever: Path
+    lm: Path | None = None
+    data: Path
+    scores: Path | None = None
+    output: Path
+    checkpoints: Path
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the job of a JSON file and returns the exit status."""
+    stop = StopRequest()
+    join_processes()
+    try:
+        complete = train(read_job(arguments), stop)
+    except (TrainingError, *COMMON_ERRORS, *OWN_ERRORS) as error:
+        if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    dist.destroy_process_group()
+    return 0 if complete else RESUBMIT
+
+
+def train(job: Job, stop: StopRequest) -> bool:
+    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end."""
+    settings, started = job.training, time.monotonic()
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    rows = Rows(job.data, job.scores, settings.seed)
+    steps = count_steps(job, len(rows), processes)
+    torch.manual_seed(settings.seed)
+    retriever, lm, lm_tokenizer = load_models(job)
+    objective = OBJECTIVES[Cell.parse(job.cell).method](settings, retriever, lm, lm_tokenizer)
+    engine = build_engine(objective, settings, steps)
+    checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if rank == 0 else {})
+    done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
+    commits = list(dict.fromkeys([*done["commits"], git_commit()]))
+    log = Log(checkpoints.log, steps) if rank == 0 else None
+    silent = parameters_without_gradient(objective) if done["step"] == 0 else set()
+
+    for step in range(done["step"] + 1, steps + 1):
+        step_started, learning_rate = time.monotonic(), engine.get_lr()[0]
+        positions = range((step - 1) * settings.batches_per_step, step * settings.batches_per_step)[rank::processes]
+        batches = [objective.collate(rows[position]) for position in positions]
+        counts = [objective.count(batch) for batch in batches]
+        items, tokens = sum_over_processes([sum(counts), sum(map(count_tokens, batches))])
+
+        sums: dict[str, Any] = defaultdict(float)
+        for position, batch, count in zip(positions, batches, counts):
+            torch.manual_seed(seed_of(settings.seed, position))
+            loss, scalars = engine({name: tensor.to(engine.device) for name, tensor in batch.items()})
+            # Each item of the step weighs the same, whichever process has it. DeepSpeed averages over processes.
+            engine.backward(loss * (processes / items), scale_wrt_gas=False)
+            for name, value in scalars.items():
+                sums[name] += value * count
+            sums["loss"] += loss.detach()
+            engine.step()
+
+        norm = float(engine.get_global_grad_norm())
+        elapsed = done["elapsed"] + time.monotonic() - started
+        *totals, stops = sum_over_processes([*sums.values(), stop.requested(settings, started)])
+        means = {name: total / items for name, total in zip(sums, totals)}
+        check_finite(step, means["loss"], norm, job)
+        if step == 1 and settings.similarity != "uniform":
+            check_gradients(silent, objective)
+        if log:
+            log.write(
+                {
+                    "step": step,
+                    **means,
+                    "lr": learning_rate,
+                    "grad_norm": norm,
+                    "tokens_per_second": tokens / (time.monotonic() - step_started),
+                    "peak_memory_gb": peak_memory(),
+                    "elapsed": elapsed,
+                    "gpu_hours": processes * torch.cuda.is_available() * elapsed / 3600,
+                }
+            )
+        if step < steps and (stops or step % settings.checkpoint_every == 0):
+            checkpoints.save(engine, step, elapsed=elapsed, commits=commits)
+        if step < steps and stops:
+            return False
+
+    if log:
+        log.close()
+    export(job, engine, retriever, lm, checkpoints, steps=steps, commits=commits, wall_seconds=elapsed)
+    return True
+
+
+class StopRequest:
+    """Whether the run was told to stop by SIGTERM, or its time is up."""
+
+    def __init__(self):
+        self.signalled = False
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_) -> None:
+        self.signalled = True
+
+    def requested(self, settings: Training, started: float) -> bool:
+        """`started`: the time by `time.monotonic` when the run did."""
+        minutes = settings.time_budget_minutes
+        return self.signalled or (minutes is not None and time.monotonic() - started >= 60 * minutes)
+
+
+# --- before the first step
+
+
+def join_processes() -> None:
+    """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    if "RANK" in os.environ:
+        # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    else:
+        os.environ |= alone
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if os.environ["WORLD_SIZE"] == "1":
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled now; gloo does as well
+    deepspeed.init_distributed(backend)
+    torch.set_flush_denormal(True)  # Sim at tau = 1e-4 makes subnormal floats, on which a CPU takes twice as long
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # what DeepSpeed and PEFT should call instead is their affair
+
+
+def read_job(arguments: list[str]) -> Job:
+    """The job of a JSON file, whose inputs exist."""
+    if len(arguments) != 1:
+        raise TrainingError("usage: python -m revela.training JOB.json")
+    path = Path(arguments[0])
+    try:
+        job = Job.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
+        ) from None
+    for name in ("retriever", "lm", "data", "scores"):
+        value = getattr(job, name)
+        if value is not None and not value.exists():
+            raise TrainingError(f"{path}: {name}: {value} does not exist")
+    return job
+
+
+class Rows:
+    """The rows of the training file in the order in which they are seen: rows[position], for any position >= 0.
+
+    data: parquet, a row a batch. scores: REPLUG's l_ij, float32 [batches, B, B]; each row gets its own.
+    Every epoch is a permutation of all rows, and every visit permutes the chunks of a row's "text", by the seed.
+    """
+
+    def __init__(self, data: Path, scores: Path | None, seed: int):
+        self.table, self.seed = pq.read_table(data), seed
+        self.scores = None if scores is None else np.load(scores, mmap_mode="r")
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        if self.scores is not None and len(self.scores) != len(self.table):
+            raise TrainingError(f"{scores}: {len(self.scores)} batches of scores for {len(self.table)} in {data}")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        epoch, place = divmod(position, len(self))
+        index = int(self._permutation(epoch)[place])
+        row = self.table.slice(index, 1).to_pylist()[0]
+        if self.scores is not None:
+            row["scores"] = np.array(self.scores[index])
+        if "text" not in row:
+            return row
+        order = np.random.default_rng([self.seed, epoch, index, 1]).permutation(len(row["text"]))
+        for name in ("text", "document"):
+            if name in row:
+                row[name] = [row[name][chunk] for chunk in order]
+        if "scores" in row:
+            row["scores"] = row["scores"][np.ix_(order, order)]
+        return row
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch, 2]).permutation(len(self))
+        return self._order[1]
+
+
+def seed_of(seed: int, position: int) -> int:
+    """The seed of dropout for the batch at a position of the training order."""
+    return int(np.random.SeedSequence([seed, position, 3]).generate_state(1, np.uint64)[0])
+
+
+def count_steps(job: Job, batches: int, processes: int) -> int:
+    """Steps of the whole run: as set, or one epoch; what is left over for less than a step is not used."""
+    settings = job.training
+    steps = settings.max_steps or batches // settings.batches_per_step
+    if batches == 0 or steps == 0:
+        raise TrainingError(f"{job.data}: {batches} batches are less than a step of {settings.batches_per_step}")
+    if settings.batches_per_step % processes:
+        raise TrainingError(f"batches_per_step: {settings.batches_per_step} is not a multiple of {processes} processes")
+    return steps
+
+
+def load_models(job: Job):
+    """Retriever, language model and its tokenizer; the last two are None if the job has none.
+
+    Frozen weights are in the precision of the run, trained ones in float32.
+    """
+    settings = job.training
+    frozen = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    retriever = Retriever.from_backbone(
+        job.retriever,
+        query_prefix=settings.query_prefix,
+        passage_prefix=settings.passage_prefix,
+        max_length=settings.retriever_max_length,
+        lora=settings.lora,
+        dtype=frozen if settings.lora else torch.float32,
+    )
+    checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if settings.gradient_checkpointing:
+        retriever.backbone.gradient_checkpointing_enable(**checkpointing)
+    if job.lm is None:
+        return retriever, None, None
+    dtype = frozen if settings.lora or settings.freeze_lm else torch.float32
+    lm = AutoModelForCausalLM.from_pretrained(job.lm, dtype=dtype, use_safetensors=True, local_files_only=True)
+    if settings.gradient_checkpointing:
+        lm.gradient_checkpointing_enable(**checkpointing)
+    if settings.freeze_lm:
+        lm.requires_grad_(False)
+    elif settings.lora:
+        lm = add_lora(lm, settings.lora, "CAUSAL_LM")
+    return retriever, lm, AutoTokenizer.from_pretrained(job.lm)
+
+
+def build_engine(objective: nn.Module, settings: Training, steps: int) -> deepspeed.DeepSpeedEngine:
+    """The objective under DeepSpeed: AdamW over what is trainable, linear warm-up and decay, clipping, ZeRO."""
+    trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": settings.batches_per_step // dist.get_world_size(),
+        "gradient_clipping": settings.max_grad_norm,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+        "zero_allow_untested_optimizer": True,
+        "torch_autocast": {"enabled": settings.precision == "bf16", "dtype": "bfloat16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+    }
+    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+    def schedule(optimizer):
+        scheduler = WarmupDecayLR(
+            optimizer,
+            total_num_steps=steps,
+            warmup_max_lr=settings.learning_rate,
+            warmup_num_steps=max(1, settings.warmup_steps),
+            warmup_type="linear",
+            last_batch_iteration=0,
+        )
+        scheduler.step(0)
+        return scheduler
+
+    engine, *_ = deepspeed.initialize(
+        model=objective, optimizer=optimizer, model_parameters=trainable, lr_scheduler=schedule, config=config
+    )
+    if settings.zero_stage == 0:  # where DeepSpeed clips, but keeps the norm to itself
+
+        def clip() -> None:
+            engine._global_grad_norm = nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
+
+        engine.clip_fp32_gradients = clip
+    engine.train()
+    return engine
+
+
+def inputs(job: Job) -> dict[str, str]:
+    """SHA-256 of each input."""
+    hashes = {"retriever": folder_sha256, "lm": folder_sha256, "data": sha256_file, "scores": sha256_file}
+    return {name: sha256(path) for name, sha256 in hashes.items() if (path := getattr(job, name)) is not None}
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """All that the weights depend on, by name, apart from code and versions."""
+    settings = job.training.model_dump(mode="json", exclude=NO_MATTER)
+    return {"cell": job.cell, **settings, **inputs(job), "processes": dist.get_world_size()}
+
+
+# --- at each step
+
+
+def sum_over_processes(values: list[float]) -> list[float]:
+    """The sum of each value over all processes."""
+    total = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    total = total.cuda() if torch.cuda.is_available() else total
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def count_tokens(batch: dict[str, Tensor]) -> int:
+    """Tokens that go through a model: all that an attention mask shows."""
+    return sum(int(tensor.sum()) for name, tensor in batch.items() if name.endswith("attention_mask"))
+
+
+def peak_memory() -> float:
+    """GiB that this process held at most: of the GPU, if it has one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def check_finite(step: int, loss: float, norm: float, job: Job) -> None:
+    """Stops a run that has diverged; its checkpoints are from before."""
+    if not math.isfinite(loss):
+        raise TrainingError(f"step {step}: the loss is {loss}; lower learning_rate, or raise temperature ({job.cell})")
+    if not math.isfinite(norm) or norm < 0:
+        raise TrainingError(f"step {step}: the gradient is not finite; lower learning_rate ({job.cell})")
+
+
+def parameters_without_gradient(objective: nn.Module) -> set[str]:
+    """Names of trainable parameters; each leaves the set when a gradient reaches it."""
+    silent = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    for name in silent:
+        objective.get_parameter(name).register_hook(lambda gradient, name=name: silent.discard(name))
+    return silent
+
+
+def check_gradients(silent: set[str], objective: nn.Module) -> None:
+    """Stops a run in which something trainable has no part in the loss."""
+    if silent:
+        first = min(silent)
+        total = sum(parameter.requires_grad for parameter in objective.parameters())
+        raise TrainingError(
+            f"step 1: {len(silent)} of {total} trainable parameters got no gradient, {first} among them; "
+            "the loss does not depend on them"
+        )
+
+
+class Log:
+    """The log of the first process: JSON lines, TensorBoard, and on a terminal a progress bar.
+
+    path: the JSON lines, which may hold steps already; TensorBoard's folder stands beside them and is made from them.
+    """
+
+    def __init__(self, path: Path, steps: int):
+        self.path, self.steps = path, steps
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        shutil.rmtree(path.with_name("tensorboard"), ignore_errors=True)
+        self.board = SummaryWriter(path.with_name("tensorboard"))
+        for record in records:
+            self._draw(record)
+        self.bar = tqdm(total=steps, initial=len(records), unit="step", disable=None)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Adds a step."""
+        with self.path.open("a", encoding="utf-8") as file:
+            print(json.dumps(record), file=file)
+        self._draw(record)
+        self.bar.set_postfix(loss=record["loss"], refresh=False)
+        self.bar.update()
+        if self.bar.disable and (record["step"] % max(1, self.steps // 10) == 0 or record["step"] == self.steps):
+            print(f"step {record['step']}/{self.steps}: loss {record['loss']:.4f}", file=sys.stderr)
+
+    def close(self) -> None:
+        self.board.close()
+        self.bar.close()
+
+    def _draw(self, record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if name != "step":
+                self.board.add_scalar(name, value, record["step"])
+
+
+# --- after the last step
+
+
+def export(
+    job: Job, engine, retriever: Retriever, lm: nn.Module | None, checkpoints: Checkpoints, **facts: Any
+) -> None:
+    """Writes the trained cell, whole or not at all, and then removes its checkpoints. To be called by all processes."""
+    trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    with deepspeed.zero.GatheredParameters(trained) if job.training.zero_stage == 3 else contextlib.nullcontext():
+        if dist.get_rank() == 0:
+            with atomic_folder(job.output) as partial:
+                retriever.save(partial / "retriever")
+                if lm is not None and any(parameter.requires_grad for parameter in lm.parameters()):
+                    save_language_model(lm, job, partial / "lm")
+                settings = job.training.model_dump(mode="json")
+                (partial / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+                shutil.copy(checkpoints.log, partial)
+                shutil.copytree(checkpoints.log.with_name("tensorboard"), partial / "tensorboard")
+                write_manifest(
+                    partial,
+                    cell=job.cell,
+                    inputs=inputs(job),
+                    settings_sha256=sha256_json(settings),
+                    retriever_sha256=folder_sha256(partial / "retriever"),
+                    processes=dist.get_world_size(),
+                    device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                    versions=versions(),
+                    **facts,
+                )
+            shutil.rmtree(checkpoints.folder)
+    dist.barrier()
+
+
+def save_language_model(lm: nn.Module, job: Job, folder: Path) -> None:
+    """Writes the trained language model, or its adapters, as a Hugging Face folder."""
+    if job.training.lora:
+        save_adapter(lm, folder, reference(job.lm, folder))
+    else:
+        lm.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(job.lm).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
