@@ -7,7 +7,7 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 DEMO := results/demo
-SNAKEMAKE := $(BIN)/snakemake --profile local --configfile config/demo.yaml --cores $(CORES)
+SNAKEMAKE := $(BIN)/snakemake --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES)
 
 help:
 	@echo "make setup     install everything into .venv"
@@ -28,8 +28,8 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	$(SNAKEMAKE) demo
-	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) demo --report $(DEMO)/report.zip
+	$(SNAKEMAKE)
+	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) --report $(DEMO)/report.zip
 	@cat $(DEMO)/tables/table1.md
 	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,csv,tex}" \
 		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"

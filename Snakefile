@@ -1,0 +1,43 @@
+# raw text -> chunks -> batches -> trained cells -> runs -> scores -> tables and figures
+#
+#   snakemake --cores all --configfile config/demo.yaml            the embedded demo, on any machine
+#   snakemake --profile slurm results/tables/table1.tex          a table of the paper, on a cluster
+include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/paper.smk"
+include: "workflow/rules/check.smk"
+
+
+localrules:
+    all,
+    tables,
+    figures,
+    models,
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+rule figures:
+    input:
+        FIGURES,
+
+
+rule models:
+    input:
+        [f"{R}/models/{cell}" for cell in CELLS],
+
+
+check_targets()

@@ -1,0 +1,248 @@
+# What all rules share: the configuration, wildcards, and what each job needs and depends on. No rules here.
+# Only light modules are imported, so that planning thousands of jobs takes seconds.
+import contextlib
+import functools
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.cli import parse_args
+
+from revela.config import METHODS, Cell, ConfigError, load
+from revela.provenance import code_hash
+
+
+def load_study():
+    """The study of `--configfile`, or of the paper: one complete file, never a mixture of two."""
+    files = workflow.overwrite_configfiles or ["config/config.yaml"]
+    if len(files) > 1 or workflow.config_settings.config:
+        sys.exit("configuration: --configfile takes one complete file, after the targets; --config is not used")
+    config["study"] = os.path.relpath(files[0])  # where scripts find it
+    try:
+        return load(config["study"])
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+def check_results_folder():
+    """A results folder that cannot be written stops the run before the first job."""
+    folder = Path(R).absolute()
+    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        sys.exit(f"results: {R} cannot be written: no permission in {existing}, or it is not a folder")
+
+
+STUDY = load_study()
+CONFIG = STUDY.config
+R = CONFIG.results
+check_results_folder()
+
+
+def either(names):
+    """A pattern that matches each of the names and nothing else."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
+
+
+_CORPUS, _BACKBONE = either(CONFIG.corpora), either(STUDY.backbones)
+_METHOD_WITH_LM = either(method for method in METHODS if method != "contriever")
+_VARIANT = f"(-({either(CONFIG.variants)}))?"
+_CELL = (
+    rf"({_METHOD_WITH_LM})/({_CORPUS})/({_BACKBONE})/({_BACKBONE})/bs\d+{_VARIANT}"
+    rf"|contriever/({_CORPUS})/({_BACKBONE})/none/bs\d+{_VARIANT}"
+)
+BM25 = [name for name, model in STUDY.models.items() if model.kind == "bm25"]
+ENCODERS = [name for name, model in STUDY.models.items() if model.kind == "encoder"]
+
+
+wildcard_constraints:
+    cell=_CELL,
+    system=rf"{_CELL}|untrained/({_BACKBONE})|{either([*ENCODERS, *BM25])}",
+    dataset=either(CONFIG.datasets),
+    model=either([*STUDY.backbones, *ENCODERS]),
+    corpus=_CORPUS,
+    lm=_BACKBONE,
+    batch_size=r"\d+",
+    benchmark=either(STUDY.benchmarks),
+    task=either({task.task for task in STUDY.tasks}),
+    table=either(CONFIG.tables),
+    figure=either(CONFIG.figures),
+
+
+# --- code: the part of the package that a job runs. An edit elsewhere does not run the job again.
+
+
+@functools.cache
+def code(module, without=()):
+    """The hash of a module's code and of all that it imports from the package."""
+    return code_hash(module, without=without)
+
+
+def training_code(method):
+    """The training loop with one objective."""
+    return code("revela.training", tuple(f"revela.objectives.{other}" for other in METHODS if other != method))
+
+
+# --- training
+
+
+def cell_files(wildcards):
+    """What a cell is trained from."""
+    cell = Cell.parse(wildcards.cell)
+    batches = f"{R}/corpora/{cell.corpus}/bs{cell.batch_size}"
+    files = {"retriever": f"{R}/resources/models/{cell.retriever}"}
+    if cell.method == "contriever":
+        return files | {"data": f"{batches}/pairs.parquet"}
+    if cell.method == "replug":
+        return files | {"data": f"{batches}/batches.parquet", "scores": f"{batches}/replug-{cell.lm}.npy"}
+    return files | {"data": f"{batches}/batches.parquet", "lm": f"{R}/resources/models/{cell.lm}"}
+
+
+# How a run is carried out; its result does not depend on it.
+_MACHINE = {"checkpoint_every", "time_budget_minutes"}
+
+
+def cell_settings(cell):
+    return STUDY.training_settings(Cell.parse(cell)).model_dump(mode="json", exclude=_MACHINE)
+
+
+def replug_settings(wildcards):
+    """LM scores are shared by all retrievers, so no retriever's variant reaches them."""
+    cell = Cell("replug", wildcards.corpus, wildcards.lm, wildcards.lm, wildcards.batch_size)
+    return STUDY.training_settings(cell).model_dump(mode="json", exclude=_MACHINE)
+
+
+# --- corpora
+
+
+def corpus_settings(corpus):
+    """What a corpus is made by; settings of training are no part of it."""
+    return CONFIG.corpora[corpus].model_dump(mode="json", exclude={"training"})
+
+
+def chunk_files(wildcards):
+    sources = CONFIG.corpora[wildcards.corpus].sources
+    return {
+        "punkt": f"{R}/resources/punkt",
+        "datasets": [f"{R}/resources/datasets/{source.dataset}" for source in sources],
+    }
+
+
+def batch_files(wildcards):
+    corpus = CONFIG.corpora[wildcards.corpus]
+    if corpus.mix:
+        return [f"{R}/corpora/{part}/bs{wildcards.batch_size}/batches.parquet" for part in corpus.mix]
+    if corpus.released:
+        return [f"{R}/resources/datasets/{corpus.released}"]
+    return [f"{R}/corpora/{wildcards.corpus}/chunks.parquet"]
+
+
+# --- evaluation
+
+
+def system_folder(wildcards):
+    """The model behind a dense system."""
+    system = wildcards.system.removeprefix("untrained/")
+    return f"{R}/resources/models/{system}" if system in STUDY.models else f"{R}/models/{system}"
+
+
+def system_settings(wildcards):
+    """How an off-the-shelf encoder is used; other systems need no row of models.tsv."""
+    model = STUDY.models.get(wildcards.system)
+    return model and model.model_dump(mode="json", exclude={"scale", "size", "tables"})
+
+
+def task_settings(wildcards):
+    return STUDY.task(wildcards.benchmark, wildcards.task).model_dump(mode="json")
+
+
+def task_dataset(wildcards):
+    return f"{R}/resources/datasets/{STUDY.task(wildcards.benchmark, wildcards.task).dataset}"
+
+
+def task_datasets(benchmark):
+    return sorted({f"{R}/resources/datasets/{task.dataset}" for task in STUDY.benchmark_tasks(benchmark)})
+
+
+# --- tables and figures
+
+
+def table_scores(wildcards):
+    """Score files of a table's columns; an API's column has printed values only."""
+    benchmark = CONFIG.tables[wildcards.table].benchmark
+    systems = STUDY.table_systems(wildcards.table).values()
+    return [f"{R}/scores/{system}/{benchmark}.json" for system in systems if not is_api(system)]
+
+
+def is_api(system):
+    return system in STUDY.models and STUDY.models[system].kind == "api"
+
+
+def figure_scores(wildcards):
+    return [
+        f"{R}/scores/{system}/{benchmark}.json"
+        for benchmark, lines in CONFIG.figures[wildcards.figure].panels.items()
+        for points in lines.values()
+        for system in points.values()
+    ]
+
+
+TABLES = [f"{R}/tables/{table}.{suffix}" for table in CONFIG.tables for suffix in ("tex", "csv", "md")]
+FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in [*CONFIG.figures, "training"] for suffix in ("pdf", "png")]
+CELLS = [run.cell.path for run in STUDY.runs]
+
+
+# --- targets
+
+
+def check_targets():
+    """A target on the command line that no rule makes is explained in one line, before anything is planned."""
+    rules = {r.name: r for r in workflow.rules}
+    by_command = Path(sys.argv[0]).name in ("snakemake", "__main__.py")
+    with contextlib.redirect_stderr(io.StringIO()):  # Snakemake has parsed them before, and said what it says
+        targets = parse_args(sys.argv[1:])[1].targets if by_command else []
+    for target in targets:
+        path = os.path.normpath(target)
+        if not (target in rules or os.path.exists(path) or any(r.is_producer(path) for r in rules.values())):
+            sys.exit(f"{target}: not a target: {explain_target(path, rules)}")
+
+
+def explain_target(target, rules):
+    """Why no rule makes a target, and what would be valid."""
+    if not target.startswith(f"{R}/"):
+        return f"this configuration's files stand under {R}/, its rules are {', '.join(rules)}"
+    kind, _, rest = target.removeprefix(f"{R}/").partition("/")
+    try:
+        if kind == "models":
+            STUDY.check_cell(Cell.parse(rest))
+        elif kind == "scores":
+            system, _, benchmark = rest.removesuffix(".json").rpartition("/")
+            check_system(system)
+            STUDY.benchmark_tasks(benchmark)
+        elif kind == "runs" and rest.count("/") > 1:
+            system, benchmark, task = rest.removesuffix(".run.gz").rsplit("/", 2)
+            check_system(system)
+            STUDY.task(benchmark, task)
+    except ConfigError as error:
+        return str(error)
+    valid = {
+        "tables": TABLES,
+        "figures": FIGURES,
+        "resources": [f"{R}/resources/datasets/{name}" for name in CONFIG.datasets],
+        "corpora": [f"{R}/corpora/{name}/bs16/batches.parquet" for name in CONFIG.corpora],
+    }
+    if kind in valid:
+        return f"valid: {', '.join(valid[kind])}"
+    return f"no rule writes it under {R}/{kind}; if it is another configuration's, add its --configfile"
+
+
+def check_system(system):
+    """ConfigError for a name that is no cell, no untrained backbone and no model that can be run."""
+    valid = [*BM25, *ENCODERS, *(f"untrained/{name}" for name in STUDY.backbones)]
+    if system in valid:
+        return
+    if system.count("/") == 4:
+        STUDY.check_cell(Cell.parse(system))
+    else:
+        raise ConfigError(f"unknown system {system!r}; valid: a cell's path, {', '.join(valid)}")

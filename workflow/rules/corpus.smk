@@ -1,0 +1,71 @@
+# Corpora: documents -> chunks -> batches of chunks, and Contriever's pairs.
+rule chunks:
+    input:
+        unpack(chunk_files),
+    output:
+        chunks=f"{R}/corpora/{{corpus}}/chunks.parquet",
+        counts=f"{R}/corpora/{{corpus}}/chunks.json",
+    log:
+        f"{R}/logs/chunks/{{corpus}}.log",
+    benchmark:
+        f"{R}/benchmarks/chunks/{{corpus}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: CONFIG.compute.data_threads
+    resources:
+        mem_mb=CONFIG.compute.data_mem_mb,
+        runtime=CONFIG.compute.data_runtime,
+    params:
+        corpus=lambda w: corpus_settings(w.corpus),
+        max_words=CONFIG.chunking.max_words,
+        code=code("revela.corpora"),
+    script:
+        "../scripts/chunks.py"
+
+
+rule batches:
+    input:
+        batch_files,
+    output:
+        batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
+        counts=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.json",
+    log:
+        f"{R}/logs/batches/{{corpus}}/bs{{batch_size}}.log",
+    benchmark:
+        f"{R}/benchmarks/batches/{{corpus}}/bs{{batch_size}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=CONFIG.compute.data_mem_mb,
+        runtime=CONFIG.compute.data_runtime,
+    params:
+        corpus=lambda w: corpus_settings(w.corpus),
+        seed=CONFIG.seed,
+        code=code("revela.corpora"),
+    script:
+        "../scripts/batches.py"
+
+
+rule pairs:
+    input:
+        f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
+    output:
+        pairs=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.parquet",
+        counts=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.json",
+    log:
+        f"{R}/logs/pairs/{{corpus}}/bs{{batch_size}}.log",
+    benchmark:
+        f"{R}/benchmarks/pairs/{{corpus}}/bs{{batch_size}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=CONFIG.compute.data_mem_mb,
+        runtime=CONFIG.compute.data_runtime,
+    params:
+        corpus=lambda w: corpus_settings(w.corpus),
+        seed=CONFIG.seed,
+        code=code("revela.corpora"),
+    script:
+        "../scripts/pairs.py"

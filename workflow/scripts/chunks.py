@@ -1,0 +1,18 @@
+"""Documents of a corpus, cut into chunks."""
+
+from pathlib import Path
+
+from job import job
+
+with job(snakemake):
+    from revela.config import Corpus
+    from revela.corpora import write_chunks
+
+    write_chunks(
+        Corpus(**snakemake.params.corpus),
+        {Path(folder).name: folder for folder in snakemake.input.datasets},
+        snakemake.input.punkt,
+        snakemake.output.chunks,
+        max_words=snakemake.params.max_words,
+        workers=snakemake.threads,
+    )

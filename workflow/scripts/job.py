@@ -1,0 +1,26 @@
+"""What every script begins with: output goes to the job's log, and an error of the project ends it with one line."""
+
+import os
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def job(snakemake, *, network=False):
+    """Run the block with stdout and stderr in the job's log; only jobs that download may use the network.
+
+    An exception of the project's own, or of the operating system, is printed as its message; any other keeps its
+    traceback, for it is a bug. Either way the job fails.
+    """
+    log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.stdout.reconfigure(line_buffering=True)
+    if not network:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("revela.")):
+            raise
+        sys.exit(f"error: {error}")

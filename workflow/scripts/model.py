@@ -1,0 +1,9 @@
+"""Fetch a pretrained model: a Hugging Face folder with a manifest."""
+
+from job import job
+
+with job(snakemake, network=True):
+    from revela.config import Model
+    from revela.resources import fetch_model
+
+    fetch_model(Model(**snakemake.params.model), snakemake.output[0])
