@@ -27,7 +27,7 @@ import json
 import multiprocessing
 import re
 import zlib
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -453,7 +453,7 @@ def _pick(items: Iterable[Item], indices: np.ndarray) -> Iterator[Item]:
 def _interleaved(corpus: Corpus, path: Path, batch_size: int) -> list[_Part]:
     """The sources of a corpus, from its chunks.parquet."""
     chunks: Counter[str] = Counter()
-    row_groups: dict[str, list[int]] = {source.dataset: [] for source in corpus.sources}
+    row_groups: defaultdict[str, list[int]] = defaultdict(list)
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, columns=["src", "chunks"])

@@ -55,7 +55,7 @@ def write_pairs(
     from `crop_ratio`. The B - 1 negatives of a pair are positives of other pairs of the same kind, so that their form
     tells nothing, from other documents anywhere in the corpus.
 
-    Each batch gives one pair in turn, from a chunk drawn by the seed, and again from another chunk while more are wanted.
+    Every batch gives as many pairs, or one more, drawn by the seed; each is of another chunk.
 
     Args:
         batches: A batches.parquet of size B.
@@ -75,11 +75,13 @@ def write_pairs(
     if wanted > available * batch_size:
         raise CorpusError(f"{wanted:,} pairs are wanted, {batches} gives {available * batch_size:,} at most")
     split_sentences = sentence_splitter(punkt)
+    rounds, rest = divmod(wanted, available)
+    once_more = set(np.random.default_rng(seed).choice(available, rest, replace=False).tolist())
     made: tuple[list[_Pair], list[_Pair]] = [], []  # by inverse cloze, by independent cropping
     for index, row in enumerate(read_table(batches)):
         rng = np.random.default_rng([seed, index])
         anchors = [place for place in rng.permutation(batch_size).tolist() if len(row["text"][place].split()) > 1]
-        number = wanted // available + (index < wanted % available)
+        number = rounds + (index in once_more)
         if number > len(anchors):
             raise CorpusError(f"{batches}: row {index} has {len(anchors)} chunks of two words, {number} are wanted")
         for place in anchors[:number]:
