@@ -116,9 +116,20 @@ def replug_settings(wildcards):
 # --- corpora
 
 
-def corpus_settings(corpus):
-    """What a corpus is made by; settings of training are no part of it."""
-    return CONFIG.corpora[corpus].model_dump(mode="json", exclude={"training"})
+def crop_ratio(wildcards):
+    """Pairs are shared by all retrievers, so no retriever's variant reaches them."""
+    cell = Cell("contriever", wildcards.corpus, STUDY.backbones[0], "none", wildcards.batch_size)
+    return STUDY.training_settings(cell).crop_ratio
+
+
+def chunk_settings(corpus):
+    """What a corpus's chunks are made by."""
+    return [source.model_dump(mode="json", exclude={"batches"}) for source in CONFIG.corpora[corpus].sources]
+
+
+def batch_settings(corpus):
+    """What a corpus's batches are made by."""
+    return CONFIG.corpora[corpus].model_dump(mode="json", exclude={"training", "pairs"})
 
 
 def chunk_files(wildcards):

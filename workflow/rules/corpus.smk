@@ -16,7 +16,7 @@ rule chunks:
         mem_mb=CONFIG.compute.data_mem_mb,
         runtime=CONFIG.compute.data_runtime,
     params:
-        corpus=lambda w: corpus_settings(w.corpus),
+        sources=lambda w: chunk_settings(w.corpus),
         max_words=CONFIG.chunking.max_words,
         code=code("revela.corpora"),
     script:
@@ -40,7 +40,7 @@ rule batches:
         mem_mb=CONFIG.compute.data_mem_mb,
         runtime=CONFIG.compute.data_runtime,
     params:
-        corpus=lambda w: corpus_settings(w.corpus),
+        corpus=lambda w: batch_settings(w.corpus),
         seed=CONFIG.seed,
         code=code("revela.corpora"),
     script:
@@ -49,7 +49,8 @@ rule batches:
 
 rule pairs:
     input:
-        f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
+        batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
+        punkt=f"{R}/resources/punkt",
     output:
         pairs=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.parquet",
         counts=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.json",
@@ -64,8 +65,9 @@ rule pairs:
         mem_mb=CONFIG.compute.data_mem_mb,
         runtime=CONFIG.compute.data_runtime,
     params:
-        corpus=lambda w: corpus_settings(w.corpus),
+        pairs=lambda w: CONFIG.corpora[w.corpus].pairs,
+        crop_ratio=crop_ratio,
         seed=CONFIG.seed,
-        code=code("revela.corpora"),
+        code=code("revela.pairs"),
     script:
         "../scripts/pairs.py"

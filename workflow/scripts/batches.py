@@ -3,11 +3,12 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import Corpus
+    from revela.config import load
     from revela.corpora import write_batches
 
+    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     write_batches(
-        Corpus(**snakemake.params.corpus),
+        corpus,
         list(snakemake.input),
         snakemake.output.batches,
         batch_size=int(snakemake.wildcards.batch_size),

@@ -5,11 +5,12 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import Corpus
+    from revela.config import load
     from revela.corpora import write_chunks
 
+    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     write_chunks(
-        Corpus(**snakemake.params.corpus),
+        corpus,
         {Path(folder).name: folder for folder in snakemake.input.datasets},
         snakemake.input.punkt,
         snakemake.output.chunks,

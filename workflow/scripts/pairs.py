@@ -3,13 +3,14 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import Corpus
-    from revela.corpora import write_pairs
+    from revela.pairs import write_pairs
 
     write_pairs(
-        Corpus(**snakemake.params.corpus),
-        snakemake.input[0],
+        snakemake.input.batches,
+        snakemake.input.punkt,
         snakemake.output.pairs,
         batch_size=int(snakemake.wildcards.batch_size),
+        crop_ratio=snakemake.params.crop_ratio,
         seed=snakemake.params.seed,
+        pairs=snakemake.params.pairs,
     )

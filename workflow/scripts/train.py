@@ -1,24 +1,10 @@
 """Train a cell: write down what `revela.training` is to do, and launch it on the job's processes."""
 
 import json
-import os
 import subprocess
 import sys
 
 from job import job
-
-MODULE = "revela.training"
-
-
-def launch(processes, threads, task):
-    """Run the training module and return its exit status: 75 where it stopped to be submitted again."""
-    command = [sys.executable, "-m", MODULE, task]
-    if processes > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", MODULE, task]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, threads // processes))}
-    return subprocess.run(command, env=environment, check=False).returncode
-
 
 with job(snakemake):
     from revela.config import Cell, load
@@ -42,4 +28,6 @@ with job(snakemake):
     task_file = f"{snakemake.log[0].removesuffix('.log')}.json"
     with atomic_write(task_file) as partial:
         partial.write_text(json.dumps(task, indent=1) + "\n")
-    sys.exit(launch(snakemake.resources.gpu or snakemake.resources.processes, snakemake.threads, task_file))
+    processes = snakemake.resources.gpu or snakemake.resources.processes
+    command = [sys.executable, "-m", "revela.launch", task_file, f"--processes={processes}"]
+    sys.exit(subprocess.run([*command, f"--threads={snakemake.threads}"], check=False).returncode)
