@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from revela.chunking import sentence_splitter
+from revela.config import Corpus
 from revela.corpora import CorpusError, read_table, write_counts, write_table
 
 PAIRS = pa.schema(
@@ -38,6 +39,7 @@ class _Pair:
 
 
 def write_pairs(
+    corpus: Corpus,
     batches: str | Path,
     punkt: str | Path,
     output: str | Path,
@@ -45,7 +47,6 @@ def write_pairs(
     batch_size: int,
     crop_ratio: tuple[float, float],
     seed: int,
-    pairs: int | None = None,
 ) -> dict:
     """Write `pairs.parquet` (query, B passages of which the first is the positive, src, documents of the passages).
 
@@ -58,20 +59,20 @@ def write_pairs(
     Every batch gives as many pairs, or one more, drawn by the seed; each is of another chunk.
 
     Args:
-        batches: A batches.parquet of size B.
+        corpus: Any; `corpus.pairs` says how many pairs, None: one for each batch.
+        batches: The corpus's batches.parquet of size B.
         punkt: Folder of Punkt's parameters.
         output: The parquet file; counts are written to the JSON of its name.
         batch_size: B.
         crop_ratio: Least and greatest length of a span as a share of the words of its text.
         seed: Of all draws.
-        pairs: How many; None: one for each batch.
 
     Raises:
         CorpusError: More pairs are wanted than there are chunks, or too few documents for B - 1 negatives.
     """
     batches = Path(batches)
     available = pq.read_metadata(batches).num_rows
-    wanted = available if pairs is None else pairs
+    wanted = available if corpus.pairs is None else corpus.pairs
     if wanted > available * batch_size:
         raise CorpusError(f"{wanted:,} pairs are wanted, {batches} gives {available * batch_size:,} at most")
     split_sentences = sentence_splitter(punkt)

@@ -9,6 +9,7 @@ from test_chunking import write_punkt
 
 from revela import corpora
 from revela.chunking import sentence_splitter
+from revela.config import Corpus
 from revela.corpora import CorpusError
 from revela.pairs import crop, inverse_cloze, write_pairs
 
@@ -43,7 +44,8 @@ def batches(tmp_path):
 
 def make(batches, punkt, *, name="pairs", seed=0, pairs=None, batch_size=4):
     output = batches.parent / f"{name}.parquet"
-    counts = write_pairs(batches, punkt, output, batch_size=batch_size, crop_ratio=RATIO, seed=seed, pairs=pairs)
+    corpus = Corpus(sources=[{"dataset": "a"}], pairs=pairs)
+    counts = write_pairs(corpus, batches, punkt, output, batch_size=batch_size, crop_ratio=RATIO, seed=seed)
     return counts, pq.read_table(output).to_pylist()
 
 
