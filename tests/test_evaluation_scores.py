@@ -12,7 +12,7 @@ from revela.config import Config, Model, Study
 from revela.evaluation import EvaluationError
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.runs import read_run, write_run
-from revela.evaluation.scores import METRICS, evaluate, score_benchmark, score_task
+from revela.evaluation.scores import METRICS, Evaluator, score_benchmark, score_task
 from revela.evaluation.systems import BM25, run_task
 
 LOG = math.log2
@@ -26,6 +26,14 @@ def study(tasks, **evaluation):
 def ranked(*documents):
     """A run of one query: documents, best first, without ties."""
     return {document: float(-place) for place, document in enumerate(documents)}
+
+
+def evaluate(qrels, run, **options):
+    """Measures of each query of a whole run."""
+    evaluator = Evaluator(qrels, **options)
+    for query, documents in run.items():
+        evaluator.add(query, documents)
+    return evaluator.per_query
 
 
 # --- measures by hand
@@ -106,7 +114,7 @@ def test_a_run_survives_to_the_last_bit(tmp_path):
     write_run(tmp_path / "a.run.gz", RANKINGS, "some/system")
     lines = gzip.decompress((tmp_path / "a.run.gz").read_bytes()).decode()
     assert lines.splitlines()[0] == "q%201 Q0 doc%20one 1 0.1 some/system"
-    run = read_run(tmp_path / "a.run.gz")
+    run = dict(read_run(tmp_path / "a.run.gz"))
     assert list(run) == ["q 1", "ü"]
     assert {document: np.float32(score) for document, score in run["q 1"].items()} == {
         "doc one": np.float32(0.1),
@@ -137,14 +145,16 @@ def test_nothing_half_written_stays(tmp_path):
         ("q Q0 d 1 0.5 s\nq Q0 d 2\n", ":2: not a whole run file"),
         ("q Q0 d 1 half s\n", ":1: not a whole run file"),
         ("q Q0 d 1 0.5 s\nq Q0 d 2 0.4 s\n", ":2: .*document 'd' stands twice for query 'q'"),
+        ("q Q0 d 1 0.5 s\np Q0 d 1 0.4 s\nq Q0 e 2 0.4 s\n", ":3: .*query 'q' stands in two places"),
         ("q Q0 d 1 nan s\n", ":1: .*score 'nan'"),
+        ("q Q0 d 1 0.5 s\n\n", ":2: not a whole run file"),
     ],
 )
 def test_broken_runs(tmp_path, lines, fault):
     path = tmp_path / "a.run.gz"
     path.write_bytes(gzip.compress(lines.encode()))
     with pytest.raises(EvaluationError, match=r"a\.run\.gz" + fault):
-        read_run(path)
+        list(read_run(path))
 
 
 def test_truncated_run(tmp_path):
@@ -152,7 +162,7 @@ def test_truncated_run(tmp_path):
     write_run(path, [(f"q{number}", [("d", 0.5)]) for number in range(1000)], "system")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(EvaluationError, match=r"a\.run\.gz:\d+: not a whole run file"):
-        read_run(path)
+        list(read_run(path))
 
 
 # --- tasks and benchmarks

@@ -95,7 +95,7 @@ def test_the_own_id_is_dropped_and_costs_no_place(tmp_path):
     documents = {id: ("", id) for id in ("a", "b", "c")}
     write_coir(tmp_path, documents=documents, queries={"a": "x", "q": "y"}, qrels={"a": {"b": 1}, "q": {"b": 1}})
     run_task(Fixed("a", "b", "c"), Evaluation(top_k=10), task("coir"), tmp_path, tmp_path / "run.gz")
-    assert {query: list(found) for query, found in read_run(tmp_path / "run.gz").items()} == {
+    assert {query: list(found) for query, found in read_run(tmp_path / "run.gz")} == {
         "a": ["b", "c"],
         "q": ["a", "b", "c"],
     }
@@ -114,7 +114,7 @@ def test_exclusions_are_removed_before_the_cut(tmp_path, exclude):
     system = Fixed(*names)
     settings = Evaluation(top_k=10, exclude=exclude)
     run_task(system, settings, task("bright"), tmp_path, tmp_path / "run.gz")
-    run = read_run(tmp_path / "run.gz")
+    run = dict(read_run(tmp_path / "run.gz"))
     assert list(run["0"]) == (names[15:25] if exclude else names[:10])
     assert list(run["1"]) == names[:10]
     assert system.top_k == 10 + 1 + (15 if exclude else 0)
@@ -124,7 +124,7 @@ def test_parts_of_a_task_are_told_apart(tmp_path):
     for name in ("go", "ruby"):
         write_coir(tmp_path, name)
     run_task(Fixed("d1"), SETTINGS, task("coir", parts="go;ruby"), tmp_path, tmp_path / "run.gz")
-    assert list(read_run(tmp_path / "run.gz")) == ["go/q1", "go/q2", "ruby/q1", "ruby/q2"]
+    assert list(dict(read_run(tmp_path / "run.gz"))) == ["go/q1", "go/q2", "ruby/q1", "ruby/q2"]
 
 
 # --- dense

@@ -224,9 +224,9 @@ def _checked(
     """The part, if every relevant document can be retrieved but for those that the task is known to lack."""
     if not qrels:
         raise BenchmarkError(f"{corpus.files[0].parent}: {name} has no judged query")
-    known = set(corpus.index.ids.tolist())
     relevant = [(query, document) for query, judged in qrels.items() for document, score in judged.items() if score > 0]
-    unknown = [pair for pair in relevant if pair[1] not in known]
+    absent = {document for _, document in relevant}.difference(corpus.index.ids)
+    unknown = [pair for pair in relevant if pair[1] in absent]
     own = [(query, document) for query, document in relevant if query == document]
     if len(unknown) + len(own) > task.unretrievable:
         query, document = (unknown + own)[0]

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -40,15 +40,24 @@ def write_run(path: str | Path, rankings: Iterable[tuple[str, Ranking]], system:
             )
 
 
-def read_run(path: str | Path) -> dict[str, dict[str, float]]:
-    """query -> document -> score. EvaluationError, with the line, where the file is not a whole run."""
-    run: dict[str, dict[str, float]] = {}
-    number = 0
+def read_run(path: str | Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """(query, document -> score) of each query that has documents, in the order of the file.
+
+    Raises EvaluationError, with the line, where the file is not a whole run.
+    """
+    seen: set[str] = set()
+    number, current, documents = 0, None, {}
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 query, _, document, _, score, _ = line.split()
-                documents = run.setdefault(unquote(query), {})
+                if query != current:
+                    if current is not None:
+                        yield unquote(current), documents
+                    if query in seen:
+                        raise ValueError(f"query {query!r} stands in two places")
+                    seen.add(query)
+                    current, documents = query, {}
                 document = unquote(document)
                 if document in documents:
                     raise ValueError(f"document {document!r} stands twice for query {query!r}")
@@ -57,7 +66,8 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
                     raise ValueError(f"score {score!r}")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise EvaluationError(f"{path}:{number}: not a whole run file ({error})") from None
-    return run
+    if current is not None:
+        yield unquote(current), documents
 
 
 def _encoded(id: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from revela.config import Study, Task
 from revela.evaluation import EvaluationError
-from revela.evaluation.benchmarks import load_task
+from revela.evaluation.benchmarks import Part, load_task
 from revela.evaluation.runs import read_run
 from revela.provenance import atomic_write, git_commit, sha256_file, versions
 
@@ -38,29 +38,40 @@ PROTOCOL = {
 }
 
 
-def evaluate(
-    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]], *, top_k: int = 1000
-) -> dict[str, dict[str, float]]:
-    """Measures of each query that has a relevant document: query -> metric -> value in [0, 1].
+class Evaluator:
+    """Measures of a run that is given query by query.
 
-    Args:
-        qrels: query -> document -> relevance; relevant is what is above 0.
-        run: query -> document -> score. A query without documents gets 0.
-        top_k: How deep the run was cut; measures that look deeper are left out.
+    per_query: query -> metric -> value in [0, 1], for each query that has a relevant document; 0 unless added.
     """
-    import pytrec_eval
 
-    judged = {query: dict(documents) for query, documents in qrels.items() if max(documents.values(), default=0) > 0}
-    metrics = {name: measure for name, (measure, depth) in METRICS.items() if depth <= top_k}
-    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,10,100", "map", "recip_rank", "recall.10,100,1000"})
-    found = evaluator.evaluate({query: dict(documents) for query, documents in run.items() if documents})
-    result = {}
-    for query in judged:
-        values = found.get(query, {})
-        result[query] = {name: values.get(measure, 0.0) for name, measure in metrics.items()}
-        if result[query]["MRR@10"] < 0.1:  # the first relevant document stands behind the tenth place
-            result[query]["MRR@10"] = 0.0
-    return result
+    def __init__(self, qrels: Mapping[str, Mapping[str, int]], *, top_k: int = 1000):
+        """qrels: query -> document -> relevance, relevant is what is above 0; top_k: how deep the run was cut.
+
+        Measures that look deeper than the run are left out.
+        """
+        import pytrec_eval
+
+        judged = {query: dict(found) for query, found in qrels.items() if max(found.values(), default=0) > 0}
+        self._metrics = {name: measure for name, (measure, depth) in METRICS.items() if depth <= top_k}
+        self._evaluator = pytrec_eval.RelevanceEvaluator(
+            judged, {"ndcg_cut.1,10,100", "map", "recip_rank", "recall.10,100,1000"}
+        )
+        self.per_query = {query: dict.fromkeys(self._metrics, 0.0) for query in judged}
+        self.with_result = 0
+
+    def add(self, query: str, documents: Mapping[str, float]) -> None:
+        """Take in a query's documents with their scores. Queries without a relevant document are passed over."""
+        if query not in self.per_query:
+            return
+        values = self._evaluator.evaluate({query: dict(documents)})[query]
+        if values["recip_rank"] < 0.1:  # the first relevant document stands behind the tenth place
+            values["recip_rank"] = 0.0
+        self.per_query[query] = {name: values[measure] for name, measure in self._metrics.items()}
+        self.with_result += 1
+
+    def means(self) -> dict[str, float]:
+        """Metric -> its mean over the queries."""
+        return {name: _mean(values[name] for values in self.per_query.values()) for name in self._metrics}
 
 
 def score_task(task: Task, study: Study, dataset_folder: str | Path, run_file: str | Path) -> dict[str, Any]:
@@ -72,34 +83,39 @@ def score_task(task: Task, study: Study, dataset_folder: str | Path, run_file: s
     """
     settings = study.config.evaluation
     parts = load_task(task, dataset_folder, document_text=settings.document_text)
-    run = read_run(run_file)
-    if unknown := run.keys() - {part.key(query) for part in parts for query in part.queries}:
-        raise EvaluationError(f"{run_file}: query {min(unknown)!r} is not a query of {task.key}")
-    scored = {}
-    for part in parts:
-        part_run = {query: run.get(part.key(query), {}) for query in part.queries}
-        per_query = evaluate(part.qrels, part_run, top_k=settings.top_k)
-        if not per_query:
-            raise EvaluationError(f"{dataset_folder}: no query of {part.name} has a relevant document")
-        names = list(next(iter(per_query.values())))
-        scored[part.name] = {
-            "metrics": {name: _mean(values[name] for values in per_query.values()) for name in names},
-            "counts": {
-                "documents": len(part.corpus),
-                "different documents": part.corpus.index.unique_texts,
-                "queries": len(per_query),
-                "queries without a relevant document": len(part.queries) - len(per_query),
-                "queries without a result": sum(not part_run[query] for query in per_query),
-                "relevant judgements": sum(score > 0 for judged in part.qrels.values() for score in judged.values()),
-            },
-            "queries": list(per_query),
-            "per_query": {name: [round(values[name], 6) for values in per_query.values()] for name in names},
-        }
+    evaluators = {part.name: Evaluator(part.qrels, top_k=settings.top_k) for part in parts}
+    owners = {part.key(query): (evaluators[part.name], query) for part in parts for query in part.queries}
+    for key, documents in read_run(run_file):
+        if key not in owners:
+            raise EvaluationError(f"{run_file}: query {key!r} is not a query of {task.key}")
+        evaluator, query = owners[key]
+        evaluator.add(query, documents)
+    scored = {part.name: _part_scores(part, evaluators[part.name]) for part in parts}
     names = next(iter(scored.values()))["metrics"]
     return {
         "label": task.label,
         "metrics": {name: _mean(part["metrics"][name] for part in scored.values()) for name in names},
         "parts": scored,
+    }
+
+
+def _part_scores(part: Part, evaluator: Evaluator) -> dict[str, Any]:
+    per_query = evaluator.per_query
+    if not per_query:
+        raise EvaluationError(f"{part.corpus.files[0].parent}: no query of {part.name} has a relevant document")
+    metrics = evaluator.means()
+    return {
+        "metrics": metrics,
+        "counts": {
+            "documents": len(part.corpus),
+            "different documents": part.corpus.index.unique_texts,
+            "queries": len(per_query),
+            "queries without a relevant document": len(part.queries) - len(per_query),
+            "queries without a result": len(per_query) - evaluator.with_result,
+            "relevant judgements": sum(score > 0 for judged in part.qrels.values() for score in judged.values()),
+        },
+        "queries": list(per_query),
+        "per_query": {name: [round(values[name], 6) for values in per_query.values()] for name in metrics},
     }
 
 
