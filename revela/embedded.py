@@ -28,6 +28,8 @@ _SKIPPED = re.compile(
     r"|(^|/)(_?_?version(_?_?|_info)|__config__|test_\w+|conftest)\.py$"
 )
 _LICENCE = re.compile(r"\A(\s*#[^\n]*\n)+\s*")  # the opening comment of a file, the same in hundreds of them
+_DECORATOR = re.compile(r"(?: {4})?@\w")  # lines that begin a function, class or method
+_DEFINITION = re.compile(r"(?: {4})?(?:async def|def|class) ")
 _SECTION = re.compile(r"\n\s*(\S[^\n]*)\n\s*[-=~]{3,}[^\n]*\n")  # a numpydoc heading
 
 
@@ -108,35 +110,54 @@ def _functions_in(node: ast.AST, lines: list[str], package: str, prefix: str) ->
 
 
 def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
-    """Write `train.parquet` (document, package, path, text), a row for each file, and return its facts.
+    """Write `train.parquet` (document, package, text) and return its facts.
 
     Args:
         distributions: Names of installed distributions.
-        content: ``source``: a file after its opening comment; ``docstrings``: its docstrings with their names.
+        content: ``source``: a file after its opening comment, cut into a document for each function, method, class
+            head and what stands before them; ``docstrings``: a file's docstrings with their names, as one document.
         folder: An existing folder.
 
     Returns:
-        ``sha256`` over all rows, and for each package its version, number of files and hash.
+        ``sha256`` over all rows, and for each package its version, number of documents and hash. Rows stand in the
+        order of their names' hashes, so that neighbours are as unrelated as neighbouring articles of Wikipedia.
     """
     rows, packages = [], {}
     total = hashlib.sha256()
     for distribution in distributions:
-        digest, files = hashlib.sha256(), 0
+        digest, documents = hashlib.sha256(), 0
         for path, text in python_files(distribution):
-            text = _LICENCE.sub("", text) if content == "source" else _docstrings(text)
-            if not text.strip():
-                continue
-            rows.append({"document": f"{distribution}/{path}", "package": distribution, "path": path, "text": text})
-            digest.update(f"{path}\0{text}\0".encode())
-            files += 1
+            parts = _definitions(_LICENCE.sub("", text)) if content == "source" else [_docstrings(text)]
+            for number, part in enumerate(parts):
+                if part.strip():
+                    rows.append(
+                        {"document": f"{distribution}/{path}:{number:04d}", "package": distribution, "text": part}
+                    )
+                    digest.update(f"{path}\0{part}\0".encode())
+                    documents += 1
         packages[distribution] = {
             "version": metadata.version(distribution),
-            "files": files,
+            "documents": documents,
             "sha256": digest.hexdigest(),
         }
         total.update(digest.digest())
+    rows.sort(key=lambda row: _hash(row["document"]))
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
     return {"sha256": total.hexdigest(), "packages": packages}
+
+
+def _definitions(text: str) -> list[str]:
+    """A file cut before each of its functions, classes and methods, decorators included."""
+    parts, part, decorated = [], [], False
+    for line in text.splitlines(keepends=True):
+        begins = _DEFINITION.match(line) is not None
+        if (begins or _DECORATOR.match(line)) and not decorated:
+            parts.append("".join(part))
+            part = []
+            decorated = True
+        decorated = decorated and not begins
+        part.append(line)
+    return [*parts, "".join(part)]
 
 
 def _docstrings(text: str) -> str:

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import inbatch
 from .config import BackboneShape, Pretraining
+from .provenance import atomic_folder, git_commit, sha256_file, write_manifest
 
 
 class GateError(Exception):
@@ -69,8 +71,9 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def read_chunks(path: Path) -> list[list[str]]:
-    """Chunks of each document of a `chunks.parquet`."""
-    return pq.read_table(path, columns=["chunks"]).column("chunks").to_pylist()
+    """Chunks of each document of a `chunks.parquet`, documents of one file together and in their order."""
+    table = pq.read_table(path, columns=["document", "chunks"]).sort_by("document")
+    return table.column("chunks").to_pylist()
 
 
 def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) -> np.ndarray:
@@ -347,8 +350,7 @@ def main() -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.tokenizer)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     train, held_out = (
-        [encode(tokenizer, chunks, settings.chunk_tokens) for chunks in read_chunks(path)]
-        for path in (args.chunks, args.held_out)
+        encode(tokenizer, read_chunks(path), settings.chunk_tokens) for path in (args.chunks, args.held_out)
     )
     rows = contexts(train, settings.context, bos, eos)
     lm = language_model(shape, len(tokenizer), bos, eos)
@@ -366,20 +368,28 @@ def main() -> None:
         facts["held_out"] = held_out_losses(lm, contexts(held_out, settings.context, bos, eos)[:256], settings, bos)
         facts["gate"] = gate(lm, two_streams[1], settings)
         facts["hours"] = round((time.monotonic() - start) / 3600, 2)
-        args.output.mkdir(parents=True, exist_ok=True)
-        lm.to(torch.bfloat16).save_pretrained(args.output)
-        tokenizer.save_pretrained(args.output)
-        (args.output / "pretraining.json").write_text(json.dumps(facts) + "\n")
+        with atomic_folder(args.output) as partial:
+            lm.to(torch.bfloat16).save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            write_manifest(
+                partial,
+                model=args.model,
+                chunks_sha256=sha256_file(args.chunks),
+                held_out_sha256=sha256_file(args.held_out),
+                settings=settings.model_dump(mode="json"),
+                commit=git_commit(),
+                **facts,
+            )
         print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_out", "gate", "hours")}))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, chunks: list[str], limit: int) -> list[list[int]]:
-    """Token ids of each chunk without special tokens, cut at `limit`."""
-    if not chunks:
-        return []
-    return tokenizer(chunks, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+def encode(tokenizer: PreTrainedTokenizerFast, documents: list[list[str]], limit: int) -> list[list[list[int]]]:
+    """Token ids of each document's chunks without special tokens, each chunk cut at `limit`."""
+    chunks = [chunk for document in documents for chunk in document]
+    ids = iter(tokenizer(chunks, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"])
+    return [list(islice(ids, len(document))) for document in documents]
 
 
 if __name__ == "__main__":

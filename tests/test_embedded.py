@@ -105,16 +105,33 @@ def test_functions_lose_their_docstring_and_nothing_else(package):
     assert plant.description.startswith("The seed is covered") and plant.description.endswith("Nothing to note.")
 
 
-def test_training_text_leaves_out_the_licence(package, tmp_path):
+def test_training_text_is_cut_at_definitions_and_leaves_out_the_licence(package, tmp_path):
     facts = embedded.write_dataset([package], "source", tmp_path)
-    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
-    assert [row["document"] for row in rows] == ["forest/forest/template.py", "forest/forest/trees.py"]
-    assert rows[1]["text"] == MODULE.partition("\n\n")[2]
-    assert facts["packages"]["forest"]["version"] == "1.0" and facts["packages"]["forest"]["files"] == 2
+    rows = {row["document"]: row["text"] for row in pq.read_table(tmp_path / "train.parquet").to_pylist()}
+    names = ["forest/forest/template.py:0001", *(f"forest/forest/trees.py:000{i}" for i in range(4))]
+    assert sorted(rows) == names
+    trees = [rows[name] for name in names[1:]]
+    assert "".join(trees) == MODULE.partition("\n\n")[2]
+    assert [text.split("(")[0].split(":")[0] for text in trees[1:]] == ["def plant", "class Orchard", "    def harvest"]
+    assert facts["packages"]["forest"]["version"] == "1.0" and facts["packages"]["forest"]["documents"] == 5
     again = embedded.write_dataset([package], "source", tmp_path)
     assert again == facts
     assert embedded.write_dataset([package], "docstrings", tmp_path)["sha256"] != facts["sha256"]
-    assert "plant. Plant a seed" in pq.read_table(tmp_path / "train.parquet")["text"][0].as_py()
+    [text] = pq.read_table(tmp_path / "train.parquet")["text"].to_pylist()
+    assert "plant. Plant a seed" in text
+
+
+def test_decorators_stay_with_their_definition():
+    text = (
+        "import os\n\n@cache\n@route(\n    '/',\n)\ndef a():\n    return 1\n\n\n"
+        "class B:\n    @property\n    def b(self):\n        def c(): pass\n"
+    )
+    assert [part.split("\n")[0] for part in embedded._definitions(text)] == [
+        "import os",
+        "@cache",
+        "class B:",
+        "    @property",
+    ]
 
 
 def test_coir_layout(package, tmp_path):

@@ -36,10 +36,13 @@ def test_contexts_hold_consecutive_chunks():
     assert rows.tolist() == [[0, 5, 6, 1, 7], [0, 8, 9, 10, 1]]
 
 
-def test_encode_cuts_at_the_limit(tokenizer):
-    assert pretraining.encode(tokenizer, [], 3) == []
+def test_encode_keeps_documents_apart_and_cuts_at_the_limit(tokenizer):
     whole = tokenizer(TEXTS[1], add_special_tokens=False)["input_ids"]
-    assert pretraining.encode(tokenizer, [TEXTS[1]], 3) == [whole[:3]]
+    assert pretraining.encode(tokenizer, [[TEXTS[1], "text"], [], [TEXTS[1]]], 3) == [
+        [whole[:3], tokenizer("text", add_special_tokens=False)["input_ids"][:3]],
+        [],
+        [whole[:3]],
+    ]
 
 
 def test_a_repetition_can_be_copied():
