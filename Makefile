@@ -45,7 +45,8 @@ lint: setup
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
 backbone: setup
-	$(SNAKEMAKE) backbone
+	$(SNAKEMAKE) backbones
+	rm -rf resources/backbones && mkdir resources/backbones && cp -r $(DEMO)/backbones/tiny-* resources/backbones/
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis

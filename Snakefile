@@ -9,6 +9,8 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/check.smk"
+if CONFIG.scale == "demo":
+    include: "workflow/rules/backbone.smk"
 
 
 localrules:
