@@ -39,7 +39,7 @@ from revela.provenance import MANIFEST, atomic_folder, read_manifest, write_mani
 # Weights as safetensors, tokenizer and configuration; neither pickles nor code that a checkpoint brings along.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
-PUNKT_TRAINING_CHARACTERS = 2_000_000
+PUNKT_TRAINING_CHARACTERS = 4_000_000
 
 
 class ResourceError(Exception):
@@ -200,7 +200,7 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
     Args:
         folder: The resource.
         texts: Documents to train Punkt on (Kiss and Strunk, 2006), of which every n-th is used, n a power of two, so
-            that at most two million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's
+            that at most four million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's
             data folders or by `nltk.download`.
     """
     if texts is None:
