@@ -347,6 +347,10 @@ class Config(Strict):
         """Partial overrides are checked where they are written, not when a cell first uses them."""
         if isinstance(values, dict):
             base = values.get("training") or {}
+            try:
+                Training.model_validate(base)
+            except ValidationError as error:
+                raise ConfigError(_first_line(error, Training, "training")) from None
             for section, path in (("methods", ()), ("variants", ()), ("corpora", ("training",))):
                 for name, override in (values.get(section) or {}).items():
                     for key in path:
