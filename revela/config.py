@@ -181,6 +181,7 @@ class Table(Strict):
     grey: list[str] = Field([], description="Columns set in grey: supervised models.")
     dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
     printed: str | None = Field(None, description="CSV with the paper's printed values.")
+    on_request: bool = Field(False, description="Made when it is asked for, not by default.")
 
     @model_validator(mode="after")
     def _marks_are_columns(self):
@@ -384,6 +385,7 @@ class BackboneShape(Strict):
     heads: int = Field(ge=1)
     intermediate_size: int = Field(ge=16)
     tokens: int = Field(ge=1)
+    gate: bool = Field(True, description="Whether it plays the language model's part, and so must pass the gate.")
 
 
 class Pretraining(Strict):

@@ -101,5 +101,10 @@ def test_two_stream_batches_know_their_documents():
 def test_a_model_that_cannot_use_another_chunk_does_not_pass_the_gate():
     torch.manual_seed(0)
     lm = pretraining.language_model(SHAPE, 60, bos=0, eos=1)
+    facts = pretraining.gate(lm, batches(), SETTINGS)
+    assert facts["gain"] == pytest.approx(facts["h_uniform"] - facts["h_oracle"], abs=2e-4)
     with pytest.raises(pretraining.GateError, match="pretrain on more tokens"):
-        pretraining.gate(lm, batches(), SETTINGS)
+        pretraining.check_gate(facts, SETTINGS)
+    pretraining.check_gate({"gain": 0.15, "standard_error": 0.02}, SETTINGS)
+    with pytest.raises(pretraining.GateError, match="0.15"):
+        pretraining.check_gate({"gain": 0.15, "standard_error": 0.06}, SETTINGS)
