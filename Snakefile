@@ -9,7 +9,10 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/check.smk"
+
+
 if CONFIG.scale == "demo":
+
     include: "workflow/rules/backbone.smk"
 
 
@@ -39,7 +42,7 @@ rule figures:
 
 rule models:
     input:
-        [f"{R}/models/{cell}" for cell in CELLS],
+        [f"{R}/models/{run.cell.path}" for run in STUDY.runs],
 
 
 check_targets()

@@ -197,6 +197,11 @@ class Figure(Strict):
     caption: str
     panels: dict[str, dict[str, dict[int, str]]] = Field(description="benchmark -> label -> batch size -> system.")
 
+    @property
+    def systems(self) -> list[str]:
+        """The systems of all points."""
+        return [system for lines in self.panels.values() for points in lines.values() for system in points.values()]
+
 
 class Compute(Strict):
     """What a job asks for. Site facts (partition, account, GPU model) belong in the profile."""

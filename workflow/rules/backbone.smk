@@ -30,12 +30,12 @@ rule backbone:
         config=PRETRAINING,
     output:
         directory(f"{R}/backbones/{{backbone}}"),
-    wildcard_constraints:
-        backbone=_BACKBONE,
     log:
         f"{R}/logs/backbone/{{backbone}}.log",
     benchmark:
         f"{R}/benchmarks/backbone/{{backbone}}.tsv"
+    wildcard_constraints:
+        backbone=_BACKBONE,
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads

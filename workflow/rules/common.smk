@@ -202,17 +202,9 @@ def figure_scores(wildcards):
 DEFAULT_TABLES = [name for name, table in CONFIG.tables.items() if not table.on_request]
 TABLES = [f"{R}/tables/{table}.{suffix}" for table in DEFAULT_TABLES for suffix in ("tex", "csv", "md")]
 FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in [*CONFIG.figures, "training"] for suffix in ("pdf", "png")]
-_SYSTEMS = {
-    *(system for table in DEFAULT_TABLES for system in STUDY.table_systems(table).values()),
-    *(
-        system
-        for figure in CONFIG.figures.values()
-        for lines in figure.panels.values()
-        for points in lines.values()
-        for system in points.values()
-    ),
-}
-CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SYSTEMS]  # what the tables and figures stand on
+_SHOWN = {system for table in DEFAULT_TABLES for system in STUDY.table_systems(table).values()}
+_SHOWN |= {system for figure in CONFIG.figures.values() for system in figure.systems}
+CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SHOWN]  # what the tables and figures stand on
 
 
 # --- targets

@@ -3,14 +3,15 @@
 from job import job
 
 with job(snakemake):
+    from revela.config import load
     from revela.pairs import write_pairs
 
     write_pairs(
+        load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus],
         snakemake.input.batches,
         snakemake.input.punkt,
         snakemake.output.pairs,
         batch_size=int(snakemake.wildcards.batch_size),
         crop_ratio=snakemake.params.crop_ratio,
         seed=snakemake.params.seed,
-        pairs=snakemake.params.pairs,
     )
