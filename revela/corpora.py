@@ -252,68 +252,52 @@ def write_chunks(
 
     def chunked() -> Iterator[tuple[str, str, list[str]]]:
         for source in corpus.sources:
-            folder, count = folders[source.dataset], counts[source.dataset]
+            name, folder = source.dataset, folders[source.dataset]
             jobs = _by_size(documents(source, folder), lambda document: len(document[1]), JOB_CHARACTERS)
-            with tqdm(desc=f"chunking {source.dataset}", unit=" documents", disable=None) as progress:
-                for name, chunks in _chunk_in_order(jobs, punkt, max_words, workers):
-                    _count_document(count, chunks)
-                    progress.update()
-                    if chunks:
-                        yield name, source.dataset, chunks
-            if not count["documents"]:
+            with tqdm(desc=f"chunking {name}", unit=" words", unit_scale=True, disable=None) as progress:
+                for found, count in _chunk_in_order(jobs, punkt, max_words, workers):
+                    counts[name] = _add(counts[name], count)
+                    progress.update(count["words"])
+                    yield from ((document, name, chunks) for document, chunks in found)
+            if not counts[name]["documents"]:
                 raise CorpusError(
-                    f"{folder}: no text: column {source.text!r} is empty in all {count['empty']} documents"
+                    f"{folder}: no text: column {source.text!r} is empty in all {counts[name]['empty']} documents"
                 )
 
     write_table(output, CHUNKS, chunked(), lambda row: sum(map(len, row[2])))
-    total = _no_counts()
-    for count in counts.values():
-        total = {key: total[key] + count[key] for key in total}
+    total = functools.reduce(_add, counts.values())
     return write_counts(output, {"max_words": max_words, **total, "sources": counts})
 
 
 def _no_counts() -> dict:
-    return {
-        "documents": 0,
-        "empty": 0,
-        "chunks": 0,
-        "words": 0,
-        "chunks_of_document": Counter(),
-        "words_of_chunk": Counter(),
-    }
+    numbers = dict.fromkeys(("documents", "empty", "chunks", "words"), 0)
+    return {**numbers, "chunks_of_document": Counter(), "words_of_chunk": Counter()}
 
 
-def _count_document(count: dict, chunks: list[str]) -> None:
-    if not chunks:
-        count["empty"] += 1
-        return
-    words = [len(text.split()) for text in chunks]
-    count["documents"] += 1
-    count["chunks"] += len(chunks)
-    count["words"] += sum(words)
-    count["chunks_of_document"][len(chunks)] += 1
-    count["words_of_chunk"].update(words)
+def _add(counts: dict, others: dict) -> dict:
+    return {key: value + others[key] for key, value in counts.items()}
 
 
-def _chunk_in_order(
-    jobs: Iterable[list[tuple[str, str]]], punkt: str | Path, max_words: int, workers: int
-) -> Iterator[tuple[str, list[str]]]:
-    """(id, chunks) of the documents of all jobs, in their order, with a few jobs in memory for each worker."""
+Job = list[tuple[str, str]]  # (id, text) of some documents
+Chunked = tuple[list[tuple[str, list[str]]], dict]  # (id, chunks) of those with text, and their counts
+
+
+def _chunk_in_order(jobs: Iterable[Job], punkt: str | Path, max_words: int, workers: int) -> Iterator[Chunked]:
+    """Every job done, in their order, with a few of them in memory for each worker."""
     if workers == 1:
         _start_worker(punkt, max_words)
-        for job in jobs:
-            yield from _chunk_job(job)
+        yield from map(_chunk_job, jobs)
         return
     # forked: a spawned process would run the script that called this a second time
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(workers, context, _start_worker, (punkt, max_words)) as pool:
-        pending: deque[Future] = deque()
+        pending: deque[Future[Chunked]] = deque()
         for job in jobs:
             pending.append(pool.submit(_chunk_job, job))
             if len(pending) > 4 * workers:
-                yield from pending.popleft().result()
+                yield pending.popleft().result()
         while pending:
-            yield from pending.popleft().result()
+            yield pending.popleft().result()
 
 
 _settings: tuple[Callable[[str], list[str]], int]  # of this process: the sentence splitter, words in a chunk at most
@@ -324,8 +308,21 @@ def _start_worker(punkt: str | Path, max_words: int) -> None:
     _settings = sentence_splitter(punkt), max_words
 
 
-def _chunk_job(job: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    return [(name, chunk(text, *_settings)) for name, text in job]
+def _chunk_job(job: Job) -> Chunked:
+    found, counts = [], _no_counts()
+    for name, text in job:
+        chunks = chunk(text, *_settings)
+        if not chunks:
+            counts["empty"] += 1
+            continue
+        words = [len(one.split()) for one in chunks]
+        counts["documents"] += 1
+        counts["chunks"] += len(chunks)
+        counts["words"] += sum(words)
+        counts["chunks_of_document"][len(chunks)] += 1
+        counts["words_of_chunk"].update(words)
+        found.append((name, chunks))
+    return found, counts
 
 
 # --- batches

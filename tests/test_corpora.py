@@ -245,7 +245,7 @@ def test_few_documents_are_in_memory(punkt, workers):
     asked = itertools.count()
     jobs = ([(str(next(asked)), "One two. Three.")] for _ in itertools.count())
     stream = corpora._chunk_in_order(jobs, punkt, 8, workers)
-    assert [name for name, _ in itertools.islice(stream, 20)] == [str(i) for i in range(20)]
+    assert [found[0][0] for found, _ in itertools.islice(stream, 20)] == [str(i) for i in range(20)]
     stream.close()
     assert next(asked) <= 20 + 4 * workers + 1
 
