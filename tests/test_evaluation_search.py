@@ -78,14 +78,14 @@ def test_the_shards_may_get_better_and_better():
 
 
 def test_order_of_scores_and_ranks():
-    """Of float32 in all its signs; -0.0 and 0.0 are one score, as they are for trec_eval."""
-    values = np.array([0.0, -0.0, 1e-38, -1e-38, 3e38, -3e38, -1.0, 1.0, 1.0000001, -0.0], np.float32)
-    top = TopK(np.ones((1, 1), np.float32), len(values))
-    top.add(values[:, None], np.arange(len(values)))
-    [scores], [ranks] = top.result()
-    expected = sorted(zip(values.tolist(), range(len(values)), strict=True), reverse=True)
-    assert list(zip(scores.tolist(), ranks.tolist(), strict=True)) == expected
-    assert scores.dtype == np.float32
+    """Of float32 in all its signs; -0.0 and 0.0 are one score, as they are to trec_eval."""
+    import torch
+
+    values = [0.0, -0.0, 1e-38, -1e-38, 3e38, -3e38, -1.0, 1.0, 1 + 2**-23, -0.0, 1e-45, -1e-45]
+    scores, ranks = torch.tensor(values), torch.arange(len(values))
+    found, order = search._unpack(search._pack(scores, ranks).sort(descending=True).values)
+    expected = sorted(zip(scores.tolist(), range(len(values)), strict=True), reverse=True)
+    assert list(zip(found.tolist(), order.tolist(), strict=True)) == expected
 
 
 def test_random_embeddings_against_a_full_sort():

@@ -58,9 +58,8 @@ def search(
     texts, first = corpus.unique_texts(), 0
     with tqdm(total=index.unique_texts, desc=description, unit=" documents", disable=None) as bar:
         while shard := list(islice(texts, shard_documents)):
-            numbers = np.arange(first, first + len(shard))
             vectors = _scaled(encode(shard), similarity, lambda row, first=first: f"document {twins.id(first + row)!r}")
-            best.add(vectors, twins.rank[numbers])
+            best.add(vectors, twins.rank[first : first + len(shard)])
             first += len(shard)
             bar.update(len(shard))
     for scores, ranks in zip(*best.result(), strict=True):
@@ -96,10 +95,8 @@ class TopK:
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Scores [q, k] in float32 and ranks [q, k], best first."""
-        import torch
-
-        scores = _ordered((self.best >> 32).to(torch.int32)).view(torch.float32)
-        return scores.cpu().numpy(), (self.best & 0xFFFFFFFF).cpu().numpy()
+        scores, ranks = _unpack(self.best)
+        return scores.cpu().numpy(), ranks.cpu().numpy()
 
     def _merge(self, best: torch.Tensor, scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """The k best of `best` [q, kept] and of items with scores [q, n]."""
@@ -107,17 +104,31 @@ class TopK:
 
         # An item below this score has k better ones. Few items are left when many were seen before.
         if best.shape[1] == self.k:
-            threshold = _ordered((best[:, -1:] >> 32).to(torch.int32)).view(torch.float32)
+            threshold, _ = _unpack(best[:, -1:])
         else:
             threshold = scores.topk(min(self.k, scores.shape[1])).values[:, -1:]
         query, item = (scores >= threshold).nonzero(as_tuple=True)
-        packed = _ordered((scores[query, item] + 0.0).view(torch.int32)).to(torch.int64) << 32 | ranks[item]  # no -0.0
+        packed = _pack(scores[query, item], ranks[item])
         counts = torch.bincount(query, minlength=len(scores))
         place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
         table = packed.new_full((len(scores), int(counts.max())), torch.iinfo(torch.int64).min)
         table[query, place] = packed
         both = torch.cat([best, table], dim=1)
         return both.topk(min(self.k, both.shape[1])).values
+
+
+def _pack(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """Scores in float32 and ranks as int64 in the order (score, rank). -0.0 is 0.0, as it is to trec_eval."""
+    import torch
+
+    return _ordered((scores + 0.0).view(torch.int32)).to(torch.int64) << 32 | ranks
+
+
+def _unpack(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scores, ranks) of what `_pack` packed."""
+    import torch
+
+    return _ordered((packed >> 32).to(torch.int32)).view(torch.float32), packed & 0xFFFFFFFF
 
 
 def _ordered(bits: torch.Tensor) -> torch.Tensor:
