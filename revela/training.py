@@ -232,7 +232,7 @@ class Rows:
     """
 
     def __init__(self, data: Path, scores: Path | None, seed: int):
-        self.table, self.seed = pq.read_table(data), seed
+        self.table, self.seed = pq.ParquetFile(data).read(), seed
         self.scores = None if scores is None else np.load(scores, mmap_mode="r")
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
         if self.scores is not None and len(self.scores) != len(self.table):
@@ -362,8 +362,12 @@ def inputs(job: Job) -> dict[str, str]:
 
 def fingerprint(job: Job) -> dict[str, Any]:
     """All that the weights depend on, by name, apart from code and versions."""
-    settings = job.training.model_dump(mode="json", exclude=NO_MATTER)
-    return {"cell": job.cell, **settings, **inputs(job), "processes": dist.get_world_size()}
+    return {"cell": job.cell, **what_matters(job.training), **inputs(job), "processes": dist.get_world_size()}
+
+
+def what_matters(settings: Training) -> dict[str, Any]:
+    """The settings that the weights depend on, as JSON values."""
+    return settings.model_dump(mode="json", exclude=NO_MATTER)
 
 
 # --- at each step
@@ -465,15 +469,15 @@ def export(
                 retriever.save(partial / "retriever")
                 if lm is not None and any(parameter.requires_grad for parameter in lm.parameters()):
                     save_language_model(lm, job, partial / "lm")
-                settings = job.training.model_dump(mode="json")
-                (partial / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+                settings = job.training.model_dump_json(indent=1)
+                (partial / "settings.json").write_text(settings + "\n", encoding="utf-8")
                 shutil.copy(checkpoints.log, partial)
                 shutil.copytree(checkpoints.log.with_name("tensorboard"), partial / "tensorboard")
                 write_manifest(
                     partial,
                     cell=job.cell,
                     inputs=inputs(job),
-                    settings_sha256=sha256_json(settings),
+                    settings_sha256=sha256_json(what_matters(job.training)),
                     retriever_sha256=folder_sha256(partial / "retriever"),
                     processes=dist.get_world_size(),
                     device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

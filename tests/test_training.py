@@ -1,0 +1,478 @@
+"""Real runs of the training loop, each in processes of its own, forked from a server that has imported it already."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TEXTS
+from safetensors.torch import load_file
+
+from revela import training
+from revela.config import Training
+from revela.objectives import OBJECTIVES
+from revela.provenance import read_manifest
+from revela.retriever import Retriever
+from revela.training import Job, Rows, TrainingError, count_steps, read_job
+
+B = 4
+SETTINGS = {
+    "retriever_max_length": 32,
+    "lm_max_length": 32,
+    "temperature": 0.05,
+    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]},
+    "learning_rate": 0.03,
+    "warmup_steps": 2,
+    "batches_per_step": 4,
+    "max_steps": 8,
+    "precision": "fp32",
+    "zero_stage": 1,
+    "checkpoint_every": 2,
+}
+FULL = {"lora": None, "learning_rate": 0.003}
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    [
+        "revela.training",
+        "deepspeed.runtime.zero.muon.muon_optimizer",
+        "peft.tuners.lora",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
+
+
+# --- jobs and their processes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Training files of batches of 4 chunks: 24 rows of text, scores of an imagined LM for them, and pairs."""
+    folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
+    words = " ".join(TEXTS).split()
+
+    def chunks():
+        return [" ".join(rng.choices(words, k=rng.randint(4, 12))) for _ in range(B)]
+
+    rows = [{"src": "code", "text": chunks(), "document": ["a", "b", "a", "b"]} for _ in range(24)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "batches.parquet")
+    np.save(folder / "scores.npy", np.random.default_rng(0).random((24, B, B), np.float32))
+    pairs = [{"query": row["text"][0], "passages": row["text"], "src": "code"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(pairs), folder / "pairs.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def write_job(data, backbone, lm):
+    """Writes the file of a job, settings changed by keyword, into a folder and returns its path."""
+
+    def write(folder, method="revela", **changes):
+        job = {
+            "cell": f"{method}/code/tiny/{'tiny' if method == 'revela' else 'none'}/bs{B}",
+            "training": SETTINGS | changes,
+            "retriever": str(backbone),
+            "lm": str(lm) if method == "revela" else None,
+            "data": str(data / ("pairs.parquet" if method == "contriever" else "batches.parquet")),
+            "scores": str(data / "scores.npy") if method == "replug" else None,
+            "output": str(folder / "output"),
+            "checkpoints": str(folder / "checkpoints"),
+        }
+        folder.mkdir(exist_ok=True)
+        (folder / "job.json").write_text(json.dumps(job))
+        return folder / "job.json"
+
+    return write
+
+
+def work(job, environment, prepare):
+    """The life of one process of a run."""
+    os.environ |= environment
+    os.dup2(os.open(job.with_name("messages"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    if prepare:
+        prepare()
+    sys.exit(training.main([str(job)]))
+
+
+class Running:
+    """A run under way."""
+
+    def __init__(self, job, number=1, prepare=None):
+        self.folder = job.parent
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **together} for rank in range(number)]
+        environments = ranks if number > 1 else [{}]
+        self.processes = [processes.Process(target=work, args=(job, env, prepare)) for env in environments]
+        for process in self.processes:
+            process.start()
+
+    def wait(self):
+        """The exit status of all processes, which agree."""
+        for process in self.processes:
+            process.join(600)
+        (status,) = {process.exitcode for process in self.processes}
+        return status
+
+    def kill(self, number=signal.SIGKILL):
+        for process in self.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+        return self.wait()
+
+    def when(self, happened):
+        """Waits for something that the run does; False if the run has ended before."""
+        while not happened():
+            if not any(process.is_alive() for process in self.processes):
+                return False
+            time.sleep(0.002)
+        return True
+
+    def steps(self):
+        log = self.folder / "checkpoints" / "log.jsonl"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def messages(self):
+        return (self.folder / "messages").read_text()
+
+
+def run(job, number=1, prepare=None, status=0):
+    """Runs a job to its end and returns its folder."""
+    running = Running(job, number, prepare)
+    assert running.wait() == status, running.messages()
+    return job.parent
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "output" / "log.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return [record["loss"] for record in log(folder)]
+
+
+def weights(folder):
+    """The bytes of all trained weights."""
+    files = sorted((folder / "output").rglob("*.safetensors"))
+    assert files
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, write_job):
+    """The folder of a run without interruption, by ZeRO stage and number of processes."""
+    done = {}
+
+    def get(stage, number):
+        if (stage, number) not in done:
+            folder = tmp_path_factory.mktemp(f"stage{stage}-{number}")
+            done[stage, number] = run(write_job(folder, zero_stage=stage), number)
+        return done[stage, number]
+
+    return get
+
+
+# --- what a run does
+
+
+def test_a_run_learns_and_exports(undisturbed, backbone, lm):
+    folder = undisturbed(1, 1)
+    output, records = folder / "output", log(folder)
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert records[-1]["loss"] < records[0]["loss"] - 0.2
+    assert {"lr", "grad_norm", "tokens_per_second", "h_loss", "peak_memory_gb", "elapsed", "gpu_hours"} <= set(
+        records[0]
+    )
+    assert not (folder / "checkpoints").exists()
+    start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
+    trained = Retriever.load(output / "retriever")
+    assert abs(trained.encode(TEXTS) - start.encode(TEXTS)).max() > 0.01
+    assert {path.name for path in (output / "lm").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((output / "settings.json").read_text())["learning_rate"] == 0.03
+    assert list((output / "tensorboard").iterdir())
+    manifest = read_manifest(output, verify=True)
+    assert manifest["cell"] == "revela/code/tiny/tiny/bs4" and manifest["steps"] == 8 and manifest["processes"] == 1
+    assert set(manifest["inputs"]) == {"retriever", "lm", "data"}
+
+
+def test_full_fine_tuning_exports_whole_models(tmp_path, write_job):
+    output = run(write_job(tmp_path, **FULL, zero_stage=0)) / "output"
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0] - 0.2
+    assert Retriever.load(output / "retriever").encode(TEXTS).shape == (6, 32)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (output / "lm").iterdir()}
+
+
+@pytest.mark.parametrize("method", ["replug", "contriever"])
+def test_the_baselines_train_the_retriever_alone(tmp_path, write_job, method):
+    folder = run(write_job(tmp_path, method, max_steps=3, zero_stage=0, lm_temperature=0.1))
+    assert len(log(folder)) == 3 and not (folder / "output" / "lm").exists()
+    assert Retriever.load(folder / "output" / "retriever").encode(TEXTS).shape == (6, 32)
+
+
+def test_a_frozen_language_model_is_not_exported(tmp_path, write_job):
+    folder = run(write_job(tmp_path, max_steps=1, freeze_lm=True))
+    assert not (folder / "output" / "lm").exists() and (folder / "output" / "retriever").exists()
+
+
+def test_bfloat16_bases_carry_float32_adapters(tmp_path, write_job, undisturbed):
+    folder = run(write_job(tmp_path, precision="bf16", gradient_checkpointing=True))
+    for part in ("retriever", "lm"):
+        tensors = load_file(folder / "output" / part / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert all(tensor.any() for tensor in tensors.values())
+    np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=0.02)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, write_job, undisturbed):
+    folder = run(write_job(tmp_path, gradient_checkpointing=True, max_steps=8))
+    np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=1e-5)
+
+
+# --- against plain loops
+
+
+@pytest.mark.parametrize(("stage", "number"), [(0, 1), (0, 2), (1, 2), (3, 2)])
+def test_neither_stage_nor_processes_change_the_losses(undisturbed, stage, number):
+    """Four batches in a step, one after the other, are two on each of two processes: with dropout, too."""
+    expected, found = undisturbed(1, 1), undisturbed(stage, number)
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    norms = [[record["grad_norm"] for record in log(folder)] for folder in (found, expected)]
+    np.testing.assert_allclose(*norms, rtol=1e-4)
+
+
+def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job):
+    """The same steps in a few lines of torch give the same losses and the same weights."""
+    job = write_job(tmp_path, **FULL, zero_stage=0, max_steps=6, max_grad_norm=2.0, weight_decay=0.01)
+    folder, job = run(job), read_job([str(job)])
+    settings, rows = job.training, Rows(job.data, None, job.training.seed)
+    objective = OBJECTIVES["revela"](settings, *training.load_models(job)).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=0.01)
+    expected = []
+    for step, rate in enumerate([0, 1 / 2, 1, 3 / 4, 2 / 4, 1 / 4]):
+        batches = [objective.collate(rows[4 * step + place]) for place in range(4)]
+        loss = sum(objective(batch)[0] for batch in batches) / sum(objective.count(batch) for batch in batches)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), 2.0)
+        optimizer.param_groups[0]["lr"] = rate * settings.learning_rate
+        optimizer.step()
+        expected.append((loss.item(), norm.item(), rate * settings.learning_rate))
+    found = [(record["loss"], record["grad_norm"], record["lr"]) for record in log(folder)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+    assert max(norm for _, norm, _ in found) > 2 > min(norm for _, norm, _ in found), "clipping must matter"
+    saved = load_file(folder / "output" / "retriever" / "model.safetensors")
+    for name, tensor in objective.retriever.backbone.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, rtol=0, atol=2e-5)
+
+
+# --- interruptions
+
+
+@pytest.mark.parametrize(("stage", "number", "times"), [(0, 1, 1), (1, 1, 3), (1, 2, 1), (3, 2, 1)])
+def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed, stage, number, times):
+    job, moments = write_job(tmp_path, zero_stage=stage), random.Random(10 * stage + number)
+    kills = 0
+    for steps in sorted(moments.sample(range(1, 8), times)):
+        running = Running(job, number)
+        if running.when(lambda: running.steps() >= steps):  # noqa: B023
+            time.sleep(moments.random() * 0.1)
+        kills += running.kill() == -signal.SIGKILL
+    assert kills, "no run was killed in time"
+    run(job, number)
+    assert weights(tmp_path) == weights(undisturbed(stage, number))
+    assert losses(tmp_path) == losses(undisturbed(stage, number))
+    assert [record["step"] for record in log(tmp_path)] == list(range(1, 9))
+
+
+def test_a_run_killed_while_it_saves_ends_in_the_same_weights(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    running = Running(job)
+    assert running.when((tmp_path / "checkpoints" / ".partial-step-00000004").exists)
+    assert running.kill() == -signal.SIGKILL
+    run(job)
+    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+
+
+def test_a_damaged_checkpoint_costs_steps_but_changes_nothing(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    running = Running(job)
+    assert running.when((tmp_path / "checkpoints" / "step-00000006").exists)
+    assert running.kill() == -signal.SIGKILL
+    for path in (tmp_path / "checkpoints" / "step-00000006").rglob("*.pt"):
+        os.truncate(path, path.stat().st_size // 2)
+    run(job)
+    assert "damaged checkpoint, trying an older one" in running.messages()
+    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+
+
+def test_a_time_budget_saves_and_asks_to_be_submitted_again(tmp_path, write_job, undisturbed):
+    job, attempts = write_job(tmp_path, time_budget_minutes=0.01), 1
+    while (status := Running(job).wait()) == training.RESUBMIT:
+        attempts += 1
+        assert (tmp_path / "checkpoints").exists() and attempts < 10
+    assert status == 0 and attempts > 1
+    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+
+
+def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, write_job, undisturbed):
+    """SIGTERM gives status 75, SIGKILL of the launcher takes its processes with it, and the weights are the same."""
+    command = [sys.executable, "-m", "revela.launch", str(write_job(tmp_path)), "--processes", "2", "--threads", "2"]
+    steps = partial(Running.steps, job := type("Folder", (), {"folder": tmp_path}))
+
+    def workers():
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        return sum(str(tmp_path).encode() in line and b"revela.training" in line for line in lines)
+
+    for number, status in ((signal.SIGTERM, training.RESUBMIT), (signal.SIGKILL, -signal.SIGKILL)):
+        before = steps()
+        launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while steps() == before:
+            assert launcher.poll() is None
+            time.sleep(0.01)
+        assert workers() == 2
+        launcher.send_signal(number)
+        assert launcher.wait(60) == status
+        while workers():
+            time.sleep(0.01)
+    assert job.folder == tmp_path
+    run(tmp_path / "job.json", 2)
+    assert weights(tmp_path) == weights(undisturbed(1, 2)) and losses(tmp_path) == losses(undisturbed(1, 2))
+
+
+def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
+    assert run(write_job(tmp_path, time_budget_minutes=1e-9), status=training.RESUBMIT)
+    run(write_job(tmp_path, learning_rate=0.02), status=1)
+    assert "differ in learning_rate (0.03 there, 0.02 now); delete the folder to start anew" in Running.messages(
+        type("Folder", (), {"folder": tmp_path})
+    )
+    assert not (tmp_path / "output").exists()
+    run(write_job(tmp_path, checkpoint_every=3))
+
+
+# --- guards
+
+
+def spoil(where):
+    """Gives the process a Revela whose loss or gradient is not a number from the third batch on, or ignores a weight."""
+    original = OBJECTIVES["revela"]
+
+    class Spoiled(original):
+        seen = 0
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.unused = torch.nn.Parameter(torch.zeros(2), requires_grad=where == "unused")
+
+        def forward(self, batch):
+            loss, scalars = super().forward(batch)
+            self.seen += 1
+            if where == "loss" and self.seen > 8:
+                loss = loss * math.nan
+            if where == "gradient" and self.seen > 8:
+                zero = sum(parameter.sum() * 0 for parameter in self.parameters() if parameter.requires_grad)
+                loss = loss + zero.abs().sqrt()  # the derivative of the root is infinite at zero
+            return loss, scalars
+
+    OBJECTIVES["revela"] = Spoiled
+
+
+@pytest.mark.parametrize(
+    ("where", "stage", "number", "message"),
+    [
+        ("loss", 1, 2, "error: step 3: the loss is nan"),
+        ("gradient", 0, 1, "error: step 3: the gradient is not finite"),
+        ("gradient", 1, 1, "error: step 3: the gradient is not finite"),
+        ("unused", 1, 1, "error: step 1: 1 of 57 trainable parameters got no gradient, unused among them"),
+    ],
+)
+def test_a_run_that_went_wrong_stops_with_a_sentence(tmp_path, write_job, where, stage, number, message):
+    folder = run(write_job(tmp_path, zero_stage=stage), number, partial(spoil, where), status=1)
+    assert message in (folder / "messages").read_text()
+    assert (folder / "messages").read_text().count("error: ") == 1
+    assert not (folder / "output").exists()
+
+
+def test_the_uniform_control_needs_no_gradient_of_the_retriever(tmp_path, write_job, backbone):
+    folder = run(write_job(tmp_path, similarity="uniform", max_steps=2, warmup_steps=1))
+    start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
+    trained = Retriever.load(folder / "output" / "retriever")
+    np.testing.assert_array_equal(trained.encode(TEXTS), start.encode(TEXTS))
+
+
+def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
+    path = write_job(tmp_path)
+    job = json.loads(path.read_text())
+
+    def message(call):
+        with pytest.raises(TrainingError) as error:
+            call()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert message(lambda: read_job([])) == "usage: python -m revela.training JOB.json"
+    path.write_text(json.dumps(job | {"data": "nowhere.parquet"}))
+    assert "data: nowhere.parquet does not exist" in message(lambda: read_job([str(path)]))
+    path.write_text(json.dumps(job | {"training": {"learning_rat": 1}}))
+    assert "training.learning_rat: Extra inputs are not permitted, got 1" in message(lambda: read_job([str(path)]))
+    valid = Job.model_validate(job)
+    assert "not a multiple of 3 processes" in message(lambda: count_steps(valid, 24, 3))
+    one_epoch = valid.model_copy(update={"training": Training(batches_per_step=32)})
+    assert "24 batches are less than a step of 32" in message(lambda: count_steps(one_epoch, 24, 1))
+    assert count_steps(one_epoch, 95, 2) == 2
+
+
+# --- the order of rows
+
+
+def test_each_epoch_sees_each_row_once_with_its_chunks_in_an_order_of_its_own(data):
+    rows = Rows(data / "batches.parquet", None, seed=1)
+    table = pq.read_table(data / "batches.parquet").to_pylist()
+    names = [sorted(row["text"]) for row in table]
+    seen = [rows[position] for position in range(2 * 24)]
+    epochs = [[names.index(sorted(row["text"])) for row in epoch] for epoch in (seen[:24], seen[24:])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24)) and epochs[0] != epochs[1]
+    assert epochs[0] != list(range(24))
+    orders = {tuple(table[index]["text"].index(text) for text in row["text"]) for index, row in zip(epochs[0], seen)}
+    assert len(orders) > 8
+    for index, row in zip(epochs[0], seen):
+        pairs = set(zip(table[index]["text"], table[index]["document"]))
+        assert set(zip(row["text"], row["document"])) == pairs
+    assert seen[30] == Rows(data / "batches.parquet", None, seed=1)[30]
+    assert seen[30] != Rows(data / "batches.parquet", None, seed=2)[30]
+
+
+def test_scores_follow_their_chunks(data):
+    rows = Rows(data / "batches.parquet", data / "scores.npy", seed=1)
+    table, scores = pq.read_table(data / "batches.parquet").to_pylist(), np.load(data / "scores.npy")
+    for position in range(24):
+        row = rows[position]
+        index = next(i for i, other in enumerate(table) if sorted(other["text"]) == sorted(row["text"]))
+        for i, query in enumerate(row["text"]):
+            for j, passage in enumerate(row["text"]):
+                original = scores[index, table[index]["text"].index(query), table[index]["text"].index(passage)]
+                assert row["scores"][i, j] == original
+
+
+def test_pairs_keep_their_positive_in_front(data):
+    table, rows = pq.read_table(data / "pairs.parquet").to_pylist(), Rows(data / "pairs.parquet", None, seed=1)
+    assert all(rows[position] in table for position in range(24))
+
+
+def test_scores_must_fit_the_batches(data, tmp_path):
+    np.save(tmp_path / "scores.npy", np.zeros((23, B, B), np.float32))
+    with pytest.raises(TrainingError, match="23 batches of scores for 24 in"):
+        Rows(data / "batches.parquet", tmp_path / "scores.npy", seed=1)
