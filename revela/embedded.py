@@ -327,7 +327,7 @@ def _write_coir(task: _Task, name: str, folder: Path) -> None:
     document_ids = {key: f"d{i}" for i, key in enumerate(task.documents)}
     query_ids = {key: f"q{i}" for i, key in enumerate(task.queries)}
     qrels = [
-        {"query-id": query_ids[query], "corpus-id": document_ids[document], "score": 1}
+        {"query_id": query_ids[query], "corpus_id": document_ids[document], "score": 1}
         for query in task.queries
         for document in task.relevant[query]
     ]
@@ -347,10 +347,10 @@ def _coir_rows(ids: dict[str, str], texts: dict[str, str]) -> list[dict[str, str
 def _write_beir(task: _Task, name: str, folder: Path) -> None:
     (folder / name / "qrels").mkdir(parents=True)
     corpus = [{"_id": key, "title": "", "text": text} for key, text in task.documents.items()]
-    queries = [{"_id": key, "text": text} for key, text in task.queries.items()]
+    queries = [{"_id": f"query/{key}", "text": text} for key, text in task.queries.items()]
     for file, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
         (folder / name / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    qrels = [f"{query}\t{document}\t1\n" for query in task.queries for document in task.relevant[query]]
+    qrels = [f"query/{query}\t{document}\t1\n" for query in task.queries for document in task.relevant[query]]
     (folder / name / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(qrels))
 
 

@@ -141,7 +141,7 @@ def test_coir_layout(package, tmp_path):
     qrels = pq.read_table(tmp_path / "docstring-code-qrels/data/test-00000-of-00001.parquet").to_pylist()
     texts = {row["_id"]: row["text"] for row in corpus}
     asked = {row["_id"]: row["text"] for row in queries}
-    found = {asked[row["query-id"]]: texts[row["corpus-id"]].splitlines()[0] for row in qrels}
+    found = {asked[row["query_id"]]: texts[row["corpus_id"]].splitlines()[0] for row in qrels}
     assert found == {
         "Plant a seed in the soil.": "def plant(seed, soil):",
         "Pick all fruit that is ripe.": "def harvest(self, basket):",
