@@ -36,9 +36,9 @@ class Contriever(nn.Module):
         return len(batch["query_input_ids"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, float]]:
-        """-log of the positive's share among the candidates; logged is also whether it came first."""
+        """-log of the positive's share among the candidates; logged is whether it came first."""
         query, passages = embed(self.retriever, batch, together=True)
         dtype = getattr(torch, self.settings.similarity_dtype)
         logits = scores(query, passages, temperature=self.settings.temperature, dtype=dtype)
         loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")
-        return loss, {"loss": loss.item(), "accuracy": (logits.argmax(1) == 0).float().mean().item()}
+        return loss, {"accuracy": (logits.argmax(1) == 0).float().mean().item()}

@@ -53,14 +53,14 @@ class Replug(nn.Module):
         return len(batch["scores"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, float]]:
-        """The divergence summed over anchors; logged is also how often both distributions agree on the best."""
+        """The divergence summed over anchors; logged is how often both distributions agree on the best."""
         queries, passages = embed(self.retriever, batch, together=not self.settings.first_half)
         dtype = getattr(torch, self.settings.similarity_dtype)
         logits = scores(queries, passages, temperature=self.settings.temperature, dtype=dtype)
         target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-        return loss, {"loss": loss.item() / self.count(batch), "agreement": agreement.item()}
+        return loss, {"agreement": agreement.item()}
 
 
 @torch.no_grad()
