@@ -7,7 +7,9 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 DEMO := results/demo
-SNAKEMAKE := $(BIN)/snakemake --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES)
+# One run at a time. The lock is gone with the processes that hold it, so a run that was killed leaves none behind.
+SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
+	$(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES)
 
 help:
 	@echo "make setup     install everything into .venv"

@@ -1,0 +1,144 @@
+"""The whole chain for real: text to table at a scale of a minute, killed and started again, edited and planned again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from checkout import Checkout
+from conftest import make_backbone
+
+CONFIG = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
+R = "results/small"
+TABLE = f"{R}/tables/table1"
+CELL = "revela/code/random/random/bs4"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout in which the table and the figures were made."""
+    checkout = Checkout(tmp_path_factory.mktemp("endtoend"))
+    make_backbone(checkout.folder / "backbone", bos=True)
+    printed, status = checkout.snakemake("all", *CONFIG)
+    assert status == 0, printed
+    return checkout
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished checkout, times of files included."""
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    checkout = Checkout.__new__(Checkout)
+    checkout.folder = tmp_path / "copy"
+    return checkout
+
+
+def test_the_table_has_every_system_and_task(finished):
+    header, *rows = (finished.folder / f"{TABLE}.csv").read_text().splitlines()
+    assert header == "Task,BM25,Untrained-1M,Contriever-1M,REPLUG-1M,Revela-1M"
+    assert [row.split(",")[0] for row in rows] == ["Docstring-Code", "Mean"]
+    values = [float(value) for value in rows[0].split(",")[1:]]
+    assert all(0 <= value <= 100 for value in values)
+    assert values[0] > 50  # BM25 finds code by the words of its summary, random models do not
+    assert len(set(values)) > 2
+
+
+def test_everything_stands_where_it_should(finished):
+    for path in (
+        f"{TABLE}.tex",
+        f"{TABLE}.md",
+        f"{R}/figures/figure4.pdf",
+        f"{R}/figures/training.png",
+        f"{R}/models/{CELL}/retriever",
+        f"{R}/models/{CELL}/manifest.json",
+        f"{R}/corpora/code/bs4/batches.json",
+        f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz",
+        f"{R}/logs/train/{CELL}.log",
+        f"{R}/benchmarks/train/{CELL}.tsv",
+    ):
+        assert (finished.folder / path).exists(), path
+    assert not list((finished.folder / R).glob("checkpoints/**/step-*"))  # nothing is left of finished cells
+
+
+def test_nothing_is_done_twice(finished):
+    assert finished.plan("all", *CONFIG) == {}
+
+
+def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):
+    shutil.rmtree(copy.folder / f"{R}/models/contriever")
+    assert copy.plan("all", *CONFIG) == {
+        "train": 1, "run": 1, "score": 1, "table": 1, "training_curves": 1, "all": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file, old, new, plan",
+    [
+        ("revela/paper/tables.py", 'METRIC = "nDCG@10"', 'METRIC = "MAP"', {"train": 0, "run": 0, "run_bm25": 0, "table": 1}),
+        ("revela/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 1, "run": 1, "run_bm25": 0}),
+        ("revela/objectives/contriever.py", "from torch", "_EDIT = 1\nfrom torch", {"train": 1, "run": 1, "run_bm25": 0}),
+        ("revela/retriever.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 3, "run": 4, "run_bm25": 0}),
+        ("revela/batching.py", "Chunk = ", "_EDIT = 1\nChunk = ", {"train": 3, "run": 3, "run_bm25": 0, "batches": 1}),
+        ("revela/inbatch.py", "import torch\n", "import torch  # a comment\n", {"train": 0, "run": 0, "table": 0}),
+    ],
+)  # fmt: skip
+def test_an_edit_runs_again_what_it_touches(copy, file, old, new, plan):
+    copy.edit(file, old, new)
+    planned = copy.plan("all", *CONFIG)
+    assert {rule: planned.get(rule, 0) for rule in plan} == plan
+
+
+def test_a_setting_of_one_method_trains_that_method_again(copy):
+    copy.edit("tests/small/config.yaml", "variants:", "methods: {replug: {lm_temperature: 0.2}}\nvariants:")
+    planned = copy.plan("all", *CONFIG)
+    assert (planned["train"], planned.get("run_bm25", 0), planned["score"]) == (1, 0, 1)
+
+
+def test_killed_and_started_again_it_ends_in_the_same_table(finished, tmp_path):
+    """Everything that `snakemake` has started is killed while a cell is training, after its first checkpoint."""
+    checkout = Checkout(tmp_path / "killed")
+    shutil.copytree(finished.folder / "backbone", checkout.folder / "backbone")
+    target = f"{R}/scores/{CELL}/coir-small.json"
+    command = checkout.command(target, *CONFIG)
+    with open(tmp_path / "printed", "w") as printed:
+        process = subprocess.Popen(
+            command,
+            cwd=checkout.folder,
+            env=checkout.environment,
+            stdout=printed,
+            stderr=printed,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 600
+    while not list((checkout.folder / R / "checkpoints" / CELL).glob("step-*")):
+        assert process.poll() is None, (tmp_path / "printed").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkout.folder / target).exists()
+
+    printed, status = checkout.snakemake(target, "--nolock", *CONFIG)
+    assert status == 0, printed
+    assert "train" in printed and "rule chunks" not in printed  # what was finished stays
+    run = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
+    assert (checkout.folder / run).read_bytes() == (finished.folder / run).read_bytes()
+
+
+def test_a_corpus_without_text_fails_with_one_line(copy):
+    copy.edit("tests/small/config.yaml", "packages: {installed: [tqdm, PyYAML]}", "packages: {path: nothing}")
+    (copy.folder / "nothing").mkdir()
+    (copy.folder / "nothing/picture.png").write_bytes(b"")
+    printed, status = copy.snakemake(f"{R}/corpora/code/chunks.parquet", *CONFIG)
+    assert status != 0
+    assert "Traceback" not in printed
+    assert "error: " in printed and "no text in this folder" in printed
+
+
+def test_more_batches_than_there_are_fail_with_one_line(copy):
+    printed, status = copy.snakemake(f"{R}/corpora/empty/bs4/batches.parquet", *CONFIG)
+    assert status != 0
+    assert "Traceback" not in printed
+    assert "error: packages: too little text for one batch of 4" in printed
