@@ -104,14 +104,14 @@ def test_half_of_the_pairs_by_each_task(batches, punkt):
 
 
 def test_negatives_are_other_documents_positives(batches, punkt):
-    _, rows = make(batches, punkt)
+    _, rows = make(batches, punkt, pairs=160)  # about two of each document by each task
     for index, row in enumerate(rows):
         assert len(row["passages"]) == len(row["document"]) == 4 and row["src"] == "a"
         assert row["document"][0] not in row["document"][1:]
         assert len(set(row["passages"])) == 4
         positives = {other["passages"][0]: other["document"][0] for other in rows[index % 2 :: 2]}
         assert all(positives[p] == d for p, d in zip(row["passages"], row["document"], strict=True))
-    assert len({text for row in rows for text in row["passages"][1:]}) > 25  # from anywhere
+    assert len({text for row in rows for text in row["passages"][1:]}) > 120  # from anywhere
 
 
 def test_twins_of_the_positive_are_no_negatives(tmp_path, punkt):
