@@ -5,8 +5,12 @@
 """
 
 import importlib
+import logging
 
 __all__ = ["Retriever"]
+
+# DeepSpeed, which transformers imports where it is installed, warns that there is no GPU; that is no news.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def __getattr__(name: str):

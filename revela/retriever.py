@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -201,7 +203,8 @@ class Retriever(nn.Module):
                 settings["base_sha256"] = folder_sha256(self.base)
                 save_adapter(self.backbone, partial, settings["base"])
             else:
-                self.backbone.save_pretrained(partial)
+                with quietly():
+                    self.backbone.save_pretrained(partial)
                 # A fresh copy, as this one would write down the truncation of its last call.
                 AutoTokenizer.from_pretrained(self.tokenizer.name_or_path).save_pretrained(partial)
             (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -265,9 +268,29 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
 def _load_backbone(folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     if not Path(folder, "config.json").is_file():
         raise RetrieverError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
-    backbone = AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    with quietly():
+        backbone, found = AutoModel.from_pretrained(folder, **options)
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # of encoders; not used
+    if missing:
+        raise RetrieverError(f"{folder}: {len(missing)} weights of {type(backbone).__name__} are missing: {missing[0]}")
     backbone.config.use_cache = False
     return backbone
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within it transformers shows no bars, and no reports of weights that are of no use here, such as a head's."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -28,16 +28,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-# DeepSpeed would guess the device otherwise, and say so.
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-
 import deepspeed
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 import torch.distributed as dist
-import transformers
 from deepspeed.runtime.lr_schedules import WarmupDecayLR
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -60,7 +55,7 @@ from revela.provenance import (
     versions,
     write_manifest,
 )
-from revela.retriever import Retriever, RetrieverError, add_lora, reference, save_adapter
+from revela.retriever import Retriever, RetrieverError, add_lora, quietly, reference, save_adapter
 
 RESUBMIT = 75
 NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
@@ -185,12 +180,11 @@ class StopRequest:
 
 def join_processes() -> None:
     """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     if "RANK" in os.environ:
         # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     else:
-        os.environ |= alone
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -201,7 +195,6 @@ def join_processes() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled now; gloo does as well
     deepspeed.init_distributed(backend)
     torch.set_flush_denormal(True)  # Sim at tau = 1e-4 makes subnormal floats, on which a CPU takes twice as long
-    transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # what DeepSpeed and PEFT should call instead is their affair
 
 
@@ -217,6 +210,8 @@ def read_job(arguments: list[str]) -> Job:
         raise TrainingError(
             f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
         ) from None
+    if Cell.parse(job.cell).method not in OBJECTIVES:
+        raise TrainingError(f"{path}: cell: {job.cell}: unknown method; valid are {', '.join(OBJECTIVES)}")
     for name in ("retriever", "lm", "data", "scores"):
         value = getattr(job, name)
         if value is not None and not value.exists():
@@ -300,7 +295,8 @@ def load_models(job: Job):
     if job.lm is None:
         return retriever, None, None
     dtype = frozen if settings.lora or settings.freeze_lm else torch.float32
-    lm = AutoModelForCausalLM.from_pretrained(job.lm, dtype=dtype, use_safetensors=True, local_files_only=True)
+    with quietly():
+        lm = AutoModelForCausalLM.from_pretrained(job.lm, dtype=dtype, use_safetensors=True, local_files_only=True)
     if settings.gradient_checkpointing:
         lm.gradient_checkpointing_enable(**checkpointing)
     if settings.freeze_lm:
@@ -324,7 +320,12 @@ def build_engine(objective: nn.Module, settings: Training, steps: int) -> deepsp
             "allgather_bucket_size": bucket,
         },
         "zero_allow_untested_optimizer": True,
-        "torch_autocast": {"enabled": settings.precision == "bf16", "dtype": "bfloat16"},
+        # Without the list, gradients and new weights of linear layers would travel in bfloat16.
+        "torch_autocast": {
+            "enabled": settings.precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
         "data_types": {"grad_accum_dtype": "fp32"},
     }
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -493,7 +494,8 @@ def save_language_model(lm: nn.Module, job: Job, folder: Path) -> None:
     if job.training.lora:
         save_adapter(lm, folder, reference(job.lm, folder))
     else:
-        lm.save_pretrained(folder)
+        with quietly():
+            lm.save_pretrained(folder)
         AutoTokenizer.from_pretrained(job.lm).save_pretrained(folder)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEXTS, make_backbone
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from revela.config import Lora
@@ -259,6 +261,21 @@ def test_an_adapter_is_refused_without_the_backbone_that_it_was_trained_on(tmp_p
         Retriever.load(tmp_path / "retriever")
     with pytest.raises(RetrieverError, match="not a saved retriever"):
         Retriever.load(tmp_path)
+
+
+def test_loading_says_nothing_but_refuses_a_model_that_lacks_weights(backbone, tmp_path, capfd):
+    shutil.copytree(backbone, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(
+        weights | {"lm_head.weight": torch.zeros(400, 32)}, tmp_path / "model" / "model.safetensors", {"format": "pt"}
+    )
+    capfd.readouterr()
+    load(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RetrieverError, match="model: 1 weights of LlamaModel are missing: layers.1.mlp.up_proj.weight"):
+        load(tmp_path / "model")
 
 
 # --- other architectures

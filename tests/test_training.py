@@ -218,8 +218,13 @@ def test_full_fine_tuning_exports_whole_models(tmp_path, write_job):
 
 @pytest.mark.parametrize("method", ["replug", "contriever"])
 def test_the_baselines_train_the_retriever_alone(tmp_path, write_job, method):
-    folder = run(write_job(tmp_path, method, max_steps=3, zero_stage=0, lm_temperature=0.1))
-    assert len(log(folder)) == 3 and not (folder / "output" / "lm").exists()
+    path = write_job(tmp_path, method, max_steps=2, zero_stage=0, lm_temperature=0.1)
+    folder, job = run(path), read_job([str(path)])
+    rows, objective = Rows(job.data, job.scores, 42), OBJECTIVES[method](job.training, *training.load_models(job))
+    batches = [objective.collate(rows[position]) for position in range(4)]
+    expected = sum(objective(batch)[0].item() for batch in batches) / sum(map(objective.count, batches))
+    assert log(folder)[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert len(log(folder)) == 2 and not (folder / "output" / "lm").exists()
     assert Retriever.load(folder / "output" / "retriever").encode(TEXTS).shape == (6, 32)
 
 
@@ -234,6 +239,7 @@ def test_bfloat16_bases_carry_float32_adapters(tmp_path, write_job, undisturbed)
         tensors = load_file(folder / "output" / part / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert all(tensor.any() for tensor in tensors.values())
+    assert any((tensor != tensor.bfloat16().float()).any() for tensor in tensors.values())
     np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=0.02)
 
 
@@ -428,6 +434,8 @@ def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
     assert "data: nowhere.parquet does not exist" in message(lambda: read_job([str(path)]))
     path.write_text(json.dumps(job | {"training": {"learning_rat": 1}}))
     assert "training.learning_rat: Extra inputs are not permitted, got 1" in message(lambda: read_job([str(path)]))
+    path.write_text(json.dumps(job | {"cell": "revel/code/tiny/tiny/bs4"}))
+    assert "unknown method; valid are revela, replug" in message(lambda: read_job([str(path)]))
     valid = Job.model_validate(job)
     assert "not a multiple of 3 processes" in message(lambda: count_steps(valid, 24, 3))
     one_epoch = valid.model_copy(update={"training": Training(batches_per_step=32)})
