@@ -9,7 +9,7 @@ BIN := .venv/bin
 DEMO := results/demo
 # One run at a time. The lock is gone with the processes that hold it, so a run that was killed leaves none behind.
 SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
-	$(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES)
+	$(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES) --quiet host reason
 
 help:
 	@echo "make setup     install everything into .venv"

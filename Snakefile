@@ -1,7 +1,7 @@
 # raw text -> chunks -> batches -> trained cells -> runs -> scores -> tables and figures
 #
-#   snakemake --cores all --configfile config/demo.yaml            the embedded demo, on any machine
-#   snakemake --profile slurm results/tables/table1.tex          a table of the paper, on a cluster
+#   snakemake --cores all --configfile config/demo.yaml       the embedded demo, on any machine
+#   snakemake --profile slurm results/tables/table1.tex      a table of the paper, on a cluster
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/corpus.smk"
@@ -23,11 +23,13 @@ localrules:
     models,
 
 
+# Models are named for their own sake: one that was deleted is made again, with all that was made of it.
 rule all:
     default_target: True
     input:
         TABLES,
         FIGURES,
+        [f"{R}/models/{cell}" for cell in CELLS],
 
 
 rule tables:
