@@ -261,10 +261,10 @@ def two_stream_losses(
     lm: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, sim: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean next-token loss of the e-stream and of the h-stream."""
-    h = inbatch.logits(lm, ids, mask, sim, value_norm=False)
-    e = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    labels = ids.masked_fill(mask == 0, -100)[:, 1:].flatten()
-    return tuple(F.cross_entropy(logits[:, :-1].flatten(0, 1), labels, ignore_index=-100) for logits in (e, h))
+    h, e = inbatch.hidden_states(lm, ids, mask, sim, value_norm=False, e_stream=True)
+    predicted = mask[:, 1:].bool()
+    labels = ids[:, 1:][predicted]
+    return tuple(F.cross_entropy(lm.lm_head(hidden[:, :-1][predicted]), labels) for hidden in (e, h))
 
 
 def adapt(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining) -> list:
@@ -365,6 +365,8 @@ def main() -> None:
         "tokens": shape.tokens,
         "pretraining": pretrain(lm, rows, shape, settings, bos),
     }
+    if dist.get_rank() == 0:  # hours of work are not lost to what comes after
+        lm.save_pretrained(args.output.with_name(f".{args.model}-pretrained"))
     two_streams = [TwoStreamBatches(documents, 4, 4, bos, eos) for documents in (train, held_out)]
     facts["two_streams"] = adapt(lm, two_streams[0], settings)
     if dist.get_rank() == 0:
