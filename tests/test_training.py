@@ -373,7 +373,7 @@ def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job
 
 
 def spoil(where):
-    """Gives the process a Revela whose loss or gradient is not a number from the third batch on, or ignores a weight."""
+    """Gives a process a Revela whose loss or gradient is not a number from its ninth batch on, or with an idle weight."""
     original = OBJECTIVES["revela"]
 
     class Spoiled(original):
@@ -399,10 +399,10 @@ def spoil(where):
 @pytest.mark.parametrize(
     ("where", "stage", "number", "message"),
     [
-        ("loss", 1, 2, "error: step 3: the loss is nan"),
+        ("loss", 1, 2, "error: step 5: the loss is nan"),
         ("gradient", 0, 1, "error: step 3: the gradient is not finite"),
         ("gradient", 1, 1, "error: step 3: the gradient is not finite"),
-        ("unused", 1, 1, "error: step 1: 1 of 57 trainable parameters got no gradient, unused among them"),
+        ("unused", 1, 1, "error: step 1: 1 of 25 trainable parameters got no gradient, unused among them"),
     ],
 )
 def test_a_run_that_went_wrong_stops_with_a_sentence(tmp_path, write_job, where, stage, number, message):
