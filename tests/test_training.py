@@ -1,5 +1,7 @@
 """Real runs of the training loop, each in processes of its own, forked from a server that has imported it already."""
 
+import contextlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -21,7 +23,7 @@ import torch
 from conftest import TEXTS
 from safetensors.torch import load_file
 
-from revela import training
+from revela import checkpoint, training
 from revela.config import Training
 from revela.objectives import OBJECTIVES
 from revela.provenance import read_manifest
@@ -106,11 +108,10 @@ def work(job, environment, prepare):
     sys.exit(training.main([str(job)]))
 
 
-class Running:
-    """A run under way."""
+class Run:
+    """A run under way, each of its processes prepared by a function of this file."""
 
     def __init__(self, job, number=1, prepare=None):
-        self.folder = job.parent
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -121,40 +122,29 @@ class Running:
         for process in self.processes:
             process.start()
 
-    def wait(self):
-        """The exit status of all processes, which agree."""
+    def end(self):
+        """The exit status of each process."""
         for process in self.processes:
             process.join(600)
-        (status,) = {process.exitcode for process in self.processes}
-        return status
+        return {process.exitcode for process in self.processes}
 
-    def kill(self, number=signal.SIGKILL):
-        for process in self.processes:
-            if process.is_alive():
-                os.kill(process.pid, number)
-        return self.wait()
-
-    def when(self, happened):
-        """Waits for something that the run does; False if the run has ended before."""
-        while not happened():
-            if not any(process.is_alive() for process in self.processes):
-                return False
-            time.sleep(0.002)
-        return True
-
-    def steps(self):
-        log = self.folder / "checkpoints" / "log.jsonl"
-        return len(log.read_text().splitlines()) if log.exists() else 0
-
-    def messages(self):
-        return (self.folder / "messages").read_text()
+    def fall(self):
+        """Waits until the first process has been killed, and kills the others."""
+        self.processes[0].join(600)
+        assert self.processes[0].exitcode == -signal.SIGKILL
+        for process in self.processes[1:]:
+            process.kill()
+            process.join()
 
 
 def run(job, number=1, prepare=None, status=0):
     """Runs a job to its end and returns its folder."""
-    running = Running(job, number, prepare)
-    assert running.wait() == status, running.messages()
+    assert Run(job, number, prepare).end() == {status}, messages(job.parent)
     return job.parent
+
+
+def messages(folder):
+    return (folder / "messages").read_text()
 
 
 def log(folder):
@@ -288,85 +278,113 @@ def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job
 # --- interruptions
 
 
-@pytest.mark.parametrize(("stage", "number", "times"), [(0, 1, 1), (1, 1, 3), (1, 2, 1), (3, 2, 1)])
-def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed, stage, number, times):
+def interrupt(number, batch):
+    """Sends the first process a signal in the middle of a step: before that batch of its batches."""
+    original, count = training.seed_of, itertools.count(1)
+
+    def seed_of(*arguments):
+        if next(count) == batch and os.environ["RANK"] == "0":
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    training.seed_of = seed_of
+
+
+def interrupt_saving(step):
+    """Kills the process when all of the checkpoint of a step has been written but its manifest."""
+    original = checkpoint.write_manifest
+
+    def write_manifest(folder, **facts):
+        if facts["step"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(folder, **facts)
+
+    checkpoint.write_manifest = write_manifest
+
+
+def assert_same(folder, undisturbed):
+    assert weights(folder) == weights(undisturbed)
+    assert losses(folder) == losses(undisturbed)
+    assert [record["step"] for record in log(folder)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(("stage", "number", "kills"), [(0, 1, 1), (1, 1, 3), (1, 2, 1), (3, 2, 1)])
+def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed, stage, number, kills):
+    """Killed at random moments, each attempt going on from the newest checkpoint."""
     job, moments = write_job(tmp_path, zero_stage=stage), random.Random(10 * stage + number)
-    kills = 0
-    for steps in sorted(moments.sample(range(1, 8), times)):
-        running = Running(job, number)
-        if running.when(lambda: running.steps() >= steps):  # noqa: B023
-            time.sleep(moments.random() * 0.1)
-        kills += running.kill() == -signal.SIGKILL
-    assert kills, "no run was killed in time"
+    for attempt in range(kills):
+        left = 8 if attempt else 32  # batches at least; the last checkpoint is that of step 6
+        Run(job, number, partial(interrupt, signal.SIGKILL, moments.randint(1, left // number))).fall()
     run(job, number)
-    assert weights(tmp_path) == weights(undisturbed(stage, number))
-    assert losses(tmp_path) == losses(undisturbed(stage, number))
-    assert [record["step"] for record in log(tmp_path)] == list(range(1, 9))
+    assert_same(tmp_path, undisturbed(stage, number))
 
 
 def test_a_run_killed_while_it_saves_ends_in_the_same_weights(tmp_path, write_job, undisturbed):
     job = write_job(tmp_path)
-    running = Running(job)
-    assert running.when((tmp_path / "checkpoints" / ".partial-step-00000004").exists)
-    assert running.kill() == -signal.SIGKILL
+    Run(job, 1, partial(interrupt_saving, 4)).fall()
+    assert (tmp_path / "checkpoints" / ".partial-step-00000004").exists()
     run(job)
-    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+    assert_same(tmp_path, undisturbed(1, 1))
 
 
 def test_a_damaged_checkpoint_costs_steps_but_changes_nothing(tmp_path, write_job, undisturbed):
     job = write_job(tmp_path)
-    running = Running(job)
-    assert running.when((tmp_path / "checkpoints" / "step-00000006").exists)
-    assert running.kill() == -signal.SIGKILL
-    for path in (tmp_path / "checkpoints" / "step-00000006").rglob("*.pt"):
+    Run(job, 1, partial(interrupt, signal.SIGKILL, 26)).fall()
+    damaged = list((tmp_path / "checkpoints" / "step-00000006").rglob("*.pt"))
+    assert damaged
+    for path in damaged:
         os.truncate(path, path.stat().st_size // 2)
     run(job)
-    assert "damaged checkpoint, trying an older one" in running.messages()
-    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+    assert "damaged checkpoint, trying an older one" in messages(tmp_path)
+    assert_same(tmp_path, undisturbed(1, 1))
 
 
-def test_a_time_budget_saves_and_asks_to_be_submitted_again(tmp_path, write_job, undisturbed):
-    job, attempts = write_job(tmp_path, time_budget_minutes=0.01), 1
-    while (status := Running(job).wait()) == training.RESUBMIT:
-        attempts += 1
-        assert (tmp_path / "checkpoints").exists() and attempts < 10
-    assert status == 0 and attempts > 1
-    assert weights(tmp_path) == weights(undisturbed(1, 1)) and losses(tmp_path) == losses(undisturbed(1, 1))
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_terminated_run_saves_and_asks_to_be_submitted_again(tmp_path, write_job, undisturbed, number):
+    """SIGTERM to one process stops all after the step: the third, which no periodic checkpoint follows."""
+    job = write_job(tmp_path)
+    run(job, number, partial(interrupt, signal.SIGTERM, 12 // number), status=training.RESUBMIT)
+    assert max(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == "step-00000003"
+    run(job, number)
+    assert_same(tmp_path, undisturbed(1, number))
 
 
-def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, write_job, undisturbed):
-    """SIGTERM gives status 75, SIGKILL of the launcher takes its processes with it, and the weights are the same."""
-    command = [sys.executable, "-m", "revela.launch", str(write_job(tmp_path)), "--processes", "2", "--threads", "2"]
-    steps = partial(Running.steps, job := type("Folder", (), {"folder": tmp_path}))
+def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, write_job):
+    """SIGTERM gives status 75, and SIGKILL of the launcher takes its processes with it."""
+    job, log = write_job(tmp_path, max_steps=10_000), tmp_path / "checkpoints" / "log.jsonl"
+    command = [sys.executable, "-m", "revela.launch", str(job), "--processes", "2", "--threads", "2"]
 
     def workers():
-        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-        return sum(str(tmp_path).encode() in line and b"revela.training" in line for line in lines)
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found.append(path.read_bytes())
+        return sum(str(job).encode() in line and b"revela.launch" not in line for line in found)
+
+    def steps():
+        return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
 
     for number, status in ((signal.SIGTERM, training.RESUBMIT), (signal.SIGKILL, -signal.SIGKILL)):
-        before = steps()
+        before = len(steps())
         launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while steps() == before:
+        while len(steps()) < before + 2:
             assert launcher.poll() is None
             time.sleep(0.01)
         assert workers() == 2
         launcher.send_signal(number)
-        assert launcher.wait(60) == status
+        assert launcher.wait() == status
         while workers():
             time.sleep(0.01)
-    assert job.folder == tmp_path
-    run(tmp_path / "job.json", 2)
-    assert weights(tmp_path) == weights(undisturbed(1, 2)) and losses(tmp_path) == losses(undisturbed(1, 2))
+        assert steps() == list(range(1, len(steps()) + 1))
 
 
 def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
-    assert run(write_job(tmp_path, time_budget_minutes=1e-9), status=training.RESUBMIT)
-    run(write_job(tmp_path, learning_rate=0.02), status=1)
-    assert "differ in learning_rate (0.03 there, 0.02 now); delete the folder to start anew" in Running.messages(
-        type("Folder", (), {"folder": tmp_path})
-    )
-    assert not (tmp_path / "output").exists()
-    run(write_job(tmp_path, checkpoint_every=3))
+    """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
+    run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=training.RESUBMIT)
+    run(write_job(tmp_path, learning_rate=0.02, max_steps=2), status=1)
+    expected = "differ in learning_rate (0.03 there, 0.02 now); delete the folder to start anew"
+    assert expected in messages(tmp_path) and not (tmp_path / "output").exists()
+    run(write_job(tmp_path, checkpoint_every=1, max_steps=2))
 
 
 # --- guards
@@ -407,8 +425,8 @@ def spoil(where):
 )
 def test_a_run_that_went_wrong_stops_with_a_sentence(tmp_path, write_job, where, stage, number, message):
     folder = run(write_job(tmp_path, zero_stage=stage), number, partial(spoil, where), status=1)
-    assert message in (folder / "messages").read_text()
-    assert (folder / "messages").read_text().count("error: ") == 1
+    assert message in messages(folder)
+    assert messages(folder).count("error: ") == 1
     assert not (folder / "output").exists()
 
 
