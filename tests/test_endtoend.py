@@ -77,7 +77,9 @@ def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):
     "file, old, new, plan",
     [
         ("revela/paper/tables.py", 'METRIC = "nDCG@10"', 'METRIC = "MAP"', {"train": 0, "run": 0, "run_bm25": 0, "table": 1}),
-        ("revela/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 1, "run": 1, "run_bm25": 0}),
+        # REPLUG's scores come from the language model's head, which is the module's too
+        ("revela/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 2, "replug_scores": 1, "pairs": 0}),
+        ("revela/objectives/revela.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 1, "run": 1, "replug_scores": 0}),
         ("revela/objectives/contriever.py", "from torch", "_EDIT = 1\nfrom torch", {"train": 1, "run": 1, "run_bm25": 0}),
         ("revela/retriever.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 3, "run": 4, "run_bm25": 0}),
         ("revela/batching.py", "Chunk = ", "_EDIT = 1\nChunk = ", {"train": 3, "run": 3, "run_bm25": 0, "batches": 1}),

@@ -79,9 +79,10 @@ def code(module, without=()):
     return code_hash(module, without=without)
 
 
-def training_code(method):
-    """The training loop with one objective."""
-    return code("revela.training", tuple(f"revela.objectives.{other}" for other in METHODS if other != method))
+def method_code(module, method):
+    """A module that imports all objectives, with one of them; Contriever has no language model."""
+    others = [f"revela.objectives.{other}" for other in METHODS if other != method]
+    return code(module, (*others, "revela.inbatch") if method == "contriever" else tuple(others))
 
 
 # --- training

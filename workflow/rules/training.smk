@@ -19,7 +19,7 @@ rule replug_scores:
         runtime=CONFIG.compute.evaluation_runtime,
     params:
         settings=replug_settings,
-        code=code("revela.objectives.replug"),
+        code=method_code("revela.objectives.replug", "replug"),
     script:
         "../scripts/replug_scores.py"
 
@@ -44,6 +44,6 @@ rule train:
         runtime=CONFIG.compute.training_runtime,
     params:
         settings=lambda w: cell_settings(w.cell),
-        code=lambda w: training_code(Cell.parse(w.cell).method),
+        code=lambda w: method_code("revela.training", Cell.parse(w.cell).method),
     script:
         "../scripts/train.py"
