@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def job(snakemake, *, network=False):
-    """Run the block with stdout and stderr in the job's log; only jobs that download may use the network.
+    """Run the block with stdout and stderr in the job's log, with the network and the GPUs that the job asked for.
 
     An exception of the project's own, or of the operating system, is printed as its message; any other keeps its
     traceback, for it is a bug. Either way the job fails.
@@ -18,6 +18,8 @@ def job(snakemake, *, network=False):
     sys.stdout.reconfigure(line_buffering=True)
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if not snakemake.resources.get("gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     try:
         yield
     except Exception as error:
