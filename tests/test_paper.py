@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 
 from revela.config import Figure, Table, load
 from revela.paper import PaperError
@@ -256,11 +257,15 @@ def test_figure_of_batch_sizes_is_reproducible(figure, tmp_path):
 
 def test_figure_shows_the_means(figure, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda self, x, y, **style: drawn.update({style["label"]: (x, y)}))
-    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda self, **_: None)
+    plot = Axes.plot
+
+    def record(self, x, y, **style):
+        drawn[style["label"]] = (list(x), list(y))
+        return plot(self, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", record)
     batch_size_figure(figure, tmp_path, {"b": list(TASKS)}, [tmp_path / "f.png"])
-    assert drawn["Revela"][0] == [4, 8, 16]
-    assert drawn["Revela"][1] == pytest.approx([20, 30, 50])
+    assert drawn == {"Revela": ([4, 8, 16], pytest.approx([20, 30, 50]))}
 
 
 def test_training_curves(tmp_path):

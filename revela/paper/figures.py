@@ -38,7 +38,6 @@ STYLE = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
 }
-PANEL = (3.4, 2.5)  # inches
 
 
 def batch_size_figure(
@@ -63,7 +62,8 @@ def batch_size_figure(
             ax.set_xticks(sizes, map(str, sizes))
             ax.minorticks_off()
             ax.set(title=benchmark, xlabel="batch size", ylabel=f"mean {METRIC} (%)")
-            ax.legend()
+        drawn = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+        canvas.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4)
         _save(canvas, output)
 
 
@@ -83,14 +83,14 @@ def training_curves(cells: Mapping[str, str | Path], output: Sequence[str | Path
             Path(folder, "log.jsonl")
         )
     with rc_context(STYLE):
-        canvas, axes = _panels(len(panels))
+        canvas, axes = _panels(len(panels), width=5.2, columns=2)
         for ax, (title, curves) in zip(axes, panels.items(), strict=True):
             for (label, losses), style in zip(curves.items(), _styles()):
                 smooth = _running_mean(losses[:, 1], max(1, len(losses) // 20))
                 ax.plot(losses[-len(smooth) :, 0], smooth, label=label, markevery=0.2, **style)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(title=title, xlabel="step", ylabel="loss")
-            ax.legend(fontsize=6)
+            ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
         _save(canvas, output)
 
 
@@ -118,11 +118,11 @@ def _styles():
         yield {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "linewidth": 1.2}
 
 
-def _panels(number: int) -> tuple[Canvas, list[Axes]]:
-    """A figure of so many panels, three in a row at most."""
-    columns = min(number, 3)
+def _panels(number: int, *, width: float = 3.4, height: float = 2.5, columns: int = 3) -> tuple[Canvas, list[Axes]]:
+    """A figure of so many panels of a size in inches, so many in a row at most."""
+    columns = min(number, columns)
     rows = math.ceil(number / columns)
-    canvas = Canvas(figsize=(PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
+    canvas = Canvas(figsize=(width * columns, height * rows), layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False)
     for ax in axes.flat[number:]:
         ax.set_axis_off()
