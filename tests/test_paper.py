@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,17 @@ def test_latex(written):
     assert r"\caption{A caption (100 \%).}" in lines
     assert "copied from the paper, not measured" in written["tex"]
     assert "Ada-2 as printed is in error: Mean 97.0 should be 98.5" in written["tex"]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex (Debian: texlive-latex-base)")
+def test_latex_compiles(written, tmp_path):
+    packages = r"\usepackage{booktabs,graphicx,xcolor}"
+    body = rf"\begin{{document}}{written['tex']}\end{{document}}"
+    (tmp_path / "page.tex").write_text(rf"\documentclass{{article}}{packages}{body}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_markdown(written):
