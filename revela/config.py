@@ -400,7 +400,7 @@ class Pretraining(Strict):
     vocabulary: int = Field(4096, ge=300, description="Entries of the byte-level BPE tokenizer.")
     context: int = Field(320, ge=32, description="Tokens in a pretraining row.")
     chunk_tokens: int = Field(62, ge=8, description="Tokens of a chunk at most.")
-    repetitions: float = Field(0.06, ge=0, lt=1, description="Share of rows that repeat random tokens.")
+    repetitions: float = Field(0.3, ge=0, lt=1, description="Share of rows that repeat tokens in random order.")
     rows_per_step: int = Field(32, ge=1, description="Rows in one step, over all processes.")
     muon_learning_rate: float = Field(0.02, gt=0, description="Of the linear layers' matrices.")
     adamw_learning_rate: float = Field(3e-3, gt=0, description="Of embeddings and norms.")

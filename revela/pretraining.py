@@ -3,7 +3,7 @@
 As the paper starts from pretrained language models, so does the demo. A retriever can learn
 from a language model only what that model can use of another chunk, so three things are done
 that a plain small model lacks: contexts hold consecutive chunks of one document, a share of the
-rows repeats random tokens so that copying emerges, and a last stage runs the two streams of
+rows repeats tokens in random order so that copying emerges, and a last stage runs the two streams of
 in-batch attention with similarities drawn at random. The gate then asks, on held-out documents,
 whether the h-stream's loss is lower when Sim points to chunks of the same document.
 
@@ -91,11 +91,14 @@ def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) 
     return np.array(rows, dtype=np.int32)
 
 
-def repetition(generator: np.random.Generator, length: int, vocabulary: int, bos: int) -> np.ndarray:
-    """A row of random tokens whose second half repeats a stretch of its first, so that copying pays."""
-    span = int(generator.integers(length // 8, length // 2))
-    stretch = generator.integers(2, vocabulary, span)
-    return np.concatenate([[bos], np.tile(stretch, length // span + 1)])[:length].astype(np.int32)
+def repetition(generator: np.random.Generator, row: np.ndarray) -> np.ndarray:
+    """A row that repeats a stretch of the given row's tokens in random order: only copying predicts it.
+
+    Tokens of a real row, because ids drawn from the whole vocabulary are each seen too seldom to be copied.
+    """
+    span = int(generator.integers(8, len(row) // 2))
+    stretch = generator.permutation(row[1:])[:span]
+    return np.concatenate([row[:1], np.tile(stretch, len(row) // span + 1)])[: len(row)]
 
 
 class Muon(torch.optim.Optimizer):
@@ -155,10 +158,13 @@ def language_model(shape: BackboneShape, vocabulary: int, bos: int, eos: int) ->
     )
 
 
-def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, settings: Pretraining, bos: int) -> list:
-    """Next-token prediction over shuffled rows, data-parallel over the processes; returns [step, loss] pairs."""
+def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, settings: Pretraining) -> list:
+    """Next-token prediction over shuffled rows, data-parallel over the processes.
+
+    Returns [step, loss of text, loss of repetitions] every twenty steps, of the first process's rows.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
-    vocabulary, length = lm.config.vocab_size, settings.context
+    length = settings.context
     matrices = [p for name, p in lm.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in lm.named_parameters() if p.ndim != 2 or "embed" in name]
     muon = Muon(matrices, settings.muon_learning_rate)
@@ -175,18 +181,20 @@ def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, setti
         generator = np.random.default_rng([settings.seed, step, rank])
         share = order[step * settings.rows_per_step : (step + 1) * settings.rows_per_step][rank::world]
         batch = rows[share]
-        for i in np.flatnonzero(generator.random(len(batch)) < settings.repetitions):
-            batch[i] = repetition(generator, length, vocabulary, bos)
-        loss = next_token_loss(lm, torch.from_numpy(batch).long()).mean()
-        loss.backward()
+        repeated = generator.random(len(batch)) < settings.repetitions
+        for i in np.flatnonzero(repeated):
+            batch[i] = repetition(generator, batch[i])
+        losses = next_token_loss(lm, torch.from_numpy(batch).long()).mean(1)
+        losses.mean().backward()
         average_gradients(lm)
         muon.step()
         adamw.step()
         lm.zero_grad(set_to_none=True)
         if step % 20 == 0 or step == steps - 1:
             speed = (step + 1) * settings.rows_per_step * length / (time.monotonic() - start)
-            progress.set_postfix(loss=f"{loss.item():.3f}", tokens_per_s=f"{speed:.0f}")
-            log.append([step, round(loss.item(), 4)])
+            text, copies = (losses[torch.from_numpy(kind)].mean().item() for kind in (~repeated, repeated))
+            progress.set_postfix(text=f"{text:.3f}", repetitions=f"{copies:.3f}", tokens_per_s=f"{speed:.0f}")
+            log.append([step, round(text, 4), round(copies, 4)])
     return log
 
 
@@ -363,7 +371,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in lm.parameters()),
         "corpus_tokens": int(rows.size),
         "tokens": shape.tokens,
-        "pretraining": pretrain(lm, rows, shape, settings, bos),
+        "pretraining": pretrain(lm, rows, shape, settings),
     }
     if dist.get_rank() == 0:  # hours of work are not lost to what comes after
         lm.save_pretrained(args.output.with_name(f".{args.model}-pretrained"))

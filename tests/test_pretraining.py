@@ -46,8 +46,9 @@ def test_encode_keeps_documents_apart_and_cuts_at_the_limit(tokenizer):
 
 
 def test_a_repetition_can_be_copied():
-    row = pretraining.repetition(np.random.default_rng(0), 64, 300, bos=0)
-    assert len(row) == 64 and row[0] == 0
+    source = np.arange(64)
+    row = pretraining.repetition(np.random.default_rng(0), source)
+    assert len(row) == 64 and row[0] == 0 and set(row[1:]) <= set(source[1:])
     assert any((row[1 + span :] == row[1:-span]).all() for span in range(8, 32))
 
 
