@@ -14,18 +14,20 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.config import Lora
 from revela.provenance import atomic_folder, folder_sha256
+
+if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
+    from peft import PeftModel
 
 SETTINGS = "retriever.json"
 Kind = Literal["query", "passage"]
@@ -190,6 +192,8 @@ class Retriever(nn.Module):
         that the tree can be moved, and by an absolute one otherwise. Otherwise the whole model and the tokenizer
         are written.
         """
+        from peft import PeftModel
+
         settings = {
             "query_prefix": self.query_prefix,
             "passage_prefix": self.passage_prefix,
@@ -236,6 +240,8 @@ class Retriever(nn.Module):
         base = _resolve(base, base_sha256, folder) if base else folder
         backbone = _load_backbone(base, dtype)
         if base != folder:
+            from peft import PeftModel
+
             backbone = PeftModel.from_pretrained(backbone, folder)
         given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
         settings |= {name: value for name, value in given.items() if value is not None}
@@ -245,6 +251,8 @@ class Retriever(nn.Module):
 
 def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
     """The model with fresh float32 adapters, everything else frozen."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

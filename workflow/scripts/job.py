@@ -1,8 +1,11 @@
 """What every script begins with: output goes to the job's log, and an error of the project ends it with one line."""
 
+import gc
 import os
 import sys
 from contextlib import contextmanager
+
+gc.set_threshold(100_000)  # importing torch and transformers makes few cycles; looking for them costs half a second
 
 
 @contextmanager
