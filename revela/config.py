@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 METHODS = ("revela", "replug", "contriever")
+# Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 class ConfigError(Exception):
@@ -27,7 +29,7 @@ class ConfigError(Exception):
 class Strict(BaseModel):
     """A model on which an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Lora(Strict):
@@ -97,10 +99,19 @@ class Source(Strict):
     batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
         None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
     )
+    mixed: bool = Field(
+        False, description="Read all files, text beside tables; otherwise tables alone if there are any."
+    )
 
 
 class Corpus(Strict):
-    """Raw text that becomes batches. Exactly one of `sources`, `mix` and `released` is given."""
+    """Raw text that becomes batches. Exactly one of `files`, `sources`, `mix` and `released` is given."""
+
+    files: str | None = Field(
+        None,
+        description="Your own files, for example notes/**/*.{md,txt,jsonl,parquet}; short for a dataset and a source.",
+    )
+    text: str = Field("text", description="The column with the text, where `files` are tables.")
 
     sources: list[Source] = Field([], description="Datasets whose documents are chunked and interleaved.")
     mix: dict[str, int] = Field({}, description="Corpus -> number of its batches.")
@@ -117,8 +128,8 @@ class Corpus(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self):
-        if sum(map(bool, (self.sources, self.mix, self.released))) != 1:
-            raise ValueError("give exactly one of sources, mix, released")
+        if sum(map(bool, (self.files, self.sources, self.mix, self.released))) != 1:
+            raise ValueError("give exactly one of files, sources, mix, released")
         if len({source.dataset for source in self.sources}) < len(self.sources):
             raise ValueError("each source needs a dataset of its own")
         if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
@@ -127,7 +138,7 @@ class Corpus(Strict):
 
 
 class Dataset(Strict):
-    """A raw dataset: a hub snapshot, a local folder, or text of installed packages. Exactly one is given."""
+    """A raw dataset: a hub snapshot, local files, or text of installed packages. Exactly one of them is given."""
 
     hub: str | list[str] | None = Field(
         None,
@@ -137,6 +148,7 @@ class Dataset(Strict):
     revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
     patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
     path: str | None = Field(None, description="A local folder.")
+    files: str | None = Field(None, description="Local files: a glob pattern with *, ** and {a,b}.")
     installed: list[str] = Field([], description="Installed distributions whose Python files are the text.")
     content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
         "source", description="What is made of installed files: text for training, or a benchmark in that layout."
@@ -147,8 +159,8 @@ class Dataset(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self):
-        if sum(map(bool, (self.hub, self.path, self.installed))) != 1:
-            raise ValueError("give exactly one of hub, path, installed")
+        if sum(map(bool, (self.hub, self.path, self.files, self.installed))) != 1:
+            raise ValueError("give exactly one of hub, path, files, installed")
         return self
 
 
@@ -195,7 +207,7 @@ class Figure(Strict):
     """Mean score against batch size (figure 4): a panel for each benchmark, a line for each label."""
 
     caption: str
-    panels: dict[str, dict[str, dict[int, str]]] = Field(description="benchmark -> label -> batch size -> system.")
+    panels: dict[Name, dict[str, dict[int, str]]] = Field(description="benchmark -> label -> batch size -> system.")
 
     @property
     def systems(self) -> list[str]:
@@ -331,42 +343,52 @@ class Config(Strict):
     """One scale of the study: the paper's, or the embedded demo's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
-    results: str = Field(pattern=r"^[\w./-]+$", description="Folder that everything is written to.")
+    results: str = Field(pattern=r"^[\w./][\w./-]*$", description="Folder that everything is written to.")
     seed: int = Field(42, ge=0, description="Seed of corpus sampling and training.")
     runs: str = "config/runs.tsv"
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
-    datasets: dict[str, Dataset]
-    corpora: dict[str, Corpus]
+    datasets: dict[Name, Dataset]
+    corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()
     training: Training = Training()
     methods: dict[Literal[METHODS], dict[str, Any]] = Field({}, description="Overrides of `training` for each method.")
-    variants: dict[str, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
+    variants: dict[Name, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
     evaluation: Evaluation = Evaluation()
-    tables: dict[str, Table] = {}
-    figures: dict[str, Figure] = {}
+    tables: dict[Name, Table] = {}
+    figures: dict[Name, Figure] = {}
     compute: Compute = Compute()
 
     @model_validator(mode="before")
     @classmethod
-    def _settings_are_known(cls, values: Any) -> Any:
+    def _own_files_are_a_dataset(cls, values: Any) -> Any:
+        """`corpora: notes: {files: PATTERN}` is short for a dataset of these files and a corpus with this one source."""
+        if not isinstance(values, dict) or not isinstance(values.get("corpora"), dict):
+            return values
+        corpora, datasets = dict(values["corpora"]), values.get("datasets") or {}
+        for name, corpus in values["corpora"].items():
+            if not isinstance(corpus, dict) or "files" not in corpus or corpus.keys() & {"sources", "mix", "released"}:
+                continue
+            if not isinstance(datasets, dict) or name in datasets:
+                raise ConfigError(f"corpora.{name}.files: makes a dataset {name!r}, and datasets has one of that name")
+            rest = {key: value for key, value in corpus.items() if key not in ("files", "text")}
+            source = {"dataset": name, "text": corpus.get("text", "text"), "mixed": True}
+            corpora[name] = {**rest, "sources": [source]}
+            datasets = {**datasets, name: {"files": corpus["files"]}}
+        return {**values, "corpora": corpora, "datasets": datasets}
+
+    @model_validator(mode="after")
+    def _overrides_are_known(self):
         """Partial overrides are checked where they are written, not when a cell first uses them."""
-        if isinstance(values, dict):
-            base = values.get("training") or {}
+        overrides = {f"methods.{name}": values for name, values in self.methods.items()}
+        overrides |= {f"variants.{name}": values for name, values in self.variants.items()}
+        overrides |= {f"corpora.{name}.training": corpus.training for name, corpus in self.corpora.items()}
+        for where, values in overrides.items():
             try:
-                Training.model_validate(base)
+                Training.model_validate({**self.training.model_dump(exclude_unset=True), **values})
             except ValidationError as error:
-                raise ConfigError(_first_line(error, Training, "training")) from None
-            for section, path in (("methods", ()), ("variants", ()), ("corpora", ("training",))):
-                for name, override in (values.get(section) or {}).items():
-                    for key in path:
-                        override = (override or {}).get(key) or {}
-                    try:
-                        Training.model_validate({**base, **(override or {})})
-                    except ValidationError as error:
-                        where = ".".join((section, str(name), *path))
-                        raise ConfigError(_first_line(error, Training, where)) from None
-        return values
+                raise ConfigError(_first_line(error, Training, where)) from None
+        return self
 
     @model_validator(mode="after")
     def _names_resolve(self):
@@ -375,6 +397,8 @@ class Config(Strict):
                 _known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)
             for part in spec.mix:
                 _known(f"corpora.{corpus}.mix", part, self.corpora)
+                if self.corpora[part].mix:
+                    raise ConfigError(f"corpora.{corpus}.mix: {part!r} is a mix itself; name corpora that have text")
             if spec.released:
                 _known(f"corpora.{corpus}.released", spec.released, self.datasets)
         if self.chunking.punkt != "nltk":
@@ -494,8 +518,8 @@ def load(path: str | Path) -> Study:
     Raises ConfigError with one line that names the file, the key, the value and what would be valid.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping of settings is expected")
@@ -519,10 +543,12 @@ def load(path: str | Path) -> Study:
 def _sheet(path: str, row_type: type[Strict], scale: str) -> list:
     """Rows of a tab-separated sheet that belong to a scale."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t", restkey="(too many columns)"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: not a sheet of tab-separated UTF-8 text ({error})") from None
     seen, result = set(), []
     for number, row in enumerate(rows, start=2):
         values = {key: value for key, value in row.items() if value not in (None, "")}
@@ -548,15 +574,20 @@ def _validate(model: type[BaseModel], values: dict, where: str):
 def _first_line(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """One line for the first fault: key, value, and what would be valid."""
     fault = error.errors()[0]
-    keys = [str(key) for key in fault["loc"]]
+    keys = [str(key) if str(key).isprintable() else repr(key) for key in fault["loc"]]
     place = ".".join(keys) or model.__name__
     if fault["type"] == "extra_forbidden":
         valid = list(_fields_at(model, keys[:-1]))
         hint = difflib.get_close_matches(keys[-1], valid, n=1)
-        meant = f"; did you mean {hint[0]!r}?" if hint else ""
+        meant = f"; did you mean {hint[0]!r}?" if hint else "."
         return f"{where}: {place}: unknown key{meant} Valid keys: {', '.join(valid)}"
     if fault["type"] == "missing":
         return f"{where}: {place}: required, but not given"
+    if fault["type"] == "string_pattern_mismatch" and NAME in fault["msg"]:
+        place = place.removesuffix(".[key]")
+        fault["msg"] = (
+            "a name is of lower-case letters, digits, '.', '_' and '-', and neither begins nor ends with a sign"
+        )
     message = fault["msg"].removeprefix("Value error, ")
     return f"{where}: {place}: {message[0].lower() + message[1:]}, got {fault['input']!r:.80}"
 
@@ -580,7 +611,7 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
 def _known(where: str, name: str, valid) -> None:
     if name not in valid:
         hint = difflib.get_close_matches(name, list(valid), n=1)
-        meant = f"; did you mean {hint[0]!r}?" if hint else ""
+        meant = f"; did you mean {hint[0]!r}?" if hint else "."
         raise ConfigError(f"{where}: unknown {name!r}{meant} Valid: {', '.join(valid)}")
 
 

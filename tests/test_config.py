@@ -169,7 +169,7 @@ def test_unknown_key_in_an_override(write, section, value):
 
 def test_wrong_value(write):
     said = message(write(lambda v: v["training"].update(zero_stage=7)))
-    assert "training: zero_stage" in said and "got 7" in said
+    assert "training.zero_stage" in said and "got 7" in said
 
 
 def test_unknown_method(write):

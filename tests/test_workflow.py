@@ -179,7 +179,7 @@ def failure(checkout, *arguments):
 @pytest.mark.parametrize(
     "target, expected",
     [
-        ("results/models/revela/code/nosuch/llama-3.2-1b/bs8", "retriever: unknown 'nosuch' Valid: smollm2-135m,"),
+        ("results/models/revela/code/nosuch/llama-3.2-1b/bs8", "retriever: unknown 'nosuch'. Valid: smollm2-135m,"),
         ("results/models/revela/cod/llama-3.2-1b/llama-3.2-1b/bs8", "did you mean 'code'?"),
         ("results/models/simcse/code/llama-3.2-1b/none/bs8", "Valid: revela, replug, contriever"),
         ("results/models/revela/code/llama-3.2-1b/llama-3.2-1b/bs8-tau9", "variant: unknown 'tau9'"),
