@@ -15,7 +15,8 @@ names), the first kind that is there being the one that is read:
   doc_content).
 - Text files: a file is a row with the one column `text`.
 
-So a README, a licence or a loading script beside tables is not taken for text.
+So a README, a licence or a loading script beside tables is not taken for text. A source that is `mixed` reads all of
+its files instead: tables by their suffix, and every other file as UTF-8 text.
 """
 
 from __future__ import annotations
@@ -71,19 +72,20 @@ class CorpusError(Exception):
 # --- rows of a dataset's folder
 
 
-def rows(folder: str | Path, columns: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(folder: str | Path, columns: list[str], *, mixed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of every row in a dataset's folder, in order; `where` is file:number, or the file for a text file.
 
-    A row holds the columns asked for. Raises CorpusError where the folder holds no rows at all, where a column is
+    A row holds the columns asked for. With `mixed` files of every kind are read, and a text file's one column has the
+    name of the first column asked for. Raises CorpusError where the folder holds no rows at all, where a column is
     missing, or where a file cannot be read.
     """
     folder = Path(folder)
-    kind, files = _find(folder)
-    for path in files:
+    for kind, path in _find(folder, mixed):
         name = path.relative_to(folder).as_posix()
         if kind == "text":
-            _require(columns, ["text"], path)
-            yield name, {"text": _read_text(path)}
+            column = columns[0] if mixed else "text"
+            _require(columns, [column], path)
+            yield name, {column: _read_text(path)}
         elif kind == "parquet":
             for number, row in enumerate(_parquet_rows(path, columns)):
                 yield f"{name}:{number}", row
@@ -102,7 +104,8 @@ def texts(folder: str | Path, column: str = "text") -> Iterator[str]:
             yield text
 
 
-def _find(folder: Path) -> tuple[str, list[Path]]:
+def _find(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
+    """(kind, file) of the files that are read: those of one kind, or all."""
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     visible = [
@@ -112,11 +115,16 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
         and path.name not in NOT_DATA
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    for kind, suffixes in KINDS.items():
-        if files := [path for path in visible if path.name.lower().endswith(suffixes)]:
-            return kind, files
+    found = [(_kind(path) or ("text" if mixed else None), path) for path in visible]
+    for kinds in [set(KINDS)] if mixed else [{kind} for kind in KINDS]:
+        if read := [(kind, path) for kind, path in found if kind in kinds]:
+            return read
     valid = ", ".join(suffix for suffixes in KINDS.values() for suffix in suffixes)
     raise CorpusError(f"{folder}: no text in this folder ({len(visible)} files, none of {valid})")
+
+
+def _kind(path: Path) -> str | None:
+    return next((kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)), None)
 
 
 def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -214,7 +222,7 @@ def documents(source: Source, folder: str | Path) -> Iterator[tuple[str, str]]:
     columns = [source.text] if source.join_by is None else [source.text, source.join_by]
     found = (
         (f"{source.dataset}/{where}", _string(row[source.text], source.text, Path(folder) / where), row)
-        for where, row in rows(folder, columns)
+        for where, row in rows(folder, columns, mixed=source.mixed)
     )
     if source.join_by is None:
         for name, text, _ in found:
@@ -492,10 +500,9 @@ def _released(dataset: str, folder: Path, batch_size: int) -> _Part:
     """Ready batches, cut into batches of B. Their documents are unknown, so each chunk has an id of its own."""
 
     def batches() -> Iterator[Batch]:
-        kind, files = _find(folder)
-        if kind not in ("jsonl", "json"):
-            raise CorpusError(f"{folder}: released batches are JSON lines, found {kind} files")
-        for path in files:
+        for kind, path in _find(folder):
+            if kind not in ("jsonl", "json"):
+                raise CorpusError(f"{folder}: released batches are JSON lines, found {kind} files")
             name = path.relative_to(folder).as_posix()
             for number, row in enumerate(_json_values(path, lines=kind == "jsonl")):
                 src, text = (row.get("src"), row.get("text")) if isinstance(row, dict) else (dataset, row)

@@ -9,9 +9,12 @@ whole: downloads collect in the hub's own cache, which resumes them.
 
 from __future__ import annotations
 
+import glob
 import io
+import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -51,7 +54,8 @@ def fetch_dataset(dataset: Dataset, folder: str | Path) -> dict:
 
     `hub`: the files of the repositories that match `patterns` (several repositories: each in a subfolder by its name
     without the owner). `path`: the files of a local folder, hidden ones left out, as hard links where the file system
-    allows and else copied; if that folder has a manifest it is verified first. `installed`: text or a benchmark made
+    allows and else copied; if that folder has a manifest it is verified first. `files`: the files that match a glob
+    pattern, likewise. `installed`: text or a benchmark made
     from installed packages (`revela.embedded`), whose hash must be `dataset.sha256` where that is given.
     """
     folder = Path(folder)
@@ -65,6 +69,8 @@ def fetch_dataset(dataset: Dataset, folder: str | Path) -> dict:
             facts = {"hub": commits, "revision": dataset.revision, "patterns": dataset.patterns}
         elif dataset.path:
             facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
+        elif dataset.files:
+            facts = {"pattern": dataset.files, "count": _matching(dataset.files, folder, partial)}
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
         return write_manifest(partial, **facts)
@@ -156,6 +162,32 @@ def _local(
         raise ResourceError(f"{source}: no files that can be used ({patterns if patterns != '*' else 'it is empty'})")
     _place(source, found, target)
     return origin
+
+
+def _matching(pattern: str, folder: Path, target: Path) -> int:
+    """Place the files that match a glob pattern in `target`, named from the pattern's last plain folder on."""
+    plain = itertools.takewhile(lambda part: not set(part) & set("*?[{"), Path(pattern).parent.parts)
+    source = Path(*plain)
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise ResourceError(
+            f"{pattern}: {source} holds the results folder {folder} itself; name a folder of text alone"
+        )
+    matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
+    found = sorted(Path(name).relative_to(source).as_posix() for name in matched if Path(name).is_file())
+    found = [name for name in found if name != MANIFEST]
+    if not found:
+        raise ResourceError(f"{pattern}: no file matches; patterns may hold *, ** (folders at any depth) and {{a,b}}")
+    _place(source, found, target)
+    return len(found)
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """The patterns that one with {a,b} stands for."""
+    braces = re.search(r"{([^{}]*)}", pattern)
+    if not braces:
+        return [pattern]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [one for choice in braces[1].split(",") for one in _alternatives(before + choice + after)]
 
 
 def _files(folder: Path, patterns: str | list[str] | None, ignored: list[str] | None) -> list[str]:
