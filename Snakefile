@@ -47,4 +47,7 @@ rule models:
         [f"{R}/models/{run.cell.path}" for run in STUDY.runs],
 
 
+include: "workflow/rules/site.smk"
+
+
 check_targets()

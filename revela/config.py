@@ -216,20 +216,75 @@ class Figure(Strict):
 
 
 class Compute(Strict):
-    """What a job asks for. Site facts (partition, account, GPU model) belong in the profile."""
+    """What a job asks for. Memory and time are planned (`revela.planning`) where they are null.
+
+    Site facts (partition, account, GPU model) stand in `workflow/profiles/slurm/site.yaml`.
+    """
 
     training_gpus: int = Field(4, ge=0)
-    training_processes: int = Field(4, ge=1)
+    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU.")
     training_threads: int = Field(16, ge=1)
-    training_mem_mb: int = Field(128_000, ge=500)
-    training_runtime: int = Field(2880, ge=1, description="Minutes.")
+    training_mem_mb: int | None = Field(None, ge=500)
+    training_runtime: int | None = Field(None, ge=1, description="Minutes.")
     evaluation_gpus: int = Field(1, ge=0)
     evaluation_threads: int = Field(8, ge=1)
-    evaluation_mem_mb: int = Field(64_000, ge=500)
-    evaluation_runtime: int = Field(720, ge=1, description="Minutes.")
+    evaluation_mem_mb: int | None = Field(None, ge=500)
+    evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")
     data_threads: int = Field(16, ge=1)
-    data_mem_mb: int = Field(64_000, ge=500)
-    data_runtime: int = Field(720, ge=1, description="Minutes.")
+    data_mem_mb: int | None = Field(None, ge=500)
+    data_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    # what plans assume until a job has been measured
+    device: str = Field("A100", description="GPU, by its name in revela.flops.PEAK.")
+    training_mfu: float = Field(0.08, gt=0, le=1, description="Share of the device's peak that training reaches.")
+    encoding_mfu: float = Field(0.3, gt=0, le=1, description="Share of the device's peak that encoding reaches.")
+    core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
+
+
+class Site(Strict):
+    """What is particular to a cluster (`workflow/profiles/slurm/site.yaml`)."""
+
+    account: str | None = Field(None, description="sbatch --account; null: SLURM's default.")
+    partition: str | None = Field(None, description="Partition of jobs without GPU; null: SLURM's default.")
+    gpu_partition: str | None = Field(None, description="Partition of GPU jobs; null: as the others.")
+    constraint: str | None = Field(None, description="sbatch --constraint of GPU jobs.")
+    qos: str | None = Field(None, description="sbatch --qos of GPU jobs.")
+    gpu_model: str | None = Field("a100", description="As in `sinfo -o %G`: gpu:a100:4; null: any.")
+    gpus: int = Field(16, ge=1, description="GPUs in use at a time, at most.")
+    gpus_per_node: int = Field(4, ge=1, description="For node-hours.")
+    max_runtime: int = Field(2880, ge=5, description="Longest time limit of a job, in minutes.")
+    modules: list[str] = Field([], description="`module load` of these before each job's work.")
+    price: float | None = Field(None, ge=0, description="Of a GPU-hour; null: the plan names no price.")
+    currency: str = "EUR"
+
+
+class ModelSize(Strict):
+    """What a model's cost follows from."""
+
+    parameters: float = Field(gt=0, description="Billions.")
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    intermediate: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    vocabulary: int = Field(ge=1)
+
+
+class TaskSize(Strict):
+    """What the cost of answering a task follows from."""
+
+    documents: int = Field(ge=1)
+    queries: int = Field(ge=1)
+    document_chars: int = Field(ge=1, description="On average.")
+    query_chars: int = Field(ge=1, description="On average.")
+
+
+class Sizes(Strict):
+    """How large things are that have not been fetched (`config/sizes.yaml`)."""
+
+    models: dict[str, ModelSize] = {}
+    datasets: dict[str, float] = Field({}, description="Name -> GB to fetch.")
+    tasks: dict[str, TaskSize] = Field({}, description="benchmark/task -> size.")
 
 
 class Model(Strict):
@@ -517,13 +572,7 @@ def load(path: str | Path) -> Study:
     Sheet paths are relative to the working directory, as all paths of the workflow are.
     Raises ConfigError with one line that names the file, the key, the value and what would be valid.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a mapping of settings is expected")
-    config = _validate(Config, values, str(path))
+    config = _validate(Config, _read_yaml(path), str(path))
     models = {row.name: row for row in _sheet(config.models, Model, config.scale)}
     tasks = _sheet(config.benchmarks, Task, config.scale)
     runs = _sheet(config.runs, Run, config.scale)
@@ -538,6 +587,26 @@ def load(path: str | Path) -> Study:
         except ConfigError as error:
             raise ConfigError(f"{config.runs}: {error}") from None
     return study
+
+
+def load_site(path: str | Path) -> Site:
+    """What is particular to a cluster. Raises ConfigError with one line."""
+    return _validate(Site, _read_yaml(path), str(path))
+
+
+def load_sizes(path: str | Path) -> Sizes:
+    """How large things are that have not been fetched. Raises ConfigError with one line."""
+    return _validate(Sizes, _read_yaml(path), str(path))
+
+
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping of settings is expected")
+    return values
 
 
 def _sheet(path: str, row_type: type[Strict], scale: str) -> list:
@@ -617,7 +686,7 @@ def _known(where: str, name: str, valid) -> None:
 
 def schemas() -> dict[str, str]:
     """File name -> JSON schema of the configuration and of each sheet's rows."""
-    types = {"config": Config, "runs": Run, "models": Model, "benchmarks": Task}
+    types = {"config": Config, "runs": Run, "models": Model, "benchmarks": Task, "site": Site, "sizes": Sizes}
     return {f"{name}.schema.json": json.dumps(t.model_json_schema(), indent=2) + "\n" for name, t in types.items()}
 
 

@@ -16,8 +16,8 @@ rule tokenizer:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("tokenizer"),
+        runtime=runtime("tokenizer"),
     script:
         "../scripts/tokenizer.py"
 
@@ -40,7 +40,7 @@ rule backbone:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
+        mem_mb=memory("backbone"),
         runtime=180,
     script:
         "../scripts/backbone.py"

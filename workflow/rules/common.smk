@@ -10,8 +10,17 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 
-from revela.config import METHODS, Cell, ConfigError, load
+from revela.config import METHODS, Cell, ConfigError, load, load_site, load_sizes
+from revela.planning import SITE as SITE_FILE, SIZES, Costs
 from revela.provenance import code_hash
+
+
+def load_or_exit(read, path):
+    """What a file says, or its fault in one line."""
+    try:
+        return read(path)
+    except ConfigError as error:
+        sys.exit(str(error))
 
 
 def load_study():
@@ -20,10 +29,7 @@ def load_study():
     if len(files) > 1 or workflow.config_settings.config:
         sys.exit("configuration: --configfile takes one complete file, after the targets; --config is not used")
     config["study"] = os.path.relpath(files[0])  # where scripts find it
-    try:
-        return load(config["study"])
-    except ConfigError as error:
-        sys.exit(str(error))
+    return load_or_exit(load, config["study"])
 
 
 def check_results_folder():
@@ -34,6 +40,14 @@ def check_results_folder():
         sys.exit(f"results: {R} cannot be written: no permission in {existing}, or it is not a folder")
 
 
+def command_line():
+    """What was typed, if it was typed; jobs are started by the same command."""
+    by_command = Path(sys.argv[0]).name in ("snakemake", "__main__.py")
+    with contextlib.redirect_stderr(io.StringIO()):  # Snakemake has parsed it before, and said what it says
+        return parse_args(sys.argv[1:])[1] if by_command else None
+
+
+ARGS = command_line()
 STUDY = load_study()
 CONFIG = STUDY.config
 R = CONFIG.results
@@ -70,6 +84,21 @@ wildcard_constraints:
     figure=either(CONFIG.figures),
 
 
+# --- what a job asks for: as much as model and corpus need, and more with each attempt
+
+COSTS = Costs(STUDY, load_or_exit(load_sizes, SIZES))
+SITE = load_or_exit(load_site, SITE_FILE) if ARGS and ARGS.executor == "slurm" else None
+
+
+def memory(name):
+    return lambda wildcards, attempt: COSTS.memory_mb(name, dict(wildcards.items()), attempt)
+
+
+def runtime(name):
+    longest = SITE.max_runtime if SITE else None
+    return lambda wildcards, attempt: COSTS.minutes(name, dict(wildcards.items()), attempt, longest)
+
+
 # --- code: the part of the package that a job runs. An edit elsewhere does not run the job again.
 
 
@@ -98,6 +127,11 @@ def cell_files(wildcards):
     if cell.method == "replug":
         return files | {"data": f"{batches}/batches.parquet", "scores": f"{batches}/replug-{cell.lm}.npy"}
     return files | {"data": f"{batches}/batches.parquet", "lm": f"{R}/resources/models/{cell.lm}"}
+
+
+def exported_files(wildcards):
+    """A cell, and the backbone that its adapters belong to."""
+    return {"model": f"{R}/models/{wildcards.cell}", "base": cell_files(wildcards)["retriever"]}
 
 
 # How a run is carried out; its result does not depend on it.
@@ -214,10 +248,7 @@ CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SHOWN]  # what
 def check_targets():
     """A target on the command line that no rule makes is explained in one line, before anything is planned."""
     rules = {r.name: r for r in workflow.rules}
-    by_command = Path(sys.argv[0]).name in ("snakemake", "__main__.py")
-    with contextlib.redirect_stderr(io.StringIO()):  # Snakemake has parsed them before, and said what it says
-        targets = parse_args(sys.argv[1:])[1].targets if by_command else []
-    for target in targets:
+    for target in ARGS.targets if ARGS else []:
         path = os.path.normpath(target)
         if not (target in rules or os.path.exists(path) or any(r.is_producer(path) for r in rules.values())):
             sys.exit(f"{target}: not a target: {explain_target(path, rules)}")

@@ -13,8 +13,8 @@ rule chunks:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("chunks"),
+        runtime=runtime("chunks"),
     params:
         sources=lambda w: chunk_settings(w.corpus),
         max_words=CONFIG.chunking.max_words,
@@ -37,8 +37,8 @@ rule batches:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("batches"),
+        runtime=runtime("batches"),
     params:
         corpus=lambda w: batch_settings(w.corpus),
         seed=CONFIG.seed,
@@ -62,8 +62,8 @@ rule pairs:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("pairs"),
+        runtime=runtime("pairs"),
     params:
         pairs=lambda w: CONFIG.corpora[w.corpus].pairs,
         crop_ratio=crop_ratio,

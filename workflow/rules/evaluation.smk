@@ -17,8 +17,8 @@ rule run:
     resources:
         nodes=1,
         gpu=CONFIG.compute.evaluation_gpus,
-        mem_mb=CONFIG.compute.evaluation_mem_mb,
-        runtime=CONFIG.compute.evaluation_runtime,
+        mem_mb=memory("run"),
+        runtime=runtime("run"),
     params:
         system=system_settings,
         task=task_settings,
@@ -35,8 +35,8 @@ use rule run as run_bm25 with:
     wildcard_constraints:
         system=either(BM25),
     resources:
-        mem_mb=CONFIG.compute.evaluation_mem_mb,
-        runtime=CONFIG.compute.evaluation_runtime,
+        mem_mb=memory("run_bm25"),
+        runtime=runtime("run_bm25"),
     params:
         task=task_settings,
         evaluation=CONFIG.evaluation.model_dump(mode="json"),
@@ -59,8 +59,8 @@ rule score:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.evaluation_mem_mb,
-        runtime=CONFIG.compute.evaluation_runtime,
+        mem_mb=memory("score"),
+        runtime=runtime("score"),
     params:
         tasks=lambda w: [task.model_dump(mode="json") for task in STUDY.benchmark_tasks(w.benchmark)],
         evaluation=CONFIG.evaluation.model_dump(mode="json"),

@@ -16,8 +16,8 @@ rule dataset:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("dataset"),
+        runtime=runtime("dataset"),
     params:
         dataset=lambda w: CONFIG.datasets[w.dataset].model_dump(mode="json", exclude_defaults=True),
         code=lambda w: code("revela.embedded") if CONFIG.datasets[w.dataset].installed else None,
@@ -36,8 +36,8 @@ rule model:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("model"),
+        runtime=runtime("model"),
     params:
         model=lambda w: STUDY.models[w.model].model_dump(mode="json", include={"scale", "name", "kind", "source"}),
     script:
@@ -57,8 +57,8 @@ rule punkt:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
-        runtime=CONFIG.compute.data_runtime,
+        mem_mb=memory("punkt"),
+        runtime=runtime("punkt"),
     params:
         code=None if CONFIG.chunking.punkt == "nltk" else code("revela.resources"),
     script:

@@ -15,8 +15,8 @@ rule replug_scores:
     resources:
         nodes=1,
         gpu=CONFIG.compute.evaluation_gpus,
-        mem_mb=CONFIG.compute.evaluation_mem_mb,
-        runtime=CONFIG.compute.evaluation_runtime,
+        mem_mb=memory("replug_scores"),
+        runtime=runtime("replug_scores"),
     params:
         settings=replug_settings,
         code=method_code("revela.objectives.replug", "replug"),
@@ -40,8 +40,8 @@ rule train:
         nodes=1,
         gpu=CONFIG.compute.training_gpus,
         processes=CONFIG.compute.training_processes,
-        mem_mb=CONFIG.compute.training_mem_mb,
-        runtime=CONFIG.compute.training_runtime,
+        mem_mb=memory("train"),
+        runtime=runtime("train"),
     params:
         settings=lambda w: cell_settings(w.cell),
         code=lambda w: method_code("revela.training", Cell.parse(w.cell).method),

@@ -1,14 +1,18 @@
 """Train a cell: write down what `revela.training` is to do, and launch it on the job's processes."""
 
 import json
+import signal
 import subprocess
 import sys
 
 from job import job
 
+OUTCOMES = {0: "complete", 75: "resubmit"}
+
 with job(snakemake):
     from revela.config import Cell, load
     from revela.provenance import atomic_write
+    from revela.usage import record
 
     study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
     settings = study.training_settings(cell)
@@ -28,6 +32,10 @@ with job(snakemake):
     task_file = f"{snakemake.log[0].removesuffix('.log')}.json"
     with atomic_write(task_file) as partial:
         partial.write_text(json.dumps(task, indent=1) + "\n")
-    processes = snakemake.resources.gpu or snakemake.resources.processes
-    command = [sys.executable, "-m", "revela.launch", task_file, f"--processes={processes}"]
-    sys.exit(subprocess.run([*command, f"--threads={snakemake.threads}"], check=False).returncode)
+    gpus = snakemake.resources.gpu
+    command = [sys.executable, "-m", "revela.launch", task_file, f"--processes={gpus or snakemake.resources.processes}"]
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the training got it, too, and is given the time to save
+    with record(f"{study.config.results}/usage/{cell.path}", gpus=gpus) as attempt:
+        status = subprocess.run([*command, f"--threads={snakemake.threads}"], check=False).returncode
+        attempt["outcome"] = OUTCOMES.get(status, f"status {status}")
+    sys.exit(status)

@@ -1,0 +1,126 @@
+"""What a run of training used: time, GPUs, how busy they were, and their memory; kept for every attempt.
+
+Beside the training a thread asks NVML (pynvml, where it is installed and there is a GPU) and rewrites the attempt's
+record, so that of a run that was killed no more than the last interval is missing. The records of a cell are the
+account of what it cost: results/usage/{cell}/000.json, 001.json, ...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from revela.provenance import atomic_write
+
+INTERVAL = 10.0  # seconds between samples
+
+
+@contextmanager
+def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
+    """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
+
+    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed.
+    """
+    folder = Path(folder)
+    started, stop, gauges = time.monotonic(), threading.Event(), _gauges() if gpus else []
+    attempt = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "gpus": gpus,
+        "seconds": 0.0,
+        "utilisation": None,
+        "peak_memory_gb": None,
+        "outcome": "running",
+    }
+    path = folder / f"{len(attempts(folder)):03d}.json"
+    busy: list[float] = []
+
+    def write() -> None:
+        attempt["seconds"] = round(time.monotonic() - started, 1)
+        for utilisation, memory in (gauge() for gauge in gauges):
+            busy.append(utilisation)
+            attempt["peak_memory_gb"] = max(attempt["peak_memory_gb"] or 0, memory)
+        if busy:
+            attempt["utilisation"] = round(sum(busy) / len(busy), 3)
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(attempt, indent=1) + "\n", encoding="utf-8")
+
+    def keep() -> None:
+        while not stop.wait(interval):
+            write()
+
+    write()
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield attempt
+    finally:
+        stop.set()
+        thread.join()
+        write()
+
+
+def attempts(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of a cell's attempts, oldest first."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("[0-9]*.json"))]
+
+
+def total(folder: str | Path) -> dict[str, Any] | None:
+    """What all attempts of a cell used together; None if there is no record.
+
+    `utilisation` is a share of the time of its GPUs; it and `peak_memory_gb` are None where no GPU was sampled.
+    """
+    records = attempts(folder)
+    if not records:
+        return None
+    sampled = [one for one in records if one["utilisation"] is not None]
+    weight = sum(one["seconds"] * one["gpus"] for one in sampled)
+    share = sum(one["utilisation"] * one["seconds"] * one["gpus"] for one in sampled) / weight if weight else None
+    return {
+        "attempts": len(records),
+        "seconds": round(sum(one["seconds"] for one in records), 1),
+        "gpu_hours": round(sum(one["seconds"] * one["gpus"] for one in records) / 3600, 4),
+        "utilisation": None if share is None else round(share, 3),
+        "peak_memory_gb": max((one["peak_memory_gb"] for one in sampled), default=None),
+    }
+
+
+def _gauges() -> list:
+    """A function for each GPU of this job that returns (share of time busy, GB in use); none without NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except (ImportError, OSError) as error:
+        return _unavailable(error)
+    except pynvml.NVMLError as error:
+        return _unavailable(error)
+
+    def gauge(handle):
+        def read() -> tuple[float, float]:
+            rates, memory = pynvml.nvmlDeviceGetUtilizationRates(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
+            return rates.gpu / 100, memory.used / 2**30
+
+        return read
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = range(pynvml.nvmlDeviceGetCount()) if visible is None else filter(None, visible.split(","))
+    by_index, by_uuid = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
+    try:
+        return [gauge(by_index(int(name)) if str(name).isdigit() else by_uuid(name)) for name in names]
+    except pynvml.NVMLError as error:
+        return _unavailable(error)
+
+
+def _unavailable(error: Exception) -> list:
+    print(f"GPUs are not sampled: {error}")
+    return []

@@ -1,0 +1,184 @@
+"""A SLURM of one node, real but for its GPUs: munged, slurmctld and slurmd of Debian's packages, started as root.
+
+The node says that it has 64 CPUs, 512 GB and four A100s, which are device files, so that every scheduling decision is
+SLURM's own. All of it lives in one folder and in one network namespace that knows nothing but itself: no job reaches
+another machine, and no port is taken.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare", "nsenter")
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobs.log
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,default_queue_depth=1000
+SchedulerType=sched/backfill
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=2
+SlurmdTimeout=6
+SlurmctldTimeout=6
+ReturnToService=2
+MinJobAge=3600
+GresTypes=gpu
+SlurmdParameters=config_overrides
+NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:a100:4
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=requeued Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=REQUEUE PriorityTier=1
+PartitionName=cancelled Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=CANCEL PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=OFF PriorityTier=100
+PartitionName=closed Nodes=ALL MaxTime=INFINITE State=DOWN
+"""
+
+# Without iproute2: brings the loopback device up, with an address that glibc does not take for no network at all.
+NETWORK = """
+import fcntl, pathlib, signal, socket, struct
+def interface(name, request, value):
+    fcntl.ioctl(socket.socket(), request, struct.pack("16s16s", name, value))
+address = lambda text: struct.pack("H2x4s", socket.AF_INET, socket.inet_aton(text))
+interface(b"lo", 0x8914, struct.pack("H", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
+interface(b"lo:1", 0x8916, address("10.0.0.1"))  # SIOCSIFADDR
+pathlib.Path("network.up").touch()
+signal.pause()
+"""
+
+
+def why_not() -> str | None:
+    """Why no cluster can be started here; None if one can."""
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        return f"{', '.join(missing)} not installed (apt-get install slurm-wlm munge util-linux)"
+    if os.getuid() != 0:
+        return "SLURM's daemons are started as root"
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        return "no permission to make a network namespace"
+    return None
+
+
+class Cluster:
+    """The daemons, and commands run beside them. To be used in a `with` block, which stops what it has started."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.processes = {}
+
+    def __enter__(self):
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir(parents=True)
+        os.chmod(self.folder, 0o755)
+        host = socket.gethostname().split(".")[0]
+        (self.folder / "slurm.conf").write_text(CONF.format(host=host, folder=self.folder))
+        (self.folder / "gres.conf").write_text(f"Name=gpu Type=a100 File={self.folder}/gpu[0-3]\n")
+        for gpu in range(4):
+            os.mknod(self.folder / f"gpu{gpu}", 0o666 | 0o020000, os.makedev(1, 3))
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        try:
+            self._start("network", "unshare", "--net", sys.executable, "-c", NETWORK, inside=False)
+            self._wait((self.folder / "network.up").exists, "the network namespace")
+            munge = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in ("key-file", "pid-file", "log-file", "seed-file", "socket")]  # fmt: skip  # noqa: E501
+            self._start("munged", "munged", "--foreground", "--force", "--num-threads=2", *munge)
+            self._wait((self.folder / "munge.socket").exists, "munged")
+            self.start_controller()
+            self.start_node()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if "slurmctld" in self.processes:
+            self.run("scancel", "--user=root", "--signal=KILL", check=False)
+            self.run("scancel", "--user=root", check=False)
+        for name in reversed(list(self.processes)):
+            self.stop(name)
+
+    # --- daemons
+
+    def start_controller(self):
+        self._start("slurmctld", "slurmctld", "-D")
+        self._wait(lambda: "is UP" in self.run("scontrol", "ping", check=False), "slurmctld")
+
+    def start_node(self):
+        self._start("slurmd", "slurmd", "-D")
+        self._wait(lambda: self.run("sinfo", "-h", "-p", "batch", "-o", "%T", check=False).strip() in ("idle", "mixed", "allocated", "completing"), "slurmd")  # fmt: skip  # noqa: E501
+
+    def stop(self, name, how=signal.SIGTERM):
+        process = self.processes.pop(name)
+        process.send_signal(how)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    # --- commands
+
+    @property
+    def environment(self):
+        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def inside(self, *command):
+        """A command line that runs in the cluster's network."""
+        return ["nsenter", f"--net=/proc/{self.processes['network'].pid}/ns/net", *map(str, command)]
+
+    def run(self, *command, check=True):
+        """What a command of SLURM's says."""
+        done = subprocess.run(
+            self.inside(*command), env=self.environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0 or not check, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def jobs(self):
+        """id -> facts of every job that the controller remembers, by SLURM's own names for them."""
+        shown = self.run("scontrol", "--oneliner", "show", "job")
+        jobs = [dict(fact.split("=", 1) for fact in line.split() if "=" in fact) for line in shown.splitlines()]
+        return {job["JobId"]: job for job in jobs if "JobId" in job}
+
+    # --- helpers
+
+    def _start(self, name, *command, inside=True):
+        with open(self.folder / f"{name}.out", "ab") as out:
+            self.processes[name] = subprocess.Popen(
+                self.inside(*command) if inside else command,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=out,
+                stderr=out,
+            )
+
+    def _wait(self, ready, what, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not ready():
+            logs = "".join(path.read_text()[-2000:] for path in self.folder.glob("*.out"))
+            assert time.monotonic() < deadline, f"{what} did not start:\n{logs}"
+            time.sleep(0.1)
