@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import string
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import regex
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
 PUNKT_FILE = "punkt.json"
+REMEMBERED = 1 << 16  # words and contexts whose decision a splitter remembers
+LONGEST_REMEMBERED = 100  # characters of one of them
 
 
 class ChunkingError(Exception):
@@ -71,6 +76,17 @@ def sentence_splitter(folder: str | Path) -> Callable[[str], list[str]]:
     Every word is in exactly one sentence: a boundary that Punkt sees inside a word, as between ``1.`` and ``],``
     in ``[0., 1.],``, is none. Sentences are without outer whitespace; the whitespace inside them is the text's own.
     """
+    punkt = _Punkt(read_parameters(folder))
+
+    def split_sentences(text: str) -> list[str]:
+        sentences = (text[start:end].strip() for start, end in pairwise([0, *punkt.sentence_starts(text), len(text)]))
+        return [sentence for sentence in sentences if sentence]
+
+    return split_sentences
+
+
+def read_parameters(folder: str | Path) -> PunktParameters:
+    """Punkt's parameters in a folder that `resources.build_punkt` made."""
     path = Path(folder) / PUNKT_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,11 +97,68 @@ def sentence_splitter(folder: str | Path) -> Callable[[str], list[str]]:
     parameters.collocations = set(map(tuple, content["collocations"]))
     parameters.sent_starters = set(content["sentence_starters"])
     parameters.ortho_context = defaultdict(int, content["orthographic_context"])
-    tokenizer = PunktSentenceTokenizer(parameters)
+    return parameters
 
-    def split_sentences(text: str) -> list[str]:
-        starts = [start for start, _ in tokenizer.span_tokenize(text) if start and text[start - 1].isspace()]
-        sentences = (text[start:end].strip() for start, end in pairwise([0, *starts, len(text)]))
-        return [sentence for sentence in sentences if sentence]
 
-    return split_sentences
+class _Punkt(PunktSentenceTokenizer):
+    """NLTK's boundaries, found several times as fast: what Punkt decides is remembered, and asked only where it matters.
+
+    A text may be of any length; NLTK's own patterns give a text up after five seconds.
+    """
+
+    def __init__(self, parameters: PunktParameters):
+        super().__init__(parameters)
+        possible_end, closing = self._lang_vars.period_context_re(), self._lang_vars.re_boundary_realignment
+        self._possible_end = regex.compile(possible_end.pattern, possible_end.flags)
+        self._closing = regex.compile(closing.pattern, closing.flags)
+        self._before_collocation = {first for first, _ in parameters.collocations}
+        self._always_ends = functools.lru_cache(REMEMBERED)(self._word_always_ends)
+        self._ends = functools.lru_cache(REMEMBERED)(self.text_contains_sentbreak)
+
+    def sentence_starts(self, text: str) -> list[int]:
+        """Where sentences begin after whitespace, in order: the starts of `span_tokenize` that are inside no word."""
+        starts = []
+        for word_start, match in self._last_in_words(text):
+            # As `_realign_boundaries`: what closes the sentence, as in `(One.) Two.`, is still a part of it.
+            following = match.start("next_tok")
+            start = match.end() if following < 0 else following
+            if closing := self._closing.match(text, start):
+                start = closing.end()
+            if text[start - 1].isspace() and self._is_end(text, word_start, match, following):
+                starts.append(start)
+        return starts
+
+    def _last_in_words(self, text: str) -> Iterator[tuple[int, regex.Match]]:
+        """`_match_potential_end_contexts`: the last possible end in each word, and where the word starts."""
+        last, last_start, word_start = None, 0, 0
+        for match in self._possible_end.finditer(text):
+            start = match.start()
+            space = max(text.rfind(" ", last_start, start), last_start)
+            if not text[space:start].isprintable():  # other whitespace, or what is no whitespace at all
+                space = max(space, *(text.rfind(character, space, start) for character in string.whitespace))
+            following_word = space + 1 if space > last_start else word_start
+            if last and last_start <= following_word:
+                yield word_start, last
+            last, last_start, word_start = match, start, following_word
+        if last:
+            yield word_start, last
+
+    def _is_end(self, text: str, word_start: int, match: regex.Match, following: int) -> bool:
+        """Whether Punkt ends a sentence at a possible end."""
+        word = text[word_start : match.end()]
+        context = word + match["after_tok"]
+        if len(context) > LONGEST_REMEMBERED:
+            return self.text_contains_sentbreak(context)
+        # Its tokens are those of the word and those that follow, if whitespace is between them and nowhere else.
+        apart = following >= 0 and word.isprintable() and " " not in word and not text[following].isspace()
+        return (apart and self._always_ends(word)) or self._ends(context)
+
+    def _word_always_ends(self, word: str) -> bool:
+        """Whether a sentence ends after a word whatever the next one is."""
+        plain = word[:-1].lower()
+        if len(plain) > 1 and plain.isascii() and plain.isalpha():
+            return plain not in self._params.abbrev_types and plain not in self._before_collocation
+        *_, last = self._annotate_first_pass(self._tokenize_words(word))
+        # what `_second_pass_annotation` looks at before it takes a break back
+        uncertain = last.is_initial or last.type_no_period in {"##number##", *self._before_collocation}
+        return bool(last.sentbreak) and not (last.period_final and uncertain)

@@ -6,10 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nltk import redos
+from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
-from revela.chunking import PUNKT_FILE, ChunkingError, chunk, sentence_splitter
+from revela.chunking import PUNKT_FILE, ChunkingError, chunk, read_parameters, sentence_splitter
 
 SHARED = Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared"))
 WIKITEXT = SHARED / "data/wikitext/data/train-00000-of-00001.parquet"
@@ -112,6 +114,87 @@ TEXTS = st.lists(
 @given(text=TEXTS, max_words=st.integers(1, 9))
 def test_any_text_keeps_its_words(split_sentences, text, max_words):
     check(text, chunk(text, split_sentences, max_words), max_words)
+
+
+# --- the boundaries of NLTK
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """(our splitter, NLTK's tokenizer) with parameters of every kind: trained, and some by hand."""
+    folder = tmp_path_factory.mktemp("trained")
+    text = (
+        "In approx. two hours Mr. Bell went to St. Ives. See fig. 3 or eq. 4. The end (cf. J. Bach). It was no. 7. " * 9
+    )
+    parameters = PunktTrainer(text).get_params()
+    content = {
+        "abbreviations": [*parameters.abbrev_types, "dr", "e.g", "x-ab"],
+        "collocations": [*parameters.collocations, ("##number##", "series"), ("said", "ab")],
+        "sentence_starters": [*parameters.sent_starters, "the", "ab"],
+        "orthographic_context": {**parameters.ortho_context, "bach": 42, "ab": 2},
+    }
+    (folder / PUNKT_FILE).write_text(json.dumps(content))
+    return sentence_splitter(folder), PunktSentenceTokenizer(read_parameters(folder))
+
+
+def nltk_sentences(tokenizer, text):
+    """Sentences by `span_tokenize`, without the boundaries inside a word."""
+    starts = [start for start, _ in tokenizer.span_tokenize(text) if start and text[start - 1].isspace()]
+    sentences = (text[start:end].strip() for start, end in pairwise([0, *starts, len(text)]))
+    return [sentence for sentence in sentences if sentence]
+
+
+PIECES = st.sampled_from(
+    [".", "!", "?", "...", ". . .", '."', ".)", '")', "' ", "\u201d", "--", ",", ";", " ", " ", " ", "\n", "\t", "\x1c"]
+    + [
+        "\xa0",
+        "\u2028",
+        "Dr.",
+        "J.",
+        "e.g.",
+        "x-ab.",
+        "1.",
+        "3.14",
+        "Ab",
+        "ab",
+        "The",
+        "said",
+        "Bach",
+        "series",
+        "\u00e9t\u00e9",
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces=st.lists(st.one_of(PIECES, PIECES, WORDS), max_size=40))
+@example(pieces=["Ab", ".", '"', " ", "\n", "The"])
+@example(pieces=[" ", ".", " ", "J.", " ", "Bach", ".", "' ", "--", "The"])
+@example(pieces=["said", ".", "\n", "\x1c"])
+@example(pieces=["ab", ".", "\xa0", ".", " ", ".", " ", "Ab"])
+def test_the_boundaries_are_nltk_s(trained, pieces):
+    (split, tokenizer), text = trained, "".join(pieces)
+    assert split(text) == split(text) == nltk_sentences(tokenizer, text)
+
+
+def test_the_boundaries_of_real_articles_are_nltk_s(trained):
+    if not WIKITEXT.exists():
+        pytest.skip(f"{WIKITEXT} is not there (REVELA_SHARED names its folder)")
+    import pyarrow.parquet as pq
+
+    split, tokenizer = trained
+    for text in pq.read_table(WIKITEXT)["text"].to_pylist()[::6]:
+        assert split(text) == nltk_sentences(tokenizer, text)
+
+
+def test_a_text_of_any_length(split_sentences, monkeypatch):
+    """NLTK's patterns stop after a time that begins with a text."""
+    monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 1e-3)
+    words = [f"word{i}. Word" for i in range(3000)]
+    tokenizer = PunktSentenceTokenizer()
+    with pytest.raises(TimeoutError):
+        list(tokenizer.span_tokenize(" ".join(words)))
+    assert len(split_sentences(" ".join(words))) == 3001
 
 
 def test_real_articles_keep_their_words(split_sentences):
