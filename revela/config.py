@@ -182,6 +182,11 @@ class Evaluation(Strict):
     top_k: int = Field(1000, ge=10, description="Documents kept for a query.")
     batch_tokens: int = Field(16384, ge=64, description="Tokens in an encoding batch at most.")
     shard_documents: int = Field(50_000, ge=1, description="Documents encoded and scored at a time.")
+    store_embeddings: bool = Field(
+        False,
+        description="Keep documents' embeddings, so that tasks that share texts encode them once. 4 bytes a number.",
+    )
+    api_budget: float = Field(0.0, ge=0, description="US dollars that requests to one API model may cost in all.")
 
 
 class Table(Strict):
@@ -293,13 +298,17 @@ class Model(Strict):
     scale: str
     name: str = Field(pattern=NAME)
     kind: Literal["backbone", "encoder", "bm25", "api"]
-    source: str = Field("", description="hub:owner/name[@revision], path:folder, an API's name, or empty (BM25).")
+    source: str = Field(
+        "", description="hub:owner/name[@revision], path:folder, provider:name of an API, or empty (BM25)."
+    )
+    base: str = Field("", description="The backbone that an encoder's weights are an adapter of.")
     size: str = Field("", description="As printed in the tables, for example 0.5B.")
     pooling: Literal["", "eos", "mean", "cls"] = ""
     query_prefix: str = ""
     passage_prefix: str = ""
     similarity: Literal["", "cosine", "dot"] = ""
     max_length: int | None = None
+    price: float | None = Field(None, ge=0, description="US dollars for a million tokens of an API.")
     tables: str = Field("", description="table=label pairs, separated by ';'.")
 
     @property
@@ -403,6 +412,7 @@ class Config(Strict):
     runs: str = "config/runs.tsv"
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
+    anchors: str | None = Field(None, description="CSV of published scores that the evaluation must reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()
@@ -577,6 +587,9 @@ def load(path: str | Path) -> Study:
     tasks = _sheet(config.benchmarks, Task, config.scale)
     runs = _sheet(config.runs, Run, config.scale)
     study = Study(config=config, models=models, runs=runs, tasks=tasks)
+    for model in models.values():
+        if model.base:
+            _known(f"{config.models}: base of {model.name}", model.base, study.backbones)
     for task in tasks:
         _known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
     for table in config.tables.values():
