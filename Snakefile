@@ -7,6 +7,7 @@ include: "workflow/rules/resources.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/check.smk"
 

@@ -162,9 +162,17 @@ def chunk_settings(corpus):
     return [source.model_dump(mode="json", exclude={"batches"}) for source in CONFIG.corpora[corpus].sources]
 
 
+@functools.cache
+def chunked_as(corpus):
+    """The first corpus of equal sources: corpora that differ in their batches share their chunks."""
+    return next(name for name in CONFIG.corpora if chunk_settings(name) == chunk_settings(corpus))
+
+
 def batch_settings(corpus):
     """What a corpus's batches are made by."""
-    return CONFIG.corpora[corpus].model_dump(mode="json", exclude={"training", "pairs"})
+    spec = CONFIG.corpora[corpus]
+    unused = {"sources", "mix", "group_size", "min_chunks"} if spec.ready else {"released"}
+    return spec.model_dump(mode="json", exclude={"training", "pairs", "documents", "source", *unused})
 
 
 def chunk_files(wildcards):
@@ -177,11 +185,23 @@ def chunk_files(wildcards):
 
 def batch_files(wildcards):
     corpus = CONFIG.corpora[wildcards.corpus]
+    if corpus.ready:
+        return [f"{R}/resources/datasets/{corpus.ready}"]
     if corpus.mix:
         return [f"{R}/corpora/{part}/bs{wildcards.batch_size}/batches.parquet" for part in corpus.mix]
-    if corpus.released:
-        return [f"{R}/resources/datasets/{corpus.released}"]
-    return [f"{R}/corpora/{wildcards.corpus}/chunks.parquet"]
+    return [f"{R}/corpora/{chunked_as(wildcards.corpus)}/chunks.parquet"]
+
+
+def report_sizes(corpus):
+    """The batch sizes of a corpus's report: those of its cells in the sheet."""
+    return sorted({run.batch_size for run in STUDY.runs if run.corpus == corpus}) or [16]
+
+
+def report_files(wildcards):
+    """The counts that a corpus's report is made of."""
+    spec, folder = CONFIG.corpora[wildcards.corpus], f"{R}/corpora/{wildcards.corpus}"
+    chunks = [] if spec.ready or spec.mix else f"{R}/corpora/{chunked_as(wildcards.corpus)}/chunks.json"
+    return {"chunks": chunks, "batches": [f"{folder}/bs{size}/batches.json" for size in report_sizes(wildcards.corpus)]}
 
 
 # --- evaluation

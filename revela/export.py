@@ -1,0 +1,316 @@
+"""Export: a trained cell in the formats that other software loads, with a model card; and the loader for adapters.
+
+- sentence-transformers: Transformer, last-token pooling, normalisation. The tokenizer's post-processor appends EOS,
+  so that it is there after truncation too; prompts `query` and `document` are the prefixes of training.
+- peft: the bare adapter, which names the model below it.
+- transformers: the backbone with its adapters merged in, as safetensors.
+
+Every export holds `README.md`, a model card for the hub, and is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from revela.model_card import CITATION, front_matter, origin, write_card
+from revela.provenance import atomic_folder
+from revela.retriever import SETTINGS, Retriever, quietly, save_adapter
+
+if TYPE_CHECKING:
+    from mteb.models import ModelMeta
+
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}  # of an embedding's components
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported, or an adapter that cannot be loaded. The message is one line."""
+
+
+# --- what is exported
+
+
+def export_sentence_transformer(
+    model: str | Path,
+    output: str | Path,
+    *,
+    scores: Sequence[str | Path] = (),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Writes a folder that `sentence_transformers.SentenceTransformer` loads, and `Retriever.load` as well.
+
+    Before the folder appears it is loaded and compared with the retriever, on a short text and on one that is cut.
+
+    Args:
+        model: A trained cell, or the folder of a retriever.
+        output: The folder to write; an older one is replaced.
+        scores: Score files (`results/scores/...json`) for the model card.
+        dtype: Of the weights. In bfloat16, half the size, embeddings differ from the retriever's by rounding.
+
+    Raises:
+        ExportError: The retriever does not pool at EOS, or the export is not what it should be.
+        RetrieverError: The folder is none of a retriever.
+    """
+    retriever = load_retriever(model)
+    expected = _probe(retriever)
+    with atomic_folder(output) as partial:
+        _write_sentence_transformer(retriever, partial, getattr(torch, dtype))
+        _check(partial, expected, TOLERANCE[dtype])
+        write_card(partial, model, retriever, scores, "sentence-transformers")
+
+
+def export_merged(model: str | Path, output: str | Path, *, scores: Sequence[str | Path] = ()) -> None:
+    """Writes the backbone as a Hugging Face folder of safetensors (float32), adapters merged into its weights."""
+    retriever = load_retriever(model)
+    with atomic_folder(output) as partial:
+        _write_merged(retriever, partial, torch.float32)
+        write_card(partial, model, retriever, scores, "transformers")
+
+
+def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[str | Path] = ()) -> None:
+    """Writes the bare PEFT adapter. It names the hub's model below it if it came from there, else its folder."""
+    retriever = load_retriever(model)
+    if not isinstance(retriever.backbone, PeftModel):
+        raise ExportError(f"{model}: has no adapter, as all of its weights were trained; export it as another format")
+    with atomic_folder(output) as partial:
+        name, _ = origin(retriever.base)
+        save_adapter(retriever.backbone, partial, name or str(retriever.base.resolve()))
+        write_card(partial, model, retriever, scores, "peft")
+
+
+EXPORTS = {"sentence-transformers": export_sentence_transformer, "merged": export_merged, "adapter": export_adapter}
+
+
+def load_retriever(model: str | Path) -> Retriever:
+    """The retriever of a trained cell, or of a retriever's own folder, in float32 on the CPU."""
+    folder = Path(model)
+    if (folder / "retriever" / SETTINGS).is_file():
+        folder = folder / "retriever"
+    retriever = Retriever.load(folder, device="cpu", dtype=torch.float32)
+    if retriever.pooling != "eos":
+        raise ExportError(f"{folder}: pools by {retriever.pooling}; exported are retrievers that pool at EOS")
+    return retriever
+
+
+def load_adapter(
+    adapter: str | Path,
+    base: str | Path,
+    *,
+    query_prefix: str = "query:  ",
+    passage_prefix: str = "passage:  ",
+    max_length: int = 2048,
+    dtype: torch.dtype = torch.float32,
+) -> Retriever:
+    """A retriever of a bare LoRA adapter and the model below it, such as the authors' trumancai/Revela-1b.
+
+    Args:
+        adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`, trained on the model without its
+            head or with it.
+        base: Hugging Face folder of the model that it was trained on.
+        query_prefix, passage_prefix, max_length: As the authors evaluate theirs (mteb's RepLLaMA wrapper).
+
+    Raises:
+        ExportError: It is no LoRA adapter in safetensors, or not of this model.
+    """
+    adapter = Path(adapter)
+    for name in (ADAPTER, ADAPTER_WEIGHTS):
+        if not (adapter / name).is_file():
+            raise ExportError(f"{adapter}: no {name}; an adapter is read from safetensors, never from pickles")
+    config = LoraConfig.from_pretrained(adapter)
+    if config.peft_type != "LORA":
+        raise ExportError(f"{adapter / ADAPTER}: peft_type {config.peft_type!r} is not supported; valid: LORA")
+    retriever = Retriever.from_backbone(
+        base, query_prefix=query_prefix, passage_prefix=passage_prefix, max_length=max_length, dtype=dtype
+    )
+    headless = "base_model.model."  # the backbone's names follow; in a model with a head they begin with its "model."
+    weights = {
+        name.replace(f"{headless}model.", headless, 1): tensor
+        for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items()
+    }
+    config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
+    try:
+        model = get_peft_model(retriever.backbone, config)
+        found = set_peft_model_state_dict(model, weights)
+    except (RuntimeError, ValueError) as error:  # other shapes, or no such layers
+        raise ExportError(f"{adapter}: is no adapter of {base} ({str(error).splitlines()[-1].strip()})") from None
+    missing = [name for name in found.missing_keys if "lora_" in name]
+    if odd := sorted([*found.unexpected_keys, *missing]):
+        raise ExportError(f"{adapter}: is no adapter of {base}: {len(odd)} of its weights do not match, {odd[0]}")
+    retriever.backbone = model
+    return retriever.eval()
+
+
+# --- folders of others
+
+
+def _write_merged(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
+    """The backbone and its tokenizer; adapters are merged, and leave the retriever."""
+    if isinstance(retriever.backbone, PeftModel):
+        retriever.backbone = retriever.backbone.merge_and_unload()
+    with quietly():
+        retriever.backbone.to(dtype).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(retriever.tokenizer.name_or_path).save_pretrained(folder)
+
+
+def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _write_merged(retriever, Path(scratch), dtype)
+        tokenizer = AutoTokenizer.from_pretrained(scratch)
+        append_eos(tokenizer)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(scratch)
+        with quietly():
+            transformer = Transformer(
+                scratch,
+                max_seq_length=retriever.max_length,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+            pooling = Pooling(retriever.backbone.config.hidden_size, "lasttoken")
+            modules = [transformer, pooling, *([Normalize()] if retriever.normalize else [])]
+            prompts = {"query": retriever.query_prefix, "document": retriever.passage_prefix}
+            model = SentenceTransformer(modules=modules, prompts=prompts, similarity_fn_name="cosine", device="cpu")
+            model.save_pretrained(str(folder), create_model_card=False)
+    settings = {
+        "query_prefix": retriever.query_prefix,
+        "passage_prefix": retriever.passage_prefix,
+        "max_length": retriever.max_length,
+        "pooling": retriever.pooling,
+        "normalize": retriever.normalize,
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes the tokenizer itself end every text in EOS; what it puts in front stays."""
+    eos, special = tokenizer.eos_token_id, tokenizer("")["input_ids"]
+    if special and special[-1] == eos and special != [tokenizer.bos_token_id]:
+        return
+    tokens = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.convert_ids_to_tokens(special)}
+    template = " ".join([*tokens, "$A", tokenizer.eos_token])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=template, special_tokens=[*tokens.items(), (tokenizer.eos_token, eos)]
+    )
+
+
+def _probe(retriever: Retriever) -> np.ndarray:
+    """Embeddings [6, d] of three texts of both kinds; ExportError if the adapters change none of them."""
+    texts = _probes(retriever.max_length)
+    embeddings = np.concatenate([retriever.encode(texts, kind="query"), retriever.encode(texts, kind="passage")])
+    if isinstance(retriever.backbone, PeftModel):
+        with retriever.backbone.disable_adapter():
+            before = retriever.encode(texts, kind="query")
+        if np.array_equal(before, embeddings[: len(texts)]):
+            raise ExportError("the adapter changes nothing, so the export would be the untrained model")
+    return embeddings
+
+
+def _probes(max_length: int) -> list[str]:
+    return ["short", "def f(x):\n    return x", " ".join(["retrieval of passages"] * max_length)]  # the last is cut
+
+
+def _check(folder: Path, expected: np.ndarray, tolerance: float) -> None:
+    """The export gives the retriever's embeddings."""
+    from sentence_transformers import SentenceTransformer
+
+    with quietly():
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    texts = _probes(model.max_seq_length)
+    found = np.concatenate([model.encode_query(texts), model.encode_document(texts)]).astype(np.float32)
+    difference = float(np.abs(found - expected).max())
+    if not difference <= tolerance:
+        raise ExportError(f"the export differs from the retriever by {difference:.2g} in an embedding")
+
+
+# --- others' registries
+
+
+def model_meta(folder: str | Path, name: str) -> ModelMeta:
+    """mteb's description of an exported model, with which mteb evaluates it: `mteb.evaluate(meta.load_model(), tasks)`.
+
+    Args:
+        folder: An export for sentence-transformers.
+        name: owner/name on the hub, or the path of the folder, from which mteb loads the model.
+
+    Raises:
+        ExportError: The folder is no such export.
+    """
+    from mteb.models import ModelMeta
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from safetensors import safe_open
+
+    folder = Path(folder)
+    if not (folder / "modules.json").is_file() or not (folder / SETTINGS).is_file():
+        raise ExportError(f"{folder}: is no export for sentence-transformers; write one with `revela export`")
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    head = front_matter(folder / "README.md")
+    files = sorted(folder.glob("*.safetensors"))
+    parameters = 0
+    for path in files:
+        with safe_open(path, "np") as weights:
+            parameters += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return ModelMeta(
+        loader=SentenceTransformerEncoderWrapper,
+        name=name,
+        revision=None,
+        release_date=None,
+        languages=None,
+        n_parameters=parameters,
+        memory_usage_mb=round(sum(path.stat().st_size for path in files) / 2**20),
+        max_tokens=settings["max_length"],
+        embed_dim=config["hidden_size"],
+        license=head.get("license"),
+        open_weights=True,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["Sentence Transformers", "PyTorch", "safetensors"],
+        similarity_fn_name="cosine",
+        use_instructions=True,
+        training_datasets=None,
+        adapted_from=head.get("base_model"),
+        citation=CITATION,
+    )
+
+
+def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
+    """Uploads an export to the Hugging Face hub and returns its address. Nothing else in the project uploads anything.
+
+    The token is the hub client's own affair: HF_TOKEN, or `hf auth login`.
+
+    Raises:
+        ExportError: The folder is no export, or the hub refuses it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    folder = Path(folder)
+    if not (folder / "README.md").is_file() or not any(folder.glob("*.safetensors")):
+        raise ExportError(f"{folder}: is no export (no README.md and weights); write one with `revela export`")
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload of a Revela retriever")
+    except LocalTokenNotFoundError:
+        raise ExportError("no token of the hub; set HF_TOKEN or run `hf auth login`") from None
+    except HFValidationError:
+        raise ExportError(f"{repository!r} is not a name on the hub; valid: owner/name") from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{repository}: the hub did not take it ({reason})") from None
+    return str(address)

@@ -1,0 +1,201 @@
+"""Exports load in the software that they are for, and give the retriever's embeddings."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXTS, make_backbone
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from revela.config import Lora
+from revela.export import (
+    ExportError,
+    export_adapter,
+    export_merged,
+    export_sentence_transformer,
+    load_adapter,
+    model_meta,
+    push,
+)
+from revela.provenance import write_manifest
+from revela.retriever import Retriever
+
+LONG = " ".join(TEXTS * 3)
+PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}
+LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
+
+
+def disturb(module, scale=0.3):
+    """Random weights where adapters begin with zeros."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def trained(base, folder, *, lora):
+    """A retriever's folder as training leaves it."""
+    retriever = Retriever.from_backbone(base, **PREFIXES, max_length=40, lora=LORA if lora else None)
+    disturb(retriever)
+    retriever.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["adapter", "all weights", "adapter, BOS"])
+def case(request, tmp_path_factory, backbone, lm):
+    """(the retriever, its export for sentence-transformers), for tokenizers with and without BOS."""
+    folder = tmp_path_factory.mktemp("export")
+    base = lm if "BOS" in request.param else backbone
+    trained(base, folder / "retriever", lora="adapter" in request.param)
+    export_sentence_transformer(folder / "retriever", folder / "export")
+    return Retriever.load(folder / "retriever", device="cpu"), folder / "export"
+
+
+def test_sentence_transformers_gives_the_same_embeddings(case):
+    retriever, export = case
+    model = SentenceTransformer(str(export), device="cpu")
+    texts = [*TEXTS, LONG, "", " spaces around ", "ünïcödé"]
+    for kind, encode in (("query", model.encode_query), ("passage", model.encode_document)):
+        assert np.abs(encode(texts) - retriever.encode(texts, kind=kind)).max() < 1e-5
+    assert model.max_seq_length == 40
+    assert model.prompts["query"] == "query: " and model.prompts["document"] == "passage: "
+
+
+def test_every_text_ends_in_eos(case):
+    retriever, export = case
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    for text in (*TEXTS, LONG, ""):
+        ids = tokenizer("query: " + text, truncation=True, max_length=40)["input_ids"]
+        assert ids == retriever.tokenize([text], "query")["input_ids"][0].tolist()
+        assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.eos_token_id) == 1
+    assert len(ids) < 40 and len(tokenizer(LONG, truncation=True, max_length=40)["input_ids"]) == 40
+
+
+def test_the_project_loads_its_own_export(case):
+    retriever, export = case
+    again = Retriever.load(export, device="cpu")
+    for kind in ("query", "passage"):
+        assert (
+            np.abs(again.encode([*TEXTS, LONG], kind=kind) - retriever.encode([*TEXTS, LONG], kind=kind)).max() < 1e-5
+        )
+
+
+def test_nothing_but_safetensors_is_written(case):
+    _, export = case
+    assert {path.suffix for path in export.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".md", ".jinja"}
+    assert all("auto_map" not in path.read_text() for path in export.rglob("*.json"))
+
+
+def test_an_adapter_that_changes_nothing_is_not_exported(tmp_path, backbone):
+    Retriever.from_backbone(backbone, max_length=40, lora=LORA).save(tmp_path / "retriever")
+    with pytest.raises(ExportError, match="changes nothing"):
+        export_sentence_transformer(tmp_path / "retriever", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_bfloat16_halves_the_weights(tmp_path, backbone):
+    trained(backbone, tmp_path / "retriever", lora=True)
+    export_sentence_transformer(tmp_path / "retriever", tmp_path / "half", dtype="bfloat16")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "half/model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_merged_weights_are_those_of_base_and_adapter(tmp_path, backbone):
+    trained(backbone, tmp_path / "retriever", lora=True)
+    export_merged(tmp_path / "retriever", tmp_path / "merged")
+    merged = AutoModel.from_pretrained(tmp_path / "merged")
+    base = AutoModel.from_pretrained(backbone, dtype=torch.float32)
+    ids = torch.arange(10)[None]
+    expected = PeftModel.from_pretrained(base, tmp_path / "retriever")(ids).last_hidden_state
+    assert torch.allclose(merged(ids).last_hidden_state, expected, atol=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged")("x")["input_ids"]
+
+
+def test_the_bare_adapter_names_the_hubs_model(tmp_path, backbone):
+    base = shutil.copytree(backbone, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
+    (base / "LICENSE").write_text("Apache License\n")
+    write_manifest(base, hub={"owner/name": "0" * 40}, revision="main")
+    trained(base, tmp_path / "retriever", lora=True)
+    export_adapter(tmp_path / "retriever", tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "owner/name"
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert "base_model: owner/name" in card and "license: apache-2.0" in card and "0" * 40 in card
+    assert (tmp_path / "adapter/LICENSE").read_text() == "Apache License\n"
+    again = load_adapter(tmp_path / "adapter", base, **PREFIXES, max_length=40)
+    ours = Retriever.load(tmp_path / "retriever", device="cpu")
+    assert np.abs(again.encode(TEXTS, kind="query") - ours.encode(TEXTS, kind="query")).max() < 1e-6
+
+
+def test_a_retriever_without_adapter_has_none_to_export(tmp_path, backbone):
+    trained(backbone, tmp_path / "retriever", lora=False)
+    with pytest.raises(ExportError, match="has no adapter"):
+        export_adapter(tmp_path / "retriever", tmp_path / "adapter")
+
+
+# --- adapters of others
+
+
+@pytest.fixture(params=[AutoModel, AutoModelForCausalLM], ids=["without head", "with head"])
+def released(request, tmp_path, backbone):
+    """(folder of an adapter as peft itself saves it, the model that it is part of)."""
+    model = request.param.from_pretrained(backbone, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+    disturb(model)
+    model.save_pretrained(tmp_path / "released")
+    return tmp_path / "released", model.eval()
+
+
+def test_an_adapter_by_others(released, backbone):
+    folder, model = released
+    retriever = load_adapter(folder, backbone)
+    tokens = retriever.tokenize(TEXTS, "query")
+    hidden = model(**tokens, output_hidden_states=True)
+    last = hidden.hidden_states[-1] if "hidden_states" in hidden else hidden.last_hidden_state
+    expected = last[torch.arange(len(TEXTS)), tokens["attention_mask"].sum(1) - 1]
+    expected = torch.nn.functional.normalize(expected, dim=-1).detach().numpy()
+    assert np.abs(retriever.encode(TEXTS, kind="query") - expected).max() < 1e-5
+
+
+def test_an_adapter_of_another_model_is_refused(released, tmp_path):
+    other = make_backbone(tmp_path / "other", hidden_size=48)
+    with pytest.raises(ExportError, match="is no adapter of"):
+        load_adapter(released[0], other)
+    deep = make_backbone(tmp_path / "deep", layers=3)
+    with pytest.raises(ExportError, match="is no adapter of"):
+        load_adapter(released[0], deep)
+
+
+def test_an_adapter_as_a_pickle_is_refused(released, backbone):
+    folder, model = released
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({}, folder / "adapter_model.bin")
+    with pytest.raises(ExportError, match="never from pickles"):
+        load_adapter(folder, backbone)
+
+
+# --- registries
+
+
+def test_mteb_describes_and_loads_it(tmp_path, lm):
+    pytest.importorskip("mteb")
+    trained(lm, tmp_path / "retriever", lora=True)
+    retriever, export = Retriever.load(tmp_path / "retriever", device="cpu"), tmp_path / "export"
+    export_sentence_transformer(tmp_path / "retriever", export)
+    meta = model_meta(export, str(export))
+    assert (meta.embed_dim, meta.max_tokens, meta.similarity_fn_name) == (32, 40, "cosine")
+    assert meta.n_parameters == sum(tensor.numel() for tensor in load_file(export / "model.safetensors").values())
+    model = meta.load_model(device="cpu").model
+    assert np.abs(model.encode_query(TEXTS) - retriever.encode(TEXTS, kind="query")).max() < 1e-5
+
+
+def test_pushing_without_network_or_export_says_so(case, tmp_path):
+    with pytest.raises(ExportError, match="is no export"):
+        push(tmp_path, "me/model")
+    with pytest.raises(ExportError, match="me/model: the hub did not take it"):
+        push(case[1], "me/model")

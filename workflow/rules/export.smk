@@ -1,0 +1,20 @@
+# Export: a trained cell as a folder that sentence-transformers loads.
+rule export:
+    input:
+        unpack(exported_files),
+    output:
+        directory(f"{R}/exports/{{cell}}"),
+    log:
+        f"{R}/logs/export/{{cell}}.log",
+    benchmark:
+        f"{R}/benchmarks/export/{{cell}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=CONFIG.compute.data_mem_mb,
+        runtime=60,
+    params:
+        code=code("revela.export"),
+    script:
+        "../scripts/export.py"

@@ -1,0 +1,8 @@
+"""Export a trained cell for sentence-transformers."""
+
+from job import job
+
+with job(snakemake):
+    from revela.export import export_sentence_transformer
+
+    export_sentence_transformer(snakemake.input.model, snakemake.output[0])
