@@ -105,7 +105,7 @@ class Source(Strict):
 
 
 class Corpus(Strict):
-    """Raw text that becomes batches. Exactly one of `files`, `sources`, `mix` and `released` is given."""
+    """Raw text that becomes batches: exactly one of `files`, `sources` and `mix`; or `released` batches; or both."""
 
     files: str | None = Field(
         None,
@@ -116,6 +116,12 @@ class Corpus(Strict):
     sources: list[Source] = Field([], description="Datasets whose documents are chunked and interleaved.")
     mix: dict[str, int] = Field({}, description="Corpus -> number of its batches.")
     released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
+    source: Literal["rebuild", "released"] = Field(
+        "rebuild", description="Of a corpus that has both: batches built from the text, or the released ones."
+    )
+    documents: int | None = Field(
+        None, ge=1, description="Documents that the paper counts, beside which the corpus's report puts ours."
+    )
     group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
     batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
     take: Literal["random", "first"] = Field(
@@ -128,13 +134,22 @@ class Corpus(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self):
-        if sum(map(bool, (self.files, self.sources, self.mix, self.released))) != 1:
-            raise ValueError("give exactly one of files, sources, mix, released")
+        text = sum(map(bool, (self.files, self.sources, self.mix)))
+        if text > 1 or not (text or self.released):
+            raise ValueError("give exactly one of files, sources, mix, released (released may stand beside another)")
+        if self.source == "released" and not self.released:
+            raise ValueError("source: released needs the key released, which names a dataset of ready batches")
         if len({source.dataset for source in self.sources}) < len(self.sources):
             raise ValueError("each source needs a dataset of its own")
         if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
             raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
         return self
+
+    @property
+    def ready(self) -> str | None:
+        """The dataset of ready batches that the corpus is made of; None: it is built from text."""
+        has_text = self.files or self.sources or self.mix
+        return self.released if self.source == "released" or not has_text else None
 
 
 class Dataset(Strict):
@@ -492,7 +507,8 @@ class Pretraining(Strict):
     repetitions: float = Field(0.3, ge=0, lt=1, description="Share of rows that repeat tokens in random order.")
     rows_per_step: int = Field(32, ge=1, description="Rows in one step, over all processes.")
     muon_learning_rate: float = Field(0.02, gt=0, description="Of the linear layers' matrices.")
-    adamw_learning_rate: float = Field(3e-3, gt=0, description="Of embeddings and norms.")
+    embedding_learning_rate: float = Field(1e-2, gt=0, description="AdamW's, of the embeddings.")
+    vector_learning_rate: float = Field(3e-3, gt=0, description="AdamW's, of norms and biases.")
     warmup_steps: int = Field(30, ge=1)
     two_stream_steps: int = Field(250, ge=1, description="Steps of the last stage, with random similarities.")
     two_stream_learning_rate: float = Field(3e-4, gt=0)

@@ -23,11 +23,15 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
+import io
 import itertools
 import json
 import multiprocessing
 import re
+import sys
 import zlib
+from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -62,6 +66,8 @@ ROW_GROUP_CHARACTERS = 16_000_000
 JOB_CHARACTERS = 250_000  # of documents that a worker is given at a time
 BLOCK = 1 << 20
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 Item = TypeVar("Item")
 
 
@@ -72,7 +78,9 @@ class CorpusError(Exception):
 # --- rows of a dataset's folder
 
 
-def rows(folder: str | Path, columns: list[str], *, mixed: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(
+    folder: str | Path, columns: list[str], *, mixed: bool = False, on_read: Callable[[int], Any] = lambda size: None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of every row in a dataset's folder, in order; `where` is file:number, or the file for a text file.
 
     A row holds the columns asked for. With `mixed` files of every kind are read, and a text file's one column has the
@@ -86,11 +94,12 @@ def rows(folder: str | Path, columns: list[str], *, mixed: bool = False) -> Iter
             column = columns[0] if mixed else "text"
             _require(columns, [column], path)
             yield name, {column: _read_text(path)}
+            on_read(path.stat().st_size)
         elif kind == "parquet":
-            for number, row in enumerate(_parquet_rows(path, columns)):
+            for number, row in enumerate(_parquet_rows(path, columns, on_read)):
                 yield f"{name}:{number}", row
         else:
-            for number, row in enumerate(_json_values(path, lines=kind == "jsonl")):
+            for number, row in enumerate(_json_values(path, on_read, lines=kind == "jsonl")):
                 if not isinstance(row, dict):
                     raise CorpusError(f"{path}: row {number} is a {type(row).__name__}, not an object with columns")
                 _require(columns, list(row), path)
@@ -127,24 +136,26 @@ def _kind(path: Path) -> str | None:
     return next((kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)), None)
 
 
-def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path, columns: list[str], on_read: Callable[[int], Any]) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             _require(columns, file.schema_arrow.names, path)
+            bytes_per_row = path.stat().st_size / max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=512, columns=columns):
                 yield from batch.to_pylist()
+                on_read(len(batch) * bytes_per_row)
     except pa.ArrowInvalid as error:
         raise CorpusError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
-def _json_values(path: Path, *, lines: bool) -> Iterator[Any]:
+def _json_values(path: Path, on_read: Callable[[int], Any] = lambda size: None, *, lines: bool) -> Iterator[Any]:
     """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time)."""
     read = 0
     try:
-        with _open(path) as file:
-            if not lines:
+        if not lines:
+            with _open(path) as file:
                 lines = _is_lines(file.read(BLOCK))
-                file.seek(0)
+        with _open(path, on_read) as file:
             for value in map(json.loads, filter(str.strip, file)) if lines else _json_list(file):
                 yield value
                 read += 1
@@ -184,9 +195,24 @@ def _json_list(file: TextIO) -> Iterator[Any]:
         yield value
 
 
-def _open(path: Path) -> TextIO:
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig")
+class _Counted(io.FileIO):
+    """A file that tells how many bytes were read."""
+
+    on_read: Callable[[int], Any]
+
+    def readinto(self, buffer) -> int:
+        size = super().readinto(buffer)
+        self.on_read(size)
+        return size
+
+
+def _open(path: Path, on_read: Callable[[int], Any] = lambda size: None) -> TextIO:
+    raw = _Counted(path)
+    raw.on_read = on_read
+    file = io.BufferedReader(raw, BLOCK)
+    if path.suffix == ".gz":
+        file = gzip.GzipFile(fileobj=file)
+    return io.TextIOWrapper(file, encoding="utf-8-sig")
 
 
 def _read_text(path: Path) -> str:
@@ -207,22 +233,27 @@ def _string(value: Any, column: str, where: Path) -> str:
         return ""
     if not isinstance(value, str):
         raise CorpusError(f"{where}: column {column!r} holds a {type(value).__name__}, not text")
+    if not value.isascii() and _SURROGATE.search(value):  # half a character, which JSON can hold and files cannot
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value if not value.isspace() else ""
 
 
 # --- documents and their chunks
 
 
-def documents(source: Source, folder: str | Path) -> Iterator[tuple[str, str]]:
+def documents(
+    source: Source, folder: str | Path, on_read: Callable[[int], Any] = lambda size: None
+) -> Iterator[tuple[str, str]]:
     """(id, text) of every document of a source, in order; the text of one without any is ''.
 
     The id is dataset/file:number of its (first) row. With `join_by`, neighbouring rows with the same value in that
-    column form one document, their texts separated by a space: passages back into articles.
+    column form one document, their texts separated by a space: passages back into articles. `on_read` is told of
+    the bytes of files as they are read.
     """
     columns = [source.text] if source.join_by is None else [source.text, source.join_by]
     found = (
         (f"{source.dataset}/{where}", _string(row[source.text], source.text, Path(folder) / where), row)
-        for where, row in rows(folder, columns, mixed=source.mixed)
+        for where, row in rows(folder, columns, mixed=source.mixed, on_read=on_read)
     )
     if source.join_by is None:
         for name, text, _ in found:
@@ -261,11 +292,14 @@ def write_chunks(
     def chunked() -> Iterator[tuple[str, str, list[str]]]:
         for source in corpus.sources:
             name, folder = source.dataset, folders[source.dataset]
-            jobs = _by_size(documents(source, folder), lambda document: len(document[1]), JOB_CHARACTERS)
-            with tqdm(desc=f"chunking {name}", unit=" words", unit_scale=True, disable=None) as progress:
+            files = [path for _, path in _find(Path(folder), source.mixed)]
+            size = sum(path.stat().st_size for path in files)
+            with progress(desc=f"reading {name}", total=size, unit="B", unit_scale=True) as bar:
+                read = documents(source, folder, bar.update)
+                jobs = _by_size(read, lambda document: len(document[1]), JOB_CHARACTERS)
                 for found, count in _chunk_in_order(jobs, punkt, max_words, workers):
                     counts[name] = _add(counts[name], count)
-                    progress.update(count["words"])
+                    bar.set_postfix(words=f"{counts[name]['words']:,}", refresh=False)
                     yield from ((document, name, chunks) for document, chunks in found)
             if not counts[name]["documents"]:
                 raise CorpusError(
@@ -358,59 +392,115 @@ def write_batches(
     exist they are drawn by the seed, or are the first ones (`take`); either way they keep the corpus's order.
 
     Args:
-        corpus: With `sources`, `mix` or `released`.
+        corpus: With `sources` or `mix`, or `ready`.
         inputs: For `sources` the corpus's chunks.parquet; for `mix` the batches.parquet of each corpus in its order, of
-            the same B; for `released` the dataset's folder, whose rows are ``["chunk", ..]`` or ``{"src": ..,
+            the same B; for `ready` the dataset's folder, whose rows are ``["chunk", ..]`` or ``{"src": ..,
             "text": [..]}`` with a multiple of B chunks (as trumancai/revela_training_corpus, which has 16).
         output: The parquet file; its JSON has the same name.
         batch_size: B.
         seed: Of the draw.
 
     Returns:
-        The counts: batches, chunks, words, documents, batches by their number of documents and by their source, and
-        how many batches each part of the corpus holds and gave. What concerns documents is null for released batches,
+        The counts: batches, chunks, words, documents, chunks by their number of words, batches by their number of
+        documents and by their source, and how many batches each part of the corpus holds and gave. What concerns documents is null for released batches,
         which do not name theirs.
 
     Raises:
         CorpusError: More batches are wanted than exist, or a released row has another number of chunks.
     """
-    if corpus.sources:
-        parts = _interleaved(corpus, Path(inputs[0]), batch_size)
+    batches, counts = _chosen_batches(corpus, inputs, batch_size, seed)
+    write_table(output, BATCHES, batches, lambda batch: sum(map(len, batch[1])))
+    return write_counts(output, counts())
+
+
+GROUP_SIZES = (1, 2, 4)
+
+
+def compare_group_sizes(
+    corpus: Corpus, chunks: str | Path, output: str | Path, *, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """Write a JSON file on how a corpus's batches would come out by the documents in a group, 1, 2 or 4.
+
+    For each: the counts of `write_batches`, but nothing is written. Where the corpus states the paper's number of
+    documents, their batches are counted too (``batches_of_stated``), so that both of the paper's numbers have one of
+    ours beside them: the documents of its batches, and the batches of its documents.
+    """
+    groups = {}
+    for size in GROUP_SIZES:
+        batches, counts = _chosen_batches(corpus.model_copy(update={"group_size": size}), [chunks], batch_size, seed)
+        deque(batches, maxlen=0)
+        groups[str(size)] = counts()
+    stated = {"documents": corpus.documents, "batches": corpus.batches}
+    of_stated = None if corpus.documents is None else _first_chunks(corpus, Path(chunks)) // batch_size
+    return write_counts(output, {"stated": stated, "batches_of_stated": of_stated, "group_size": groups})
+
+
+def _first_chunks(corpus: Corpus, path: Path) -> int:
+    """The chunks of the first `corpus.documents` documents that have enough of them."""
+    left, total = corpus.documents, 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["chunks"]):
+            lengths = pc.list_value_length(batch["chunks"])
+            lengths = pc.filter(lengths, pc.greater_equal(lengths, corpus.min_chunks))[:left]
+            total += pc.sum(lengths).as_py() or 0
+            left -= len(lengths)
+            if not left:
+                break
+    return total
+
+
+def _chosen_batches(
+    corpus: Corpus, inputs: Sequence[str | Path], batch_size: int, seed: int
+) -> tuple[Iterator[Batch], Callable[[], dict]]:
+    """The batches of a corpus, and what gives their counts once all of them have been taken."""
+    if corpus.ready:
+        parts = [_released(corpus.ready, Path(inputs[0]), batch_size)]
     elif corpus.mix:
         parts = [_mixed(name, corpus.mix[name], Path(path)) for name, path in zip(corpus.mix, inputs, strict=True)]
     else:
-        parts = [_released(corpus.released, Path(inputs[0]), batch_size)]
+        parts = _interleaved(corpus, Path(inputs[0]), batch_size)
     chosen = _choose(parts, corpus, batch_size, seed)
-    counts = {"batches": 0, "chunks": 0, "words": 0, "documents_of_batch": Counter(), "sources": Counter()}
-    documents: set[str] = set()
+    counts = {"batches": 0, "chunks": 0, "words": 0}
+    counts |= {"words_of_chunk": Counter(), "documents_of_batch": Counter(), "sources": Counter()}
+    documents = array("Q")  # hashes of the ids in each batch: ids themselves would take gigabytes
 
-    def counted() -> Iterator[Batch]:
-        with tqdm(desc=f"batches of {batch_size}", total=sum(map(len, chosen)), disable=None) as progress:
+    def batches() -> Iterator[Batch]:
+        with progress(desc=f"batches of {batch_size}", total=sum(map(len, chosen))) as bar:
             for part, indices in zip(parts, chosen, strict=True):
                 for batch in _pick(part.batches(), indices):
                     src, text, ids = batch
+                    words, distinct = [len(chunk.split()) for chunk in text], set(ids)
                     counts["batches"] += 1
                     counts["chunks"] += len(text)
-                    counts["words"] += sum(len(chunk.split()) for chunk in text)
-                    counts["documents_of_batch"][len(set(ids))] += 1
+                    counts["words"] += sum(words)
+                    counts["words_of_chunk"].update(words)
+                    counts["documents_of_batch"][len(distinct)] += 1
                     counts["sources"][src] += 1
-                    documents.update(ids)
-                    progress.update()
+                    documents.extend(map(_hash, distinct))
+                    bar.update()
                     yield batch
 
-    write_table(output, BATCHES, counted(), lambda batch: sum(map(len, batch[1])))
-    given = {part.name: {"available": part.available, "taken": len(some)} for part, some in zip(parts, chosen)}
-    counts["documents"] = len(documents)
-    if corpus.released:
-        counts.update(documents=None, documents_of_batch=None)
-    settings = {"batch_size": batch_size, "group_size": corpus.group_size, "take": corpus.take, "seed": seed}
-    return write_counts(output, {**settings, **counts, "parts": given})
+    def result() -> dict:
+        known = not corpus.ready
+        settings = {"batch_size": batch_size, "group_size": corpus.group_size if known else None}
+        given = {part.name: {"available": part.available, "taken": len(some)} for part, some in zip(parts, chosen)}
+        number = len(np.unique(np.frombuffer(documents, np.uint64))) if documents else 0
+        found = {**counts, "documents": number, "parts": given}
+        if not known:
+            found |= {"documents": None, "documents_of_batch": None}
+        return {**settings, "take": corpus.take, "seed": seed, **found}
+
+    return batches(), result
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
 
 
 def _choose(parts: list[_Part], corpus: Corpus, batch_size: int, seed: int) -> list[np.ndarray]:
     """The sorted indices of the batches that are taken of each part."""
     wanted = [part.wanted for part in parts]
-    for index, source in enumerate(corpus.sources):
+    for index, source in enumerate([] if corpus.ready else corpus.sources):
         if source.batches == "rest":
             others = sum(p.available if w is None else w for i, (p, w) in enumerate(zip(parts, wanted)) if i != index)
             if others > corpus.batches:
@@ -515,6 +605,11 @@ def _released(dataset: str, folder: Path, batch_size: int) -> _Part:
                     yield src, text[start : start + batch_size], ids[start : start + batch_size]
 
     return _Part(dataset, sum(1 for _ in batches()), None, batches)
+
+
+def progress(**options: Any) -> tqdm:
+    """A bar: on a terminal it moves, in a job's log it is written once a minute."""
+    return tqdm(**options, mininterval=0.1 if sys.stderr.isatty() else 60.0)
 
 
 # --- tables on disk

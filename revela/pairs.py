@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from revela.chunking import sentence_splitter
 from revela.config import Corpus
-from revela.corpora import CorpusError, read_table, write_counts, write_table
+from revela.corpora import CorpusError, progress, read_table, write_counts, write_table
 
 PAIRS = pa.schema(
     [
@@ -95,7 +94,7 @@ def write_pairs(
             made[kind].append(_Pair(query, positive, row["src"], row["document"][place]))
 
     def rows() -> Iterator[tuple]:
-        for index in tqdm(range(wanted), desc="pairs", disable=None):
+        for index in progress(iterable=range(wanted), desc="pairs"):
             pool = made[index % 2]
             pair = pool[index // 2]
             rng = np.random.default_rng([seed, index, 1])

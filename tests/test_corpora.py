@@ -12,7 +12,7 @@ from test_chunking import WIKITEXT, write_punkt
 from revela import corpora
 from revela.chunking import chunk, sentence_splitter
 from revela.config import Corpus, Source
-from revela.corpora import CorpusError, documents, texts, write_batches, write_chunks
+from revela.corpora import CorpusError, compare_group_sizes, documents, texts, write_batches, write_chunks
 
 
 @pytest.fixture
@@ -312,6 +312,7 @@ def test_batches_by_hand(tmp_path):
         "batches": 3,
         "chunks": 12,
         "words": 24,
+        "words_of_chunk": {"2": 12},
         "documents": 4,
         "documents_of_batch": {"1": 1, "2": 2},
         "sources": {"a": 2, "b": 1},
@@ -461,6 +462,55 @@ def test_released_rows_of_another_form_are_one_line(tmp_path, row, message):
     with pytest.raises(CorpusError, match=message) as error:
         write_batches(Corpus(released="ready"), [tmp_path / "data"], tmp_path / "b.parquet", batch_size=2, seed=0)
     one_line(error)
+
+
+def test_a_corpus_is_rebuilt_or_released(tmp_path):
+    chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [4, 4]})
+    write(tmp_path / "data" / "train.jsonl", lines(*([f"w{i} {j}" for j in range(4)] for i in range(3))))
+    both = {"sources": [{"dataset": "a", "batches": "rest"}], "released": "ready", "batches": 2}
+    write_batches(Corpus(**both), [chunks], tmp_path / "b.parquet", batch_size=4, seed=0)
+    assert {row["src"] for row in rows_of(tmp_path / "b.parquet")} == {"a"}
+    other = Corpus(**both, source="released", take="first")
+    counts = write_batches(other, [tmp_path / "data"], tmp_path / "b.parquet", batch_size=4, seed=0)
+    assert [row["text"][0] for row in rows_of(tmp_path / "b.parquet")] == ["w0 0", "w1 0"]
+    assert counts["parts"] == {"ready": {"available": 3, "taken": 2}} and counts["group_size"] is None
+    with pytest.raises(ValueError, match="source: released needs the key released"):
+        Corpus(sources=[{"dataset": "a"}], source="released")
+
+
+def test_group_sizes_side_by_side(tmp_path):
+    chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [6, 2, 1, 3, 4, 9]})
+    settings = corpus(sources=[{"dataset": "a"}], batches=3, take="first", min_chunks=2, documents=4)
+    counts = compare_group_sizes(settings, chunks, tmp_path / "groups.json", batch_size=4, seed=0)
+    assert json.loads((tmp_path / "groups.json").read_text()) == counts
+    assert counts["stated"] == {"documents": 4, "batches": 3}
+    assert counts["batches_of_stated"] == (6 + 2 + 3 + 4) // 4
+    found = {size: (group["documents"], group["documents_of_batch"]) for size, group in counts["group_size"].items()}
+    # one by one: aaaa aabb dddE; by twos: abab aaaa dEdE; by fours: abdE abdE adEa
+    assert found == {
+        "1": (4, {"1": 1, "2": 2}),
+        "2": (4, {"1": 1, "2": 2}),
+        "4": (4, {"3": 1, "4": 2}),
+    }
+    one = write_batches(settings, [chunks], tmp_path / "batches.parquet", batch_size=4, seed=0)
+    assert one == counts["group_size"]["2"]
+
+
+def test_half_a_character_is_no_text(tmp_path, punkt):
+    """JSON can escape one half of a surrogate pair; a parquet file cannot hold it."""
+    write(tmp_path / "d" / "rows.jsonl", '{"text": "Cut \\ud83d here. Whole \\ud83d\\ude00."}\n')
+    one = Corpus(sources=[{"dataset": "d"}])
+    write_chunks(one, {"d": tmp_path / "d"}, punkt, tmp_path / "chunks.parquet", max_words=8)
+    assert rows_of(tmp_path / "chunks.parquet")[0]["chunks"] == ["Cut \ufffd here. Whole \U0001f600."]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_progress_is_told_of_every_byte(tmp_path, layout):
+    source, _ = layout(tmp_path / "data")
+    read = []
+    list(documents(source, tmp_path / "data", read.append))
+    files = [path for _, path in corpora._find(tmp_path / "data")]
+    assert sum(read) == pytest.approx(sum(path.stat().st_size for path in files))
 
 
 def test_the_whole_way_from_text_to_batches(tmp_path, data, punkt):
