@@ -2,8 +2,8 @@
 
 As the paper starts from pretrained language models, so does the demo. A retriever can learn
 from a language model only what that model can use of another chunk, so three things are done
-that a plain small model lacks: contexts hold consecutive chunks of one document, a share of the
-rows repeats tokens in random order so that copying emerges, and a last stage runs the two streams of
+that a plain small model lacks: contexts hold consecutive chunks of one document, the model starts
+with a pair of heads that copies and a share of its rows can only be copied, and a last stage runs the two streams of
 in-batch attention with similarities drawn at random. The gate then asks, on held-out documents,
 whether the h-stream's loss is lower when Sim points to chunks of the same document.
 
@@ -139,9 +139,9 @@ def _orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
-def language_model(shape: BackboneShape, vocabulary: int, bos: int, eos: int) -> LlamaForCausalLM:
-    """An untrained Llama of the given shape, embeddings tied."""
-    return LlamaForCausalLM(
+def language_model(shape: BackboneShape, context: int, vocabulary: int, bos: int, eos: int) -> LlamaForCausalLM:
+    """An untrained Llama of the given shape, embeddings tied, that copies from the start: see `lay_copying_heads`."""
+    lm = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=shape.hidden_size,
@@ -149,13 +149,55 @@ def language_model(shape: BackboneShape, vocabulary: int, bos: int, eos: int) ->
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.heads,
             intermediate_size=shape.intermediate_size,
+            attention_bias=True,
             max_position_embeddings=2048,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
             tie_word_embeddings=True,
             bos_token_id=bos,
             eos_token_id=eos,
             pad_token_id=eos,
         )
     )
+    lay_copying_heads(lm, context)
+    return lm
+
+
+@torch.no_grad()
+def lay_copying_heads(lm: LlamaForCausalLM, context: int) -> None:
+    """Starts a model as one that copies, which a small one would take far longer to find out by itself.
+
+    Two heads make an induction head (Olsson et al., 2022), laid into the weights as in mimetic initialisation
+    (Trockman and Kolter, 2023): the first of layer 0 looks at the token before, through its biases under RoPE, and
+    writes a projection of it where nothing else does; the first of layer 1 looks for the place after an earlier
+    occurrence of the current token, and predicts what stood there. All other heads and MLPs write nothing at first.
+    Embeddings have unit variance, so that these matrices are not small against Muon's steps.
+    """
+    hidden, size = lm.config.hidden_size, lm.config.hidden_size // lm.config.num_attention_heads
+    before, copy = (layer.self_attn for layer in lm.model.layers[:2])
+    torch.nn.init.normal_(lm.model.embed_tokens.weight)
+    lm.model.norm.weight.fill_(10 / hidden)
+    for layer in lm.model.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    basis = torch.linalg.qr(torch.randn(hidden, hidden)).Q
+    own, previous = basis[:size], basis[size : 2 * size]
+
+    # Under RoPE this query meets this key at the angle (distance - 1) * frequency in each pair of dimensions.
+    frequencies = lm.model.rotary_emb.inv_freq
+    for projection in (before.q_proj, before.k_proj, copy.q_proj, copy.k_proj):
+        projection.weight[:size] = 0
+    before.q_proj.bias[: size // 2] = 6.7
+    before.k_proj.bias[:size] = 6.7 * torch.cat([frequencies.cos(), frequencies.sin()])
+    before.v_proj.weight[:size] = own
+    before.o_proj.weight[:, :size] = previous.T
+
+    # Only pairs that hardly turn within a context can compare contents.
+    still = (frequencies * context < 2).repeat(2).nonzero().flatten()
+    strength = 13.5 / len(still) ** 0.5
+    copy.q_proj.weight[still] = strength * own[: len(still)]
+    copy.k_proj.weight[still] = strength * previous[: len(still)]
+    copy.v_proj.weight[:size] = own
+    copy.o_proj.weight[:, :size] = 3 * own.T
 
 
 def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, settings: Pretraining) -> list:
@@ -166,18 +208,25 @@ def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, setti
     rank, world = dist.get_rank(), dist.get_world_size()
     length = settings.context
     matrices = [p for name, p in lm.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in lm.named_parameters() if p.ndim != 2 or "embed" in name]
+    vectors = [p for p in lm.parameters() if p.ndim == 1]
     muon = Muon(matrices, settings.muon_learning_rate)
-    adamw = torch.optim.AdamW(others, settings.adamw_learning_rate, betas=(0.9, 0.95), weight_decay=0)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": vectors, "lr": settings.vector_learning_rate},
+            {"params": [lm.model.embed_tokens.weight], "lr": settings.embedding_learning_rate},
+        ],
+        betas=(0.9, 0.95),
+        weight_decay=0,
+    )
+    groups = [(group, group["lr"]) for group in (*muon.param_groups, *adamw.param_groups)]
     steps = shape.tokens // (settings.rows_per_step * length)
     order = np.random.default_rng(settings.seed).permutation(
         np.resize(np.arange(len(rows)), steps * settings.rows_per_step)
     )
     log, start = [], time.monotonic()
     for step in (progress := tqdm(range(steps), desc="pretraining", disable=rank > 0)):
-        for optimizer, top in ((muon, settings.muon_learning_rate), (adamw, settings.adamw_learning_rate)):
-            for group in optimizer.param_groups:
-                group["lr"] = top * min((step + 1) / settings.warmup_steps, (steps - step) / steps)
+        for group, top in groups:
+            group["lr"] = top * min((step + 1) / settings.warmup_steps, (steps - step) / steps)
         generator = np.random.default_rng([settings.seed, step, rank])
         share = order[step * settings.rows_per_step : (step + 1) * settings.rows_per_step][rank::world]
         batch = rows[share]
@@ -365,7 +414,7 @@ def main() -> None:
         encode(tokenizer, read_chunks(path), settings.chunk_tokens) for path in (args.chunks, args.held_out)
     )
     rows = contexts(train, settings.context, bos, eos)
-    lm = language_model(shape, len(tokenizer), bos, eos)
+    lm = language_model(shape, settings.context, len(tokenizer), bos, eos)
     start = time.monotonic()
     facts = {
         "parameters": sum(p.numel() for p in lm.parameters()),

@@ -52,6 +52,16 @@ def test_a_repetition_can_be_copied():
     assert any((row[1 + span :] == row[1:-span]).all() for span in range(8, 32))
 
 
+def test_an_untrained_model_copies():
+    torch.manual_seed(0)
+    shape = BackboneShape(hidden_size=128, layers=2, heads=2, intermediate_size=128, tokens=1)
+    lm = pretraining.language_model(shape, 64, 500, bos=0, eos=1)
+    stretch = torch.randint(2, 500, (8, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = pretraining.next_token_loss(lm, torch.cat([torch.zeros(8, 1, dtype=torch.long), stretch, stretch], 1))
+    assert loss[:, 31:].mean() < loss[:, :30].mean() - 2
+
+
 @pytest.mark.parametrize("shape", [(3, 24, 8), (2, 8, 24), (1, 16, 16)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -101,7 +111,7 @@ def test_two_stream_batches_know_their_documents():
 
 def test_a_model_that_cannot_use_another_chunk_does_not_pass_the_gate():
     torch.manual_seed(0)
-    lm = pretraining.language_model(SHAPE, 60, bos=0, eos=1)
+    lm = pretraining.language_model(SHAPE, 64, 60, bos=0, eos=1)
     facts = pretraining.gate(lm, batches(), SETTINGS)
     assert facts["gain"] == pytest.approx(facts["h_uniform"] - facts["h_oracle"], abs=2e-4)
     with pytest.raises(pretraining.GateError, match="pretrain on more tokens"):
