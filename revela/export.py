@@ -71,11 +71,17 @@ def export_sentence_transformer(
         write_card(partial, model, retriever, scores, "sentence-transformers")
 
 
-def export_merged(model: str | Path, output: str | Path, *, scores: Sequence[str | Path] = ()) -> None:
-    """Writes the backbone as a Hugging Face folder of safetensors (float32), adapters merged into its weights."""
+def export_merged(
+    model: str | Path,
+    output: str | Path,
+    *,
+    scores: Sequence[str | Path] = (),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Writes the backbone as a Hugging Face folder of safetensors, with the adapters merged into its weights."""
     retriever = load_retriever(model)
     with atomic_folder(output) as partial:
-        _write_merged(retriever, partial, torch.float32)
+        _write_merged(retriever, partial, getattr(torch, dtype))
         write_card(partial, model, retriever, scores, "transformers")
 
 
@@ -90,7 +96,47 @@ def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[st
         write_card(partial, model, retriever, scores, "peft")
 
 
-EXPORTS = {"sentence-transformers": export_sentence_transformer, "merged": export_merged, "adapter": export_adapter}
+def export_as(
+    format: Literal["sentence-transformers", "merged", "adapter"],
+    model: str | Path,
+    output: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    scores: Sequence[str | Path] = (),
+) -> None:
+    """Writes an export in the format of that name.
+
+    With `base`, `model` is an adapter by others, such as trumancai/Revela-1b, and `base` the model below it: each a
+    local folder or owner/name[@revision] on the hub, from which only safetensors and JSON are taken.
+
+    Raises:
+        ExportError, RetrieverError, ResourceError: One line on what is wrong.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        if base is not None:
+            folder = Path(scratch, "retriever")
+            load_adapter(
+                _fetched(str(model), Path(scratch, "adapter")), _fetched(str(base), Path(scratch, "base"))
+            ).save(folder)
+            model = folder
+        if format == "sentence-transformers":
+            export_sentence_transformer(model, output, scores=scores, dtype=dtype)
+        elif format == "merged":
+            export_merged(model, output, scores=scores, dtype=dtype)
+        else:
+            export_adapter(model, output, scores=scores)
+
+
+def _fetched(place: str, folder: Path) -> Path:
+    """A local folder as it is, or a snapshot of the hub's in `folder`."""
+    from revela.config import Model
+    from revela.resources import fetch_model
+
+    if Path(place).is_dir():
+        return Path(place)
+    fetch_model(Model(scale="own", name="fetched", kind="backbone", source=f"hub:{place}"), folder)
+    return folder
 
 
 def load_retriever(model: str | Path) -> Retriever:

@@ -1,0 +1,106 @@
+"""Evaluation without a workflow: one model, one benchmark folder, numbers.
+
+The numbers are those of sentence-transformers' InformationRetrievalEvaluator on the exported model: texts are encoded
+with the prefixes and the length that the retriever was saved with.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from revela.config import Evaluation, Task
+from revela.evaluation import EvaluationError
+from revela.evaluation.benchmarks import Part, load_task
+from revela.evaluation.runs import read_run
+from revela.evaluation.scores import Evaluator
+from revela.evaluation.search import Ranking, search
+from revela.evaluation.systems import BM25, System, run_task
+
+if TYPE_CHECKING:
+    from revela.retriever import Retriever
+
+
+class AsSaved:
+    """A retriever with the prefixes and the length that it was saved with."""
+
+    def __init__(self, name: str, retriever: Retriever):
+        self.name, self.retriever = name, retriever
+
+    def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
+        rankings = search(
+            self.retriever.encode(list(part.queries.values()), kind="query"),
+            part.corpus,
+            partial(self.retriever.encode, kind="passage"),
+            top_k=top_k,
+            shard_documents=50_000,
+            description=part.name,
+        )
+        return zip(part.queries, rankings, strict=True)
+
+
+def load_model(model: str, *, max_length: int | None = None) -> System:
+    """A system by what a user would type: ``bm25``, the folder of a trained cell, of a retriever, of an export, or of a
+    language model as it is (EOS pooling, no prefixes, 512 tokens).
+
+    Raises:
+        EvaluationError: It is none of them.
+        RetrieverError: The folder cannot be loaded.
+    """
+    if model == "bm25":
+        return BM25()
+    from revela.retriever import SETTINGS, Retriever
+
+    folder = Path(model)
+    for place in (folder / "retriever", folder):
+        if (place / SETTINGS).is_file():
+            return AsSaved(model, Retriever.load(place, max_length=max_length))
+    if (folder / "config.json").is_file():
+        return AsSaved(model, Retriever.from_backbone(folder, max_length=max_length or 512))
+    raise EvaluationError(f"{model}: no such model; valid: bm25, or a folder of a trained cell, retriever or export")
+
+
+def evaluate_folder(
+    system: System,
+    folder: str | Path,
+    *,
+    layout: str = "beir",
+    part: str | None = None,
+    split: str = "test",
+    top_k: int = 1000,
+    run_file: str | Path | None = None,
+) -> dict[str, Any]:
+    """Metrics (in [0, 1]) and counts of a system on one benchmark in a folder.
+
+    Args:
+        folder: In BEIR's layout it holds corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
+        layout: beir, coir or bright.
+        part: The name within the folder; none: the folder's own.
+        split: Of the judgements.
+        top_k: Documents kept for a query.
+        run_file: Where to keep the ranking (TREC, gzipped); none: nowhere.
+
+    Raises:
+        BenchmarkError: The folder cannot be read.
+    """
+    folder = Path(folder)
+    name = part or folder.resolve().name
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "benchmark"
+    task = Task(
+        scale="own", benchmark="own", task=slug, label=name, layout=layout, dataset=slug, parts=name, split=split
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        run_file = run_file or Path(scratch, "run.gz")
+        run_task(system, Evaluation(top_k=top_k), task, folder, run_file)
+        (found,) = load_task(task, folder)
+        evaluator = Evaluator(found.qrels, top_k=top_k)
+        for query, documents in read_run(run_file):
+            evaluator.add(query, documents)
+    if not evaluator.per_query:
+        raise EvaluationError(f"{folder}: no query has a relevant document")
+    counts = {"documents": len(found.corpus), "queries": len(evaluator.per_query)}
+    return {"system": system.name, "benchmark": name, "metrics": evaluator.means(), **counts}
