@@ -22,6 +22,8 @@ localrules:
     tables,
     figures,
     models,
+    ablations,
+    released,
 
 
 # Models are named for their own sake: one that was deleted is made again, with all that was made of it.
@@ -43,9 +45,21 @@ rule figures:
         FIGURES,
 
 
+# Cells of the sheet; those that stand in tables made on request alone are trained for them.
 rule models:
     input:
-        [f"{R}/models/{run.cell.path}" for run in STUDY.runs],
+        [f"{R}/models/{run.cell.path}" for run in STUDY.runs if not STUDY.on_request(run)],
+
+
+rule ablations:
+    input:
+        [f"{R}/tables/{table}.md" for table in CONFIG.tables if table.startswith("ablations-")],
+
+
+# Tables of the authors' published retrievers: evaluation alone.
+rule released:
+    input:
+        [f"{R}/tables/{table}.{suffix}" for table in RELEASED for suffix in ("md", "compare.md")],
 
 
 include: "workflow/rules/site.smk"

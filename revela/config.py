@@ -572,6 +572,12 @@ class Study(BaseModel):
             }
         )
 
+    def on_request(self, run: Run) -> bool:
+        """Whether a cell stands in tables that are made on request, and in no other."""
+        tables = [entry.partition("=")[0].strip() for entry in run.tables.split(";") if entry.strip()]
+        known = self.config.tables
+        return bool(tables) and all(table in known and known[table].on_request for table in tables)
+
     def table_systems(self, table: str) -> dict[str, str]:
         """label -> system of a table's columns, in the table's order.
 

@@ -435,6 +435,22 @@ def compare_group_sizes(
     return write_counts(output, {"stated": stated, "batches_of_stated": of_stated, "group_size": groups})
 
 
+def write_report(
+    chunks: str | Path | None, batches: Sequence[str | Path], group_sizes: str | Path | None, output: str | Path
+) -> dict[str, Any]:
+    """Gather a corpus's counts, of its chunks, its batches by their size, and by group size, in one JSON file.
+
+    What a corpus has not is null: one of ready batches, or a mix, has no chunks of its own.
+    """
+
+    def read(path: str | Path) -> dict[str, Any]:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+    by_size = {str(counts["batch_size"]): counts for counts in map(read, batches)}
+    report = {"chunks": chunks and read(chunks), "batches": by_size, "group_sizes": group_sizes and read(group_sizes)}
+    return write_counts(output, report)
+
+
 def _first_chunks(corpus: Corpus, path: Path) -> int:
     """The chunks of the first `corpus.documents` documents that have enough of them."""
     left, total = corpus.documents, 0

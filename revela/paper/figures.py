@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -91,6 +92,43 @@ def training_curves(cells: Mapping[str, str | Path], output: Sequence[str | Path
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set(title=title, xlabel="step", ylabel="loss")
             ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
+        _save(canvas, output)
+
+
+def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> None:
+    """What a corpus is made of: words of a chunk, chunks of a document, documents of a batch.
+
+    Args:
+        report: As `revela.corpora.write_report` returns it. Panels of what it does not know are left out.
+        output: The files; their suffixes say in which format.
+    """
+    batches, groups = report["batches"], report["group_sizes"]
+    words = {f"B = {size}": counts["words_of_chunk"] for size, counts in batches.items()}
+    documents = {f"B = {size}": counts["documents_of_batch"] for size, counts in batches.items()}
+    panels = [("words of a chunk", "chunks with at most so many", words)]
+    if report["chunks"]:
+        of_documents = {"all documents": report["chunks"]["chunks_of_document"]}
+        panels.append(("chunks of a document", "documents with at most so many", of_documents))
+    if all(documents.values()):
+        panels.append(("documents of a batch", "batches", documents))
+    if groups:
+        by_group = {f"groups of {size}": c["documents_of_batch"] for size, c in groups["group_size"].items()}
+        panels.append(("documents of a batch of 16", "batches", by_group))
+    with rc_context(STYLE):
+        canvas, axes = _panels(len(panels), columns=2)
+        for ax, (what, share_of, lines) in zip(axes, panels, strict=True):
+            for (label, counts), style in zip(lines.items(), _styles()):
+                values = sorted((int(value), number) for value, number in counts.items())
+                numbers = np.array([number for _, number in values])
+                shown = np.cumsum(numbers) if "at most" in share_of else numbers
+                ax.plot(
+                    [value for value, _ in values], 100 * shown / numbers.sum(), label=label, markevery=0.1, **style
+                )
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if what == "chunks of a document":
+                ax.set_xscale("log")
+            ax.set(xlabel=what, ylabel=f"{share_of} (%)", ylim=(0, None))
+            ax.legend()
         _save(canvas, output)
 
 

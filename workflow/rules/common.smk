@@ -200,8 +200,12 @@ def report_sizes(corpus):
 def report_files(wildcards):
     """The counts that a corpus's report is made of."""
     spec, folder = CONFIG.corpora[wildcards.corpus], f"{R}/corpora/{wildcards.corpus}"
-    chunks = [] if spec.ready or spec.mix else f"{R}/corpora/{chunked_as(wildcards.corpus)}/chunks.json"
-    return {"chunks": chunks, "batches": [f"{folder}/bs{size}/batches.json" for size in report_sizes(wildcards.corpus)]}
+    files = {"batches": [f"{folder}/bs{size}/batches.json" for size in report_sizes(wildcards.corpus)]}
+    if spec.sources and not spec.ready:
+        files["chunks"] = f"{R}/corpora/{chunked_as(wildcards.corpus)}/chunks.json"
+        if spec.documents:
+            files["group_sizes"] = f"{folder}/group-sizes.json"
+    return files
 
 
 # --- evaluation
@@ -255,11 +259,14 @@ def figure_scores(wildcards):
 
 
 DEFAULT_TABLES = [name for name, table in CONFIG.tables.items() if not table.on_request]
+RELEASED = [name for name in CONFIG.tables if name.startswith("released")]
 TABLES = [f"{R}/tables/{table}.{suffix}" for table in DEFAULT_TABLES for suffix in ("tex", "csv", "md")]
 FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in [*CONFIG.figures, "training"] for suffix in ("pdf", "png")]
 _SHOWN = {system for table in DEFAULT_TABLES for system in STUDY.table_systems(table).values()}
 _SHOWN |= {system for figure in CONFIG.figures.values() for system in figure.systems}
 CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SHOWN]  # what the tables and figures stand on
+CORPORA = sorted({Cell.parse(cell).corpus for cell in CELLS})
+FIGURES += [f"{R}/figures/corpus-{corpus}.{suffix}" for corpus in CORPORA for suffix in ("pdf", "png")]
 
 
 # --- targets

@@ -71,3 +71,62 @@ rule pairs:
         code=code("revela.pairs"),
     script:
         "../scripts/pairs.py"
+
+
+# How the corpus would come out with other numbers of documents in a group; beside what the paper counts, if it does.
+rule group_sizes:
+    input:
+        lambda w: f"{R}/corpora/{chunked_as(w.corpus)}/chunks.parquet",
+    output:
+        f"{R}/corpora/{{corpus}}/group-sizes.json",
+    log:
+        f"{R}/logs/group_sizes/{{corpus}}.log",
+    benchmark:
+        f"{R}/benchmarks/group_sizes/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.sources),
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        corpus=lambda w: batch_settings(w.corpus),
+        documents=lambda w: CONFIG.corpora[w.corpus].documents,
+        seed=CONFIG.seed,
+        code=code("revela.corpora"),
+    script:
+        "../scripts/group_sizes.py"
+
+
+localrules:
+    corpus_report,
+
+
+rule corpus_report:
+    input:
+        unpack(report_files),
+    output:
+        json=f"{R}/corpora/{{corpus}}/report.json",
+        pdf=f"{R}/figures/corpus-{{corpus}}.pdf",
+        png=report(
+            f"{R}/figures/corpus-{{corpus}}.png",
+            caption="../report/corpus.rst",
+            category="Corpora",
+            labels={"corpus": "{corpus}"},
+        ),
+    log:
+        f"{R}/logs/corpus_report/{{corpus}}.log",
+    benchmark:
+        f"{R}/benchmarks/corpus_report/{{corpus}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("revela.paper.figures"),
+    script:
+        "../scripts/corpus_report.py"

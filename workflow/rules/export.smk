@@ -12,7 +12,7 @@ rule export:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=CONFIG.compute.data_mem_mb,
+        mem_mb=memory("export"),
         runtime=60,
     params:
         code=code("revela.export"),

@@ -1,0 +1,11 @@
+"""The counts of a corpus, in one file and one figure."""
+
+from job import job
+
+with job(snakemake):
+    from revela.corpora import write_report
+    from revela.paper.figures import corpus_figure
+
+    files = snakemake.input
+    report = write_report(files.get("chunks"), files.batches, files.get("group_sizes"), snakemake.output.json)
+    corpus_figure(report, [snakemake.output.pdf, snakemake.output.png])

@@ -1,0 +1,10 @@
+"""What a corpus's batches would be with other numbers of documents in a group."""
+
+from job import job
+
+with job(snakemake):
+    from revela.config import load
+    from revela.corpora import compare_group_sizes
+
+    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
+    compare_group_sizes(corpus, snakemake.input[0], snakemake.output[0], batch_size=16, seed=snakemake.params.seed)
