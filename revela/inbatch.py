@@ -9,23 +9,19 @@ Each document of a batch runs through the model in two streams that share all we
 so that the next token of document i is predicted from its own prefix and from the other documents, as far as Sim lets
 it see them. The gradient of the loss reaches Sim, and through the e-stream's keys and values nothing is detached.
 
-Both streams of all documents go through the model in one forward, laid end to end without pads: a row of 2T tokens,
-e first, positions starting again at each document. The linear layers see no pad and the attention below, which
-transformers calls in place of its own, takes the row apart. It is registered by name and chosen for the duration of
-a call; the model is otherwise untouched.
+Both streams of all documents go through the model in one forward, as a row of 2T tokens without pads, e first
+(`revela.packing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from revela.packing import Packing, PackingError, receive, register, repeat_heads, run
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
@@ -34,7 +30,7 @@ EPSILON = 1e-6  # of eq. 8 (App. B.5)
 Attention = Literal["pairs", "dense"]
 
 
-class InBatchError(ValueError):
+class InBatchError(PackingError):
     """A batch or a model that in-batch attention cannot be computed for. The message is one line."""
 
 
@@ -63,25 +59,12 @@ def hidden_states(
         [B, L, hidden] with zeros at the pads.
 
     Raises:
-        InBatchError: shapes that do not fit, a document without a token, a model of which not all layers take part.
+        InBatchError: a Sim that does not fit.
+        PackingError: a document without a token, a model of which not all layers take part.
     """
-    decoder = lm.get_decoder()
     batch = _Batch(attention_mask, similarity, value_norm, attention)
-    if getattr(decoder.config, "attn_logit_softcapping", None) is not None:
-        raise InBatchError(f"{type(decoder).__name__}: in-batch attention does not cap attention logits")
-    with _in_batch_attention(decoder):
-        row = batch.lay_out(input_ids)
-        hidden = decoder(
-            input_ids=torch.cat([row, row], 1),
-            position_ids=torch.cat([batch.positions, batch.positions], 1),
-            use_cache=False,
-            in_batch=batch,
-        ).last_hidden_state
-    if len(batch.layers) != decoder.config.num_hidden_layers:
-        raise InBatchError(
-            f"{type(decoder).__name__}: {len(batch.layers)} of its {decoder.config.num_hidden_layers} layers received "
-            "the similarity; its attention does not go through transformers' AttentionInterface"
-        )
+    row = batch.lay_out(input_ids)
+    hidden = run(lm.get_decoder(), torch.cat([row, row], 1), batch, NAME)
     e, h = hidden.tensor_split(2, dim=1)
     return (batch.pad(h), batch.pad(e)) if e_stream else batch.pad(h)
 
@@ -108,7 +91,7 @@ def head(lm: nn.Module) -> nn.Module:
     return lm.get_output_embeddings()
 
 
-class _Batch:
+class _Batch(Packing):
     """What the attention layers have to know of a batch of B documents with T tokens, L in the longest."""
 
     def __init__(self, attention_mask: Tensor, similarity: Tensor, value_norm: bool, attention: Attention):
@@ -119,23 +102,10 @@ class _Batch:
             raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(size, size)}")
         if similarity.diagonal().count_nonzero():
             raise InBatchError("similarity has a non-zero diagonal; a document does not attend to itself (eq. 6)")
-        self.mask = attention_mask.bool()
-        self.lengths = self.mask.sum(1).tolist()
-        if 0 in self.lengths:
-            raise InBatchError(f"document {self.lengths.index(0)} of the batch has no token")
+        super().__init__(attention_mask, streams=2)
         self.value_norm, self.attention = value_norm, attention
-        self.layers: set[int] = set()  # that have received this batch
-
-        device = attention_mask.device
-        self.positions = (self.mask.cumsum(1) - 1)[self.mask][None]  # [1, T], counted from 0 in each document
-        self.document = self.mask.nonzero()[:, 0]  # [T], of each token
-        # The place of each token of [e; h] in a grid [2B, L] without gaps at the front.
-        self.grid = (2 * size, max(self.lengths))
-        places = self.document * self.grid[1] + self.positions[0]
-        self.places = torch.cat([places, places + size * self.grid[1]])
-        lengths = torch.tensor(self.lengths, device=device)
-        self.keys = torch.arange(self.grid[1], device=device) < lengths[:, None]  # [B, L]
-
+        lengths = torch.tensor(self.lengths, device=attention_mask.device)
+        self.keys = torch.arange(self.grid[1], device=attention_mask.device) < lengths[:, None]  # [B, L]
         if attention == "dense":
             self.weights = similarity[self.document]  # [T, B]
         else:
@@ -144,26 +114,6 @@ class _Batch:
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
             self.weights = similarity[self.document[self.tokens], source]
-
-    def lay_out(self, padded: Tensor) -> Tensor:
-        """[B, L, ...] -> [1, T, ...]: the documents end to end, without pads."""
-        return padded[self.mask][None]
-
-    def pad(self, row: Tensor) -> Tensor:
-        """[1, T, ...] -> [B, L, ...] with zeros at the pads."""
-        padded = row.new_zeros(*self.mask.shape, *row.shape[2:])
-        padded[self.mask] = row[0]
-        return padded
-
-    def to_grid(self, row: Tensor) -> Tensor:
-        """[1, H, 2T, d] -> [2B, H, L, d], each document at the front of its row and zeros after it."""
-        rows, length = self.grid
-        flat = row.new_zeros(rows * length, row.shape[1], row.shape[3])
-        return flat.index_copy(0, self.places, row[0].transpose(0, 1)).unflatten(0, self.grid).transpose(1, 2)
-
-    def from_grid(self, grid: Tensor) -> Tensor:
-        """[2B, H, L, d] -> [1, 2T, H, d]."""
-        return grid.transpose(1, 2).flatten(0, 1)[None, self.places]
 
 
 def _attention(
@@ -176,45 +126,35 @@ def _attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    s_aux: None = None,
-    in_batch: _Batch | None = None,
+    s_aux: Tensor | None = None,
+    packing: _Batch | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d]."""
-    if in_batch is None:
-        raise InBatchError(f"{type(module).__name__} of layer {module.layer_idx} did not receive the similarity")
-    if s_aux is not None:
-        raise InBatchError(f"{type(module).__name__}: in-batch attention has no attention sinks")
-    in_batch.layers.add(module.layer_idx)
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
-
-    keys, values = in_batch.to_grid(key), in_batch.to_grid(value)
-    window = _window(in_batch.grid[1], sliding_window, query.device)
-    own = F.scaled_dot_product_attention(
-        in_batch.to_grid(query), keys, values, window, dropout, is_causal=window is None, scale=scaling
-    )
-    own = in_batch.from_grid(own)
+    receive(module, packing, s_aux)
+    key, value = repeat_heads(query, key, value)
+    keys, values = packing.to_grid(key), packing.to_grid(value)
+    settings = {"scale": scaling, "dropout_p": dropout}
+    own = packing.causal(query, keys, values, window=sliding_window, **settings)
 
     half = query.shape[2] // 2
-    settings = {"scaling": scaling, "dropout": dropout}
-    if in_batch.attention == "dense":
+    if packing.attention == "dense":
         size = len(keys) // 2
-        other = _dense(in_batch, query[:, :, half:], keys[:size], values[:size], **settings)
+        other = _dense(packing, query[:, :, half:], keys[:size], values[:size], **settings)
     else:
-        other = _pairs(in_batch, query[:, :, half:], key[:, :, :half], value[:, :, :half], **settings)
+        other = _pairs(packing, query[:, :, half:], key[:, :, :half], value[:, :, :half], **settings)
     e, h = own.tensor_split(2, dim=1)
     return torch.cat([e, h + other.transpose(1, 2)], 1), None
 
 
-def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float) -> Tensor:
+def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float) -> Tensor:
     """b_i of eq. 6 or 9 for query [1, H, T, d], key and value [B, H, L, d] -> [1, H, T, d], as the paper writes it."""
     size, heads, length, _ = key.shape
     key, value = (x.transpose(0, 1).flatten(1, 2) for x in (key, value))  # [H, B*L, d]
     bias = torch.zeros_like(batch.keys, dtype=query.dtype).masked_fill(~batch.keys, float("-inf")).flatten()
-    scores = torch.baddbmm(bias, query[0], key.mT, alpha=scaling).unflatten(2, (size, length))  # [H, T, B, L]
+    scores = torch.baddbmm(bias, query[0], key.mT, alpha=scale).unflatten(2, (size, length))  # [H, T, B, L]
     p = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
-    p = F.dropout(p, dropout)
+    p = F.dropout(p, dropout_p)
     weights = batch.weights.to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
     if batch.value_norm:
         norms = value.norm(dim=-1).view(heads, 1, size, length)
@@ -222,7 +162,7 @@ def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scaling:
     return torch.bmm((p * weights[..., None]).flatten(2), value)[None]
 
 
-def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float) -> Tensor:
+def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float) -> Tensor:
     """The same from key and value [1, H, T, d], over the pairs whose weight is not negligible."""
     dim = value.shape[3]
     if batch.value_norm:
@@ -233,7 +173,7 @@ def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scaling:
         value = torch.cat([value, value.norm(dim=-1, keepdim=True).to(value.dtype)], 3)
     b = torch.cat(
         [
-            F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, dropout_p=dropout, scale=scaling)
+            F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, dropout_p=dropout_p, scale=scale)
             for tokens, k, v in zip(batch.tokens_of, key.split(batch.lengths, 2), value.split(batch.lengths, 2))
             if len(tokens)
         ],
@@ -245,41 +185,4 @@ def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scaling:
     return b.new_zeros(1, b.shape[1], len(batch.document), dim).index_add(2, batch.tokens, b)
 
 
-def _window(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
-    """The mask [L, L] of a sliding-window layer; None where plain causal attention is the same."""
-    if sliding_window is None or length <= sliding_window:
-        return None
-    position = torch.arange(length, device=device)
-    back = position[:, None] - position
-    return (back >= 0) & (back < sliding_window)
-
-
-def _no_mask(*args, **kwargs) -> None:
-    """The mask that transformers would build for the row of 2T tokens; the attention takes the row apart itself."""
-
-
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, _no_mask)
-
-
-@contextmanager
-def _in_batch_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """In-batch attention in all layers, for the calls inside and for their recomputation by gradient checkpointing.
-
-    A checkpointed layer is called once more in the backward pass, when this context is long left. So the checkpoint
-    function is given a context that enters it again.
-    """
-    before = decoder.config._attn_implementation
-    checkpointed = [layer for layer in decoder.modules() if getattr(layer, "gradient_checkpointing", False)]
-    functions = [layer._gradient_checkpointing_func for layer in checkpointed]
-    decoder.config._attn_implementation = NAME
-    for layer, function in zip(checkpointed, functions):
-        layer._gradient_checkpointing_func = partial(
-            function, context_fn=lambda: (nullcontext(), _in_batch_attention(decoder))
-        )
-    try:
-        yield
-    finally:
-        decoder.config._attn_implementation = before
-        for layer, function in zip(checkpointed, functions):
-            layer._gradient_checkpointing_func = function
+register(NAME, _attention)

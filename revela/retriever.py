@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.config import Lora
+from revela.packing import Packing, run
 from revela.provenance import atomic_folder, folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -36,6 +37,15 @@ Pooling = Literal["eos", "mean", "cls"]
 
 class RetrieverError(ValueError):
     """A retriever that cannot be built, loaded or trusted. The message is one line."""
+
+
+class Prepared(NamedTuple):
+    """Texts as `Retriever.prepare` hands them to `Retriever.embed`."""
+
+    texts: Sequence[str]
+    kind: Kind
+    distinct: list[np.ndarray]  # ids of each different sequence
+    rows: list[int]  # the place in `distinct` of each text
 
 
 class Retriever(nn.Module):
@@ -86,9 +96,16 @@ class Retriever(nn.Module):
         """
         return self._pad(self._ids(texts, kind, first_half))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings [n, d], float32 or better, of texts [n, L] that are padded on the right."""
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, packed: bool = False) -> Tensor:
+        """Embeddings [n, d], float32 or better, of texts [n, L] that are padded on the right.
+
+        packed: compute no pad (`revela.packing`), which pays where lengths differ; for causal decoders.
+        """
+        if packed:
+            packing = Packing(attention_mask)
+            hidden = packing.pad(run(self.backbone.get_decoder(), packing.lay_out(input_ids), packing))
+        else:
+            hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.pooling == "eos":
             pooled = hidden[torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1]
         elif self.pooling == "cls":
@@ -99,7 +116,6 @@ class Retriever(nn.Module):
         pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str], kind: Kind = "query", *, batch_tokens: int = 16384) -> np.ndarray:
         """Embeddings of texts, float32 [n, d], in their order.
 
@@ -107,11 +123,20 @@ class Retriever(nn.Module):
         of the same tokens are encoded once, so that their rows are equal to the last bit and tie in a ranking.
         Raises RetrieverError where an embedding is not finite.
         """
+        return self.embed(self.prepare(texts, kind), batch_tokens=batch_tokens)
+
+    def prepare(self, texts: Sequence[str], kind: Kind) -> Prepared:
+        """The first half of `encode`, which needs no model: it may run in a thread beside `embed`."""
         row_of = {}  # the bytes of a text's ids -> its row among the distinct ones
         rows = [
             row_of.setdefault(np.asarray(ids, np.int32).tobytes(), len(row_of)) for ids in self._stream(texts, kind)
         ]
-        distinct = [np.frombuffer(ids, np.int32) for ids in row_of]
+        return Prepared(texts, kind, [np.frombuffer(ids, np.int32) for ids in row_of], rows)
+
+    @torch.no_grad()
+    def embed(self, prepared: Prepared, *, batch_tokens: int = 16384) -> np.ndarray:
+        """The second half of `encode`."""
+        texts, kind, distinct, rows = prepared
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training
         self.eval()
@@ -247,6 +272,27 @@ class Retriever(nn.Module):
         settings |= {name: value for name, value in given.items() if value is not None}
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(backbone, tokenizer, base=base, **settings).to(device).eval()
+
+
+def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
+    """The model with the adapters of a PEFT folder, none of which may be left out.
+
+    PEFT passes over weights whose names it does not find in the model, which then ranks as it did before training.
+    """
+    from peft import PeftConfig, PeftModel
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    if not Path(folder, "adapter_config.json").is_file():
+        raise RetrieverError(f"{folder}: no adapter_config.json, so this is not the folder of an adapter")
+    model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+    weights = load_peft_weights(str(folder), device="cpu")
+    # A head's model has its backbone one level deeper.
+    weights = {name.replace("base_model.model.model.", "base_model.model.", 1): w for name, w in weights.items()}
+    found = set_peft_model_state_dict(model, weights)
+    odd = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
+    if odd:
+        raise RetrieverError(f"{folder}: {len(odd)} weights of the adapter and of its base do not match: {odd[0]}")
+    return model
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:

@@ -10,6 +10,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from revela.inbatch import InBatchError, hidden_states, logits
+from revela.packing import PackingError
 
 VOCAB = 31
 TINY = {
@@ -269,7 +270,7 @@ def test_a_sliding_window_limits_the_own_document_only():
 @pytest.mark.parametrize("architecture, word", [("Gemma2", "cap"), ("Granite", "logits_scaling")])
 def test_models_that_do_more_are_refused(architecture, word):
     lm = make(architecture, **({"logits_scaling": 8.0} if architecture == "Granite" else {}))
-    with pytest.raises(InBatchError, match=word):
+    with pytest.raises(PackingError, match=word):
         logits(lm, *make_batch(), value_norm=False)
 
 
@@ -461,7 +462,7 @@ def drop_arguments(layer):
 
 def misspell(layer):
     forward = layer.forward
-    layer.forward = lambda hidden, in_batch, **rest: forward(hidden, inbatch=in_batch, **rest)
+    layer.forward = lambda hidden, packing, **rest: forward(hidden, packed=packing, **rest)
 
 
 def skip(layer):
@@ -475,7 +476,7 @@ def skip(layer):
 def test_a_layer_that_misses_the_similarity_is_an_error(break_layer, message):
     lm = make()
     break_layer(lm.model.layers[1])
-    with pytest.raises(InBatchError, match=message):
+    with pytest.raises(PackingError, match=message):
         run(lm, *make_batch())
     assert lm.config._attn_implementation == "sdpa"
 
@@ -490,7 +491,7 @@ def test_batches_that_make_no_sense():
         "document 1 of the batch has no token": (ids, mask * torch.tensor([[1], [0], [1], [1]]), sim),
     }
     for message, batch in cases.items():
-        with pytest.raises(InBatchError, match=message):
+        with pytest.raises(PackingError, match=message):
             logits(lm, *batch, value_norm=False)
     with pytest.raises(InBatchError, match="'flash' is unknown; valid are pairs, dense"):
         logits(lm, ids, mask, sim, value_norm=False, attention="flash")

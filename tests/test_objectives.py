@@ -11,7 +11,7 @@ from revela import inbatch, similarity
 from revela.config import Training
 from revela.objectives import OBJECTIVES, Contriever, Replug, Revela, replug
 from revela.objectives import revela as revela_module
-from revela.objectives.batch import ObjectiveError, embed
+from revela.objectives.batch import ObjectiveError
 from revela.objectives.replug import score_batch
 from revela.retriever import Retriever
 
@@ -216,14 +216,26 @@ def test_shuffled_columns_are_uniform_over_the_others():
 # --- shared
 
 
-def test_one_forward_or_two_are_the_same(make):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_both_sides_run_through_the_retriever_at_once_without_pads(make, checkpointing):
     objective = make(first_half=True)
+    retriever = objective.retriever
+    if checkpointing:
+        retriever.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     batch = objective.collate(ROW)
-    calls = []
-    objective.retriever.register_forward_hook(lambda *_: calls.append(1))
-    together, apart = (embed(objective.retriever, batch, together=together) for together in (True, False))
-    assert len(calls) == 1 + 2
+    seen = []
+    handle = retriever.backbone.layers[0].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    together = torch.cat(objective.embed(batch))
+    together[:, 0].sum().backward()
+    handle.remove()
+    tokens = sum(int(batch[f"{side}_attention_mask"].sum()) for side in ("query", "passage"))
+    assert seen == [(1, tokens, 32)] * (2 if checkpointing else 1)
+    gradient = retriever.backbone.layers[0].mlp.up_proj.weight.grad.clone()
+    retriever.zero_grad()
+    apart = torch.cat([retriever(batch[f"{s}_input_ids"], batch[f"{s}_attention_mask"]) for s in ("query", "passage")])
+    apart[:, 0].sum().backward()
     torch.testing.assert_close(together, apart)
+    torch.testing.assert_close(gradient, retriever.backbone.layers[0].mlp.up_proj.weight.grad)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -237,7 +249,7 @@ def test_interface(make, name):
     loss, scalars = objective(batch)
     assert loss.shape == () and loss.requires_grad
     assert isinstance(objective.count(batch), int) and objective.count(batch) > 0
-    assert all(isinstance(value, float) for value in scalars.values())
+    assert all(value.shape == () and not value.requires_grad for value in scalars.values())
     assert math.isfinite(loss.item()) and scalars and "loss" not in scalars  # the loop's own name for it
 
 
@@ -249,7 +261,7 @@ def test_replug_worked_by_hand(monkeypatch):
     objective = Replug(settings(temperature=1.0, lm_temperature=0.5), torch.nn.Module())
     target = torch.tensor([[0.75, 0.25], [0.2, 0.8]])
     logits = torch.tensor([[0.3, 0.3], [0.0, math.log(4)]], requires_grad=True)
-    monkeypatch.setattr(replug, "embed", lambda *_, **__: (None, None))
+    monkeypatch.setattr(objective, "embed", lambda batch: (None, None))
     monkeypatch.setattr(replug, "scores", lambda *_, **__: logits)
     batch = {"scores": -0.5 * target.log() + torch.tensor([[3.0], [-8.0]])}  # a constant in a row does not matter
     loss, scalars = objective(batch)
@@ -330,6 +342,13 @@ def test_contriever_worked_by_hand(make):
 
 
 # --- setup
+
+
+def test_a_language_model_without_a_token_to_mask_labels_by_is_refused(make):
+    objective = make()
+    objective.lm_tokenizer.eos_token = None
+    with pytest.raises(ObjectiveError, match="neither a pad nor an EOS token.*set eos_token in its tokenizer_config"):
+        Revela(settings(), objective.retriever, objective.lm, objective.lm_tokenizer)
 
 
 def test_revela_alone_needs_a_language_model(make):

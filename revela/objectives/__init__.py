@@ -1,9 +1,9 @@
 """The objectives: a batch becomes a loss, and nothing else.
 
-They share an interface, so that one training loop serves all:
+They share an interface (`batch.Objective`), so that one training loop serves all:
 
     objective = OBJECTIVES[method](settings, retriever, lm, lm_tokenizer)
-    batch = objective.collate(row)          # a row of the training file -> tensors, a pure function of row and settings
+    batch = objective.collate(row)          # a row of the training file -> tensors
     items = objective.count(batch)          # what the loss is averaged over: tokens of the LM, or anchors
     total, scalars = objective(batch)       # the loss summed over them, and means to log beside it
 """

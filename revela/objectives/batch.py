@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,18 +19,52 @@ class ObjectiveError(ValueError):
     """A row of the training file, or a setup, that an objective has no use for. The message is one line."""
 
 
-def tokenize(retriever: Retriever, queries: list[str], passages: list[str], *, first_half: bool = False) -> Tokens:
-    """`{query,passage}_{input_ids,attention_mask}`, each side padded on its own."""
-    sides = {
-        "query": retriever.tokenize(queries, "query", first_half=first_half),
-        "passage": retriever.tokenize(passages, "passage"),
-    }
-    return {f"{side}_{name}": ids for side, tokens in sides.items() for name, ids in tokens.items()}
+class Objective(nn.Module):
+    """A batch becomes a loss, and nothing else. Each objective adds to this
 
+    collate(row): tensors of a row of the training file, a pure function of row and settings.
+    count(batch): items that the loss is a sum over: tokens of the language model, or anchors.
+    forward(batch): the loss summed over the items, and means to log beside it, as tensors.
 
-def first_half(settings: Training, row: dict) -> bool:
-    """Whether the queries of a row see only their first half: by its source (App. B.5)."""
-    return settings.first_half and row.get("src") not in settings.first_half_except
+    retriever: what is trained by it. The language model and its tokenizer are Revela's alone.
+    """
+
+    def __init__(
+        self,
+        settings: Training,
+        retriever: Retriever,
+        lm: nn.Module | None = None,
+        lm_tokenizer: PreTrainedTokenizerBase | None = None,
+    ):
+        super().__init__()
+        self.settings, self.retriever = settings, retriever
+
+    def tokenize(self, queries: list[str], passages: list[str], src: str | None = None) -> Tokens:
+        """`{query,passage}_{input_ids,attention_mask}`, each side padded on its own.
+
+        Queries see only their first half if the settings say so for batches of this source (App. B.5).
+        """
+        first_half = self.settings.first_half and src not in self.settings.first_half_except
+        sides = {
+            "query": self.retriever.tokenize(queries, "query", first_half=first_half),
+            "passage": self.retriever.tokenize(passages, "passage"),
+        }
+        return {f"{side}_{name}": ids for side, tokens in sides.items() for name, ids in tokens.items()}
+
+    def embed(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        """Embeddings of queries and passages, by one forward in which no pad is computed."""
+        sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("query", "passage")]
+        length = max(ids.shape[1] for ids, _ in sides)
+        ids, mask = (torch.cat([F.pad(x, (0, length - x.shape[1])) for x in both]) for both in zip(*sides))
+        return self.retriever(ids, mask, packed=True).tensor_split([len(sides[0][0])])
+
+    @property
+    def cosines(self) -> dict[str, Any]:
+        """How `revela.similarity` is to compare embeddings."""
+        return {
+            "temperature": self.settings.temperature,
+            "dtype": getattr(torch, self.settings.similarity_dtype),
+        }
 
 
 def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
@@ -50,18 +86,3 @@ def pad(rows: list[list[int]], value: int = 0) -> tuple[Tensor, Tensor]:
     return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=value), torch.tensor(
         [len(row) for row in rows]
     )
-
-
-def embed(retriever: Retriever, batch: Tokens, *, together: bool) -> tuple[Tensor, Tensor]:
-    """Embeddings of queries and passages.
-
-    together: in one forward, which pays where both sides are about as long. It must follow from the settings, not
-        from the batch: under ZeRO-3 all processes have to call the model equally often.
-    """
-    sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("query", "passage")]
-    if not together:
-        queries, passages = (retriever(input_ids, mask) for input_ids, mask in sides)
-        return queries, passages
-    length = max(ids.shape[1] for ids, _ in sides)
-    ids, mask = (torch.cat([F.pad(x, (0, length - x.shape[1])) for x in both]) for both in zip(*sides))
-    return retriever(ids, mask).tensor_split([len(sides[0][0])])

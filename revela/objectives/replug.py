@@ -19,26 +19,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 from ..config import Training
 from ..inbatch import head
 from ..provenance import atomic_write
-from ..retriever import Retriever
 from ..similarity import scores
-from .batch import ObjectiveError, Tokens, embed, first_half, language_model_ids, pad, tokenize
+from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
 
 LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
 
 
-class Replug(nn.Module):
-    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included."""
+class Replug(Objective):
+    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included.
 
-    def __init__(
-        self,
-        settings: Training,
-        retriever: Retriever,
-        lm: nn.Module | None = None,
-        lm_tokenizer: PreTrainedTokenizerBase | None = None,
-    ):
-        """The language model has spoken already, in the rows' scores."""
-        super().__init__()
-        self.settings, self.retriever = settings, retriever
+    The language model has spoken already, in the rows' scores.
+    """
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of `score_batch`}."""
@@ -46,21 +37,19 @@ class Replug(nn.Module):
         lm_scores = torch.as_tensor(row["scores"], dtype=torch.float32)
         if lm_scores.shape != (len(texts), len(texts)):
             raise ObjectiveError(f"replug: scores are {tuple(lm_scores.shape)} for a batch of {len(texts)} chunks")
-        return tokenize(self.retriever, texts, texts, first_half=first_half(self.settings, row)) | {"scores": lm_scores}
+        return self.tokenize(texts, texts, row.get("src")) | {"scores": lm_scores}
 
     def count(self, batch: Tokens) -> int:
         """Anchors: each document of the batch is one."""
         return len(batch["scores"])
 
-    def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
         """The divergence summed over anchors; logged is how often both distributions agree on the best."""
-        queries, passages = embed(self.retriever, batch, together=not self.settings.first_half)
-        dtype = getattr(torch, self.settings.similarity_dtype)
-        logits = scores(queries, passages, temperature=self.settings.temperature, dtype=dtype)
+        logits = scores(*self.embed(batch), **self.cosines)
         target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-        return loss, {"agreement": agreement.item()}
+        return loss, {"agreement": agreement}
 
 
 @torch.no_grad()

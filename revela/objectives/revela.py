@@ -12,16 +12,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from ..config import Training
-from ..inbatch import head, hidden_states
+from ..inbatch import NEGLIGIBLE, head, hidden_states
 from ..retriever import Retriever
 from ..similarity import similarity
-from .batch import ObjectiveError, Tokens, embed, first_half, language_model_ids, pad, tokenize
+from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
 
 IGNORED = -100  # label of a position that has no part in the loss
 LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
 
 
-class Revela(nn.Module):
+class Revela(Objective):
     """Retriever and language model, trained together through the h-stream's next-token loss."""
 
     def __init__(
@@ -31,10 +31,16 @@ class Revela(nn.Module):
         lm: nn.Module | None = None,
         lm_tokenizer: PreTrainedTokenizerBase | None = None,
     ):
-        super().__init__()
+        super().__init__(settings, retriever)
         if lm is None or lm_tokenizer is None:
             raise ObjectiveError("revela needs a language model and its tokenizer")
-        self.settings, self.retriever, self.lm, self.lm_tokenizer = settings, retriever, lm, lm_tokenizer
+        pad_id = lm_tokenizer.eos_token_id if lm_tokenizer.pad_token_id is None else lm_tokenizer.pad_token_id
+        if pad_id is None:
+            raise ObjectiveError(
+                f"{lm_tokenizer.name_or_path}: the language model's tokenizer has neither a pad nor an EOS token, "
+                "which labels are masked by; set eos_token in its tokenizer_config.json"
+            )
+        self.lm, self.lm_tokenizer, self.pad_id = lm, lm_tokenizer, pad_id
         if settings.freeze_lm:
             lm.requires_grad_(False)
 
@@ -45,13 +51,11 @@ class Revela(nn.Module):
         pad token, as it is for the authors: also EOS within a text, where EOS pads.
         """
         texts = list(row["text"])
-        tokenizer = self.lm_tokenizer
-        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        ids, lengths = pad(language_model_ids(tokenizer, texts, self.settings.lm_max_length), pad_id)
-        batch = tokenize(self.retriever, texts, texts, first_half=first_half(self.settings, row)) | {
+        ids, lengths = pad(language_model_ids(self.lm_tokenizer, texts, self.settings.lm_max_length), self.pad_id)
+        batch = self.tokenize(texts, texts, row.get("src")) | {
             "lm_input_ids": ids,
             "lm_attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
-            "lm_labels": ids.masked_fill(ids == pad_id, IGNORED),
+            "lm_labels": ids.masked_fill(ids == self.pad_id, IGNORED),
         }
         if self.settings.similarity == "shuffled":
             batch["columns"] = _shuffled_columns(texts, self.settings.seed)
@@ -61,7 +65,7 @@ class Revela(nn.Module):
         """Tokens that are predicted."""
         return int((batch["lm_labels"][:, 1:] != IGNORED).sum())
 
-    def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over tokens; logged are its means per token and how sharp Sim is."""
         sim = self.similarity(batch)
         h, e = hidden_states(
@@ -76,7 +80,8 @@ class Revela(nn.Module):
         losses = {"h_loss": self._next_token_loss(h, batch["lm_labels"])}
         if self.settings.dual_loss:
             losses["e_loss"] = self._next_token_loss(e, batch["lm_labels"])
-        scalars = {name: loss.item() / max(1, self.count(batch)) for name, loss in losses.items()}
+        tokens = (batch["lm_labels"][:, 1:] != IGNORED).sum().clamp(min=1)
+        scalars = {name: loss.detach() / tokens for name, loss in losses.items()}
         return sum(losses.values()), scalars | _sharpness(sim.detach())
 
     def similarity(self, batch: Tokens) -> Tensor:
@@ -84,9 +89,7 @@ class Revela(nn.Module):
         if self.settings.similarity == "uniform":
             size = len(batch["lm_input_ids"])
             return (1 - torch.eye(size, device=batch["lm_input_ids"].device)) / (size - 1)
-        queries, passages = embed(self.retriever, batch, together=not self.settings.first_half)
-        dtype = getattr(torch, self.settings.similarity_dtype)
-        sim = similarity(queries, passages, temperature=self.settings.temperature, dtype=dtype)
+        sim = similarity(*self.embed(batch), **self.cosines)
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
 
     def _next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -122,9 +125,10 @@ def _shuffled_columns(texts: list[str], seed: int) -> Tensor:
     return columns
 
 
-def _sharpness(sim: Tensor) -> dict[str, float]:
-    """Mean over rows of the largest weight and of the entropy in nats."""
+def _sharpness(sim: Tensor) -> dict[str, Tensor]:
+    """Mean over rows of the largest weight, of the entropy in nats, and of how many others are attended to."""
     return {
-        "similarity_max": sim.max(1).values.mean().item(),
-        "similarity_entropy": -torch.xlogy(sim, sim).sum(1).mean().item(),
+        "similarity_max": sim.max(1).values.mean(),
+        "similarity_entropy": -torch.xlogy(sim, sim).sum(1).mean(),
+        "attended": (sim > NEGLIGIBLE).sum(1).float().mean(),
     }
