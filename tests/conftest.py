@@ -70,3 +70,16 @@ def backbone(tmp_path_factory):
 def lm(tmp_path_factory):
     """Folder of another tiny random Llama, whose tokenizer puts BOS in front of every text."""
     return make_backbone(tmp_path_factory.mktemp("lm"), bos=True, seed=1)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A checkout in which the table and the figures of `tests/small` were made. No test changes it."""
+    from checkout import Checkout
+
+    checkout = Checkout(tmp_path_factory.mktemp("finished"))
+    make_backbone(checkout.folder / "backbone", bos=True)
+    small = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
+    printed, status = checkout.snakemake("all", *small)
+    assert status == 0, printed
+    return checkout

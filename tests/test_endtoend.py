@@ -10,22 +10,11 @@ from pathlib import Path
 
 import pytest
 from checkout import Checkout
-from conftest import make_backbone
 
 CONFIG = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
 R = "results/small"
 TABLE = f"{R}/tables/table1"
 CELL = "revela/code/random/random/bs4"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A checkout in which the table and the figures were made."""
-    checkout = Checkout(tmp_path_factory.mktemp("endtoend"))
-    make_backbone(checkout.folder / "backbone", bos=True)
-    printed, status = checkout.snakemake("all", *CONFIG)
-    assert status == 0, printed
-    return checkout
 
 
 @pytest.fixture

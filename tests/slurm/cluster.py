@@ -49,7 +49,7 @@ ReturnToService=2
 MinJobAge=3600
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:a100:4
+NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:a100:4 Feature=a100_80gb
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=requeued Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=REQUEUE PriorityTier=1
 PartitionName=cancelled Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=CANCEL PriorityTier=1
@@ -104,8 +104,9 @@ class Cluster:
         try:
             self._start("network", "unshare", "--net", sys.executable, "-c", NETWORK, inside=False)
             self._wait((self.folder / "network.up").exists, "the network namespace")
-            munge = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in ("key-file", "pid-file", "log-file", "seed-file", "socket")]  # fmt: skip  # noqa: E501
-            self._start("munged", "munged", "--foreground", "--force", "--num-threads=2", *munge)
+            names = ("key-file", "pid-file", "log-file", "seed-file", "socket")
+            files = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in names]
+            self._start("munged", "munged", "--foreground", "--force", "--num-threads=2", *files)
             self._wait((self.folder / "munge.socket").exists, "munged")
             self.start_controller()
             self.start_node()
@@ -129,7 +130,11 @@ class Cluster:
 
     def start_node(self):
         self._start("slurmd", "slurmd", "-D")
-        self._wait(lambda: self.run("sinfo", "-h", "-p", "batch", "-o", "%T", check=False).strip() in ("idle", "mixed", "allocated", "completing"), "slurmd")  # fmt: skip  # noqa: E501
+        self.wait_for_state("idle", "mixed", "allocated", "completing")
+
+    def wait_for_state(self, *states):
+        """Waits until the node is in one of these states."""
+        self._wait(lambda: self._state() in states, f"the node to be {' or '.join(states)}")
 
     def stop(self, name, how=signal.SIGTERM):
         process = self.processes.pop(name)
@@ -176,9 +181,12 @@ class Cluster:
                 stderr=out,
             )
 
+    def _state(self):
+        return self.run("sinfo", "-h", "-p", "batch", "-o", "%T", check=False).strip().rstrip("*$~#!%@^-")
+
     def _wait(self, ready, what, seconds=60):
         deadline = time.monotonic() + seconds
         while not ready():
             logs = "".join(path.read_text()[-2000:] for path in self.folder.glob("*.out"))
-            assert time.monotonic() < deadline, f"{what} did not start:\n{logs}"
+            assert time.monotonic() < deadline, f"waited in vain for {what}:\n{logs}"
             time.sleep(0.1)

@@ -1,0 +1,196 @@
+"""The workflow on a real SLURM of one node: what jobs ask for, and that tables survive whatever a cluster does.
+
+What takes more than a minute or two is marked `by_hand`: `pytest -m by_hand tests/slurm`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from checkout import Checkout
+from cluster import Cluster, why_not
+from run import Run
+
+from revela import usage
+
+SMALL = ("--configfile", "tests/small/config.yaml")
+R = "results/small"
+CELL = "revela/code/random/random/bs4"
+LONG = f"{CELL}-long"
+INPUTS = (f"{R}/corpora/code/bs4/batches.parquet", f"{R}/resources/models/random")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout without results, on a cluster without a partition of its own."""
+    return Checkout(tmp_path / "checkout")
+
+
+@pytest.fixture
+def prepared(finished, checkout):
+    """A checkout in which everything is there to train a cell."""
+    (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
+    for name in ("resources", "corpora", "checkpoints"):
+        (checkout.folder / R / name).mkdir(parents=True)
+    for name in INPUTS:
+        source, target = finished.folder / name, checkout.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    return checkout
+
+
+# --- what jobs ask for, by SLURM's own records
+
+QUEUED = {
+    "results/corpora/fineweb/chunks.parquet": (
+        "rule_chunks_wildcards_fineweb",
+        {"NumCPUs": "16", "MinMemoryNode": "11000M", "TimeLimit": "00:50:00", "Partition": "closed"},
+    ),
+    "results/corpora/code/bs16/batches.parquet": (
+        "rule_batches_wildcards_code_16",
+        {"NumCPUs": "1", "MinMemoryNode": "19000M", "TimeLimit": "00:30:00"},
+    ),
+    "results/corpora/wiki/bs8/replug-llama-3.2-1b.npy": (
+        "rule_replug_scores_wildcards_wiki_8_llama-3.2-1b",
+        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:1", "NumNodes": "1-1", "TimeLimit": "1-14:20:00"},
+    ),
+    "results/models/contriever/wiki/llama-3.2-1b/none/bs8": (
+        "rule_train_wildcards_contriever_wiki_llama-3.2-1b_none_bs8",
+        {"NumCPUs": "32", "TresPerJob": "gres:gpu:a100:4", "NumNodes": "1-1", "MinMemoryNode": "49000M"},
+    ),
+    "results/models/revela/wiki/llama-3.1-8b/llama-3.2-1b/bs8": (
+        "rule_train_wildcards_revela_wiki_llama-3.1-8b_llama-3.2-1b_bs8",
+        {
+            "NumCPUs": "32",
+            "TresPerJob": "gres:gpu:a100:4",
+            "NumNodes": "1-1",
+            "MinMemoryNode": "129000M",
+            "TimeLimit": "2-00:00:00",
+            "Account": "nlp",
+            "Features": "a100_80gb",
+        },
+    ),
+    "results/runs/untrained/llama-3.1-8b/beir/hotpotqa.run.gz": (
+        "rule_run_wildcards_untrained_llama-3.1-8b_beir_hotpotqa",
+        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:1", "NumNodes": "1-1", "MinMemoryNode": "45000M"},
+    ),
+    "results/runs/bm25/beir/hotpotqa.run.gz": (
+        "rule_run_bm25_wildcards_bm25_beir_hotpotqa",
+        {"NumCPUs": "8", "MinMemoryNode": "19000M", "TimeLimit": "00:40:00", "Features": "(null)"},
+    ),
+}
+
+
+def test_what_jobs_of_the_paper_ask_for(cluster, checkout):
+    """Jobs whose inputs seem to be there are submitted into a partition that starts none."""
+    results = checkout.folder / "results"
+    for name in ("llama-3.2-1b", "llama-3.1-8b"):
+        (results / "resources/models" / name).mkdir(parents=True)
+    for name in ("beir-hotpotqa", "wikipedia", "fineweb-edu"):
+        (results / "resources/datasets" / name).mkdir(parents=True)
+    (results / "resources/punkt").mkdir()
+    for name in ("wiki/bs8/batches.parquet", "wiki/bs8/pairs.parquet", "code/chunks.parquet"):
+        (results / "corpora" / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / "corpora" / name).touch()
+    site = "account: nlp\npartition: closed\ngpu_partition: closed\nconstraint: a100_80gb\ngpus: 16\n"
+    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text(site)
+    with Run(cluster, checkout, *QUEUED, "--rerun-triggers", "mtime") as run:
+        run.until(lambda: len(run.jobs()) == len(QUEUED))
+        jobs = {facts["Comment"]: facts for facts in run.jobs().values()}
+    for comment, asked in QUEUED.values():
+        job = jobs[comment]
+        assert {key: job.get(key) for key in asked} == asked, comment
+        assert job["JobName"].startswith("revela_") and job["Requeue"] == "1"
+        assert ("TresPerJob" in job) == ("TresPerJob" in asked)
+
+
+# --- the same results
+
+
+def test_the_same_scores_as_without_slurm(cluster, finished, checkout):
+    (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
+    scores = [f"{R}/scores/{system}/coir-small.json" for system in (CELL, "bm25")]
+    with Run(cluster, checkout, *scores, *SMALL) as run:
+        assert run.wait() == 0, run.text
+    run_file = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
+    for name in (*scores, run_file):
+        assert (checkout.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
+    comments = {job["Comment"].split("_wildcards_")[0] for job in cluster.jobs().values()}
+    assert {"rule_chunks", "rule_train", "rule_run", "rule_score"} <= comments
+    assert not {"rule_dataset", "rule_model", "rule_table"} & comments  # downloads and tables stay where snakemake runs
+
+
+# --- whatever a cluster does
+
+
+def trained(folder):
+    """SHA-256 of the retriever that a cell ended in."""
+    return json.loads((folder / "manifest.json").read_text())["retriever_sha256"]
+
+
+def reference(checkout):
+    """The same cell, trained without any interruption, beside."""
+    job = json.loads((checkout.folder / f"{R}/logs/train/{LONG}.json").read_text())
+    job |= {"output": "reference/model", "checkpoints": "reference/checkpoints"}
+    (checkout.folder / "reference.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "revela.launch", "reference.json"]
+    subprocess.run(command, cwd=checkout.folder, env=checkout.environment, check=True, capture_output=True)
+    return trained(checkout.folder / "reference/model")
+
+
+def interrupt(run, habits):
+    """Each of the habits in turn, once the training has come further than the last time."""
+    reached = 0
+    for habit in habits:
+        run.until(lambda: run.trainers() and run.checkpoint(LONG) > reached)  # noqa: B023
+        reached = run.checkpoint(LONG)
+        habit()
+
+
+def test_training_goes_on_after_interruptions(cluster, prepared):
+    """The trainer killed, and its job taken off the node: fewer steps are done again than lie between checkpoints."""
+    with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
+        interrupt(run, [run.kill_trainer, run.requeue])
+        assert run.wait() == 0, run.text
+        jobs = run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED"))
+    assert sorted(job["JobState"] for job in jobs.values()) == ["COMPLETED", "FAILED"]
+    assert sorted(int(job["Restarts"]) for job in jobs.values()) == [0, 1]
+    assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
+    attempts = usage.attempts(prepared.folder / f"{R}/usage/{LONG}")
+    assert [attempt["outcome"] for attempt in attempts][-1] == "complete"
+    assert len(attempts) == 3
+    assert {attempt["slurm_job"] for attempt in attempts} == jobs.keys()
+
+
+def test_jobs_that_a_killed_run_left_are_not_doubled(cluster, prepared):
+    """Snakemake is killed; its job trains on. Another run is refused, by the queue and then by the stale lock."""
+    target = f"{R}/models/{LONG}"
+    with Run(cluster, prepared, target, *SMALL) as run:
+        job = next(iter(run.until(lambda: run.jobs("train"))))
+        os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+        with Run(cluster, prepared, target, *SMALL) as second:
+            assert second.wait() != 0
+            assert f"wait until they have ended, or stop them: scancel {job}" in second.text
+        cluster.run("scancel", job, check=False)
+    deadline = time.monotonic() + 60
+    while run.jobs("train"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    with Run(cluster, prepared, target, *SMALL) as third:
+        assert third.wait() != 0
+        assert "--unlock" in third.text
