@@ -203,7 +203,8 @@ def lay_copying_heads(lm: LlamaForCausalLM, context: int) -> None:
 def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, settings: Pretraining) -> list:
     """Next-token prediction over shuffled rows, data-parallel over the processes.
 
-    Returns [step, loss of text, loss of repetitions] every twenty steps, of the first process's rows.
+    Returns [step, loss of text, loss of repetitions] every twenty steps, of the first process's rows; None
+    where it had no such row.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     length = settings.context
@@ -241,9 +242,9 @@ def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, setti
         lm.zero_grad(set_to_none=True)
         if step % 20 == 0 or step == steps - 1:
             speed = (step + 1) * settings.rows_per_step * length / (time.monotonic() - start)
-            text, copies = (losses[torch.from_numpy(kind)].mean().item() for kind in (~repeated, repeated))
-            progress.set_postfix(text=f"{text:.3f}", repetitions=f"{copies:.3f}", tokens_per_s=f"{speed:.0f}")
-            log.append([step, round(text, 4), round(copies, 4)])
+            means = [losses[torch.from_numpy(kind)].mean().item() for kind in (~repeated, repeated)]
+            progress.set_postfix(text=f"{means[0]:.3f}", repetitions=f"{means[1]:.3f}", tokens_per_s=f"{speed:.0f}")
+            log.append([step, *(None if np.isnan(mean) else round(mean, 4) for mean in means)])
     return log
 
 
