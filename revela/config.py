@@ -69,8 +69,6 @@ class Training(Strict):
     # REPLUG (App. B.3)
     lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
     length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
-    # Contriever (App. C.1)
-    crop_ratio: tuple[float, float] = Field((0.05, 0.5), description="Length of a crop as a share of its text.")
     # optimisation
     lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
     learning_rate: float = Field(1e-4, gt=0)
@@ -129,6 +127,9 @@ class Corpus(Strict):
         description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",
     )
     pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
+    crop_ratio: tuple[float, float] = Field(
+        (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
+    )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
     training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
 
@@ -387,6 +388,20 @@ class Task(Strict):
         return f"{self.benchmark}/{self.task}"
 
 
+class Anchor(Strict):
+    """A row of anchors.tsv: a score that others published."""
+
+    scale: str
+    system: str = Field(description="A row of models.tsv.")
+    benchmark: str
+    task: str
+    ndcg10: float = Field(ge=0, le=100, description="nDCG@10 in percent.")
+
+    @property
+    def key(self) -> str:
+        return f"{self.system}/{self.benchmark}/{self.task}"
+
+
 class Cell:
     """method x corpus x retriever x LM x batch size, and a named variant. Its path spells it out."""
 
@@ -427,7 +442,7 @@ class Config(Strict):
     runs: str = "config/runs.tsv"
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
-    anchors: str | None = Field(None, description="CSV of published scores that the evaluation must reach.")
+    anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()
@@ -526,6 +541,7 @@ class Study(BaseModel):
     models: dict[str, Model]
     runs: list[Run]
     tasks: list[Task]
+    anchors: list[Anchor] = []
 
     @property
     def backbones(self) -> list[str]:
@@ -608,12 +624,19 @@ def load(path: str | Path) -> Study:
     models = {row.name: row for row in _sheet(config.models, Model, config.scale)}
     tasks = _sheet(config.benchmarks, Task, config.scale)
     runs = _sheet(config.runs, Run, config.scale)
-    study = Study(config=config, models=models, runs=runs, tasks=tasks)
+    anchors = _sheet(config.anchors, Anchor, config.scale) if config.anchors else []
+    study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors)
     for model in models.values():
         if model.base:
             _known(f"{config.models}: base of {model.name}", model.base, study.backbones)
     for task in tasks:
         _known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
+    for anchor in anchors:
+        _known(f"{config.anchors}: system of {anchor.key}", anchor.system, models)
+        try:
+            study.task(anchor.benchmark, anchor.task)
+        except ConfigError as error:
+            raise ConfigError(f"{config.anchors}: {error}") from None
     for table in config.tables.values():
         _known(f"{path}: tables.benchmark", table.benchmark, study.benchmarks)
     for run in runs:
@@ -721,7 +744,15 @@ def _known(where: str, name: str, valid) -> None:
 
 def schemas() -> dict[str, str]:
     """File name -> JSON schema of the configuration and of each sheet's rows."""
-    types = {"config": Config, "runs": Run, "models": Model, "benchmarks": Task, "site": Site, "sizes": Sizes}
+    types = {
+        "config": Config,
+        "runs": Run,
+        "models": Model,
+        "benchmarks": Task,
+        "anchors": Anchor,
+        "site": Site,
+        "sizes": Sizes,
+    }
     return {f"{name}.schema.json": json.dumps(t.model_json_schema(), indent=2) + "\n" for name, t in types.items()}
 
 

@@ -44,7 +44,6 @@ def write_pairs(
     output: str | Path,
     *,
     batch_size: int,
-    crop_ratio: tuple[float, float],
     seed: int,
 ) -> dict:
     """Write `pairs.parquet` (query, B passages of which the first is the positive, src, documents of the passages).
@@ -58,18 +57,18 @@ def write_pairs(
     Every batch gives as many pairs, or one more, drawn by the seed; each is of another chunk.
 
     Args:
-        corpus: Any; `corpus.pairs` says how many pairs, None: one for each batch.
+        corpus: Any; `corpus.pairs` says how many pairs, None: one for each batch, and `corpus.crop_ratio` the least
+            and greatest length of a span as a share of the words of its text.
         batches: The corpus's batches.parquet of size B.
         punkt: Folder of Punkt's parameters.
         output: The parquet file; counts are written to the JSON of its name.
         batch_size: B.
-        crop_ratio: Least and greatest length of a span as a share of the words of its text.
         seed: Of all draws.
 
     Raises:
         CorpusError: More pairs are wanted than there are chunks, or too few documents for B - 1 negatives.
     """
-    batches = Path(batches)
+    batches, crop_ratio = Path(batches), corpus.crop_ratio
     available = pq.read_metadata(batches).num_rows
     wanted = available if corpus.pairs is None else corpus.pairs
     if wanted > available * batch_size:

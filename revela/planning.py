@@ -1,6 +1,6 @@
 """What a target costs, before anything is spent: jobs, GPU-hours, download, disk, and how long it takes.
 
-    python -m revela.planning [TARGET ...] [--configfile FILE] [--whole] [--output FOLDER]
+    python -m revela.planning [TARGET ...] [--tables] [--configfile FILE] [--whole] [--output FOLDER]
 
 Snakemake says which jobs a target needs (a dry run); what each job does follows from the configuration and from
 `config/sizes.yaml`; what the training of a cell computes, from the formulas of `revela.flops`. Time is
@@ -33,10 +33,10 @@ from pathlib import Path
 
 from revela import flops
 from revela.config import Cell, ConfigError, Model, Site, Sizes, Study, TaskSize, load, load_site, load_sizes
-from revela.provenance import atomic_write
+from revela.provenance import PACKAGE, atomic_write
 
-SIZES = "config/sizes.yaml"
-SITE = "workflow/profiles/slurm/site.yaml"
+SIZES = str(PACKAGE.parent / "config/sizes.yaml")  # of the checkout, wherever a study's own files are
+SITE = str(PACKAGE.parent / "workflow/profiles/slurm/site.yaml")
 
 # Assumed until measured. Rates are of one core, in bytes a second, unless they say otherwise.
 START = 20.0  # seconds until a job that imports torch begins its work
@@ -134,7 +134,7 @@ class Costs:
 
     def _dataset(self, dataset: str) -> Cost:
         source = self.study.config.datasets[dataset]
-        size = 0.0 if source.path else self.sizes.datasets.get(dataset)
+        size = 0.0 if source.path or source.files else self.sizes.datasets.get(dataset)
         if source.installed:
             return Cost(seconds=LIGHT, disk=0.02)
         if size is None:
@@ -167,7 +167,7 @@ class Costs:
         written = self.pairs(corpus) * int(batch_size) * 0.3 * self.chunk_bytes
         return Cost(seconds=LIGHT + text / SPANS, disk=0.5 * written / GB, memory=4 + 4 * text / GB)
 
-    def _replug_scores(self, corpus: str, batch_size: str, lm: str) -> Cost:
+    def _replug_scores(self, corpus: str, batch_size: str, lm: str, scoring: str) -> Cost:
         settings = self.study.training_settings(Cell("replug", corpus, lm, lm, batch_size))
         size, shape = int(batch_size), self.shape(lm)
         lengths = [self.chunk_tokens(settings.lm_max_length)] * size
@@ -331,7 +331,8 @@ class Costs:
             self.chunk_tokens(longest) for longest in (settings.retriever_max_length, settings.lm_max_length)
         )
         if cell.method == "contriever":
-            share = (1 + sum(settings.crop_ratio) / 2) / 2  # half are spans, half nearly whole chunks
+            crop_ratio = self.study.config.corpora[cell.corpus].crop_ratio
+            share = (1 + sum(crop_ratio) / 2) / 2  # half are spans, half nearly whole chunks
             return {"query": [share * passage / 2], "passage": [share * passage] * cell.batch_size, "lm": []}
         query = passage / 2 if first_half else passage
         size = cell.batch_size
@@ -443,6 +444,17 @@ class Plan:
     notes: list[str]
     measured: int  # finished jobs that refined the plan
 
+    def only(self, target: str) -> Plan:
+        """The part of the plan that one file needs."""
+        maker = {output: (job, cost) for job, cost in self.jobs for output in job.outputs}
+        found, waiting = {}, [target]
+        while waiting:
+            made = maker.get(waiting.pop())
+            if made and made[0].outputs not in found:
+                found[made[0].outputs] = made
+                waiting += made[0].inputs
+        return replace(self, jobs=list(found.values()))
+
     def total(self, what: str) -> float:
         return sum(getattr(cost, what) for _, cost in self.jobs)
 
@@ -477,7 +489,16 @@ class Plan:
         facts.append(("refined by", f"{self.measured} finished jobs"))
         return facts
 
+    def line(self) -> list:
+        """The whole plan in one line, as `LINE` heads it."""
+        trained = sum(job.rule == "train" for job, _ in self.jobs)
+        hours = [f"{value:,.0f}" for value in (self.total("gpu_hours"), self.node_hours, self.total("core_hours"))]
+        sizes = [f"{self.total(what):,.0f}" for what in ("download", "disk")]
+        price = [] if self.price is None else [f"{self.price:,.0f} {self.site.currency}"]
+        return [len(self.jobs), trained, *hours, *sizes, _duration(self.wall_seconds), *price]
 
+
+LINE = ["jobs", "cells", "GPU-hours", "node-hours", "core-hours", "download GB", "disk GB", "wall time", "price"]
 HEADER = ["rule", "jobs", "GPU-hours", "core-hours", "longest job", "download GB", "disk GB"]
 
 
@@ -562,19 +583,27 @@ def _duration(seconds: float) -> str:
 
 def show(plan: Plan, tablefmt: str = "simple") -> str:
     """The plan as text."""
-    from tabulate import tabulate
-
-    align = ("left", *["right"] * (len(HEADER) - 1))
-    table = tabulate(plan.rows(), HEADER, tablefmt=tablefmt, colalign=align, disable_numparse=True)
     facts = "\n".join(f"{name + ':':12} {value}" for name, value in plan.facts())
     notes = "\n".join(f"assumed:     {note}" for note in plan.notes)
-    return "\n\n".join(filter(None, (table, facts, notes)))
+    return "\n\n".join(filter(None, (_table(plan.rows(), HEADER, tablefmt), facts, notes)))
+
+
+def show_lines(plans: Mapping[str, Plan], tablefmt: str = "simple") -> str:
+    """A line for each of several plans."""
+    rows = [[target, *plan.line()] for target, plan in plans.items()]
+    width = max(map(len, rows), default=1)
+    return _table(rows, ["target", *LINE][:width], tablefmt)
+
+
+def _table(rows: list[list], header: list[str], tablefmt: str) -> str:
+    from tabulate import tabulate
+
+    align = ("left", *["right"] * (len(header) - 1))
+    return tabulate(rows, header, tablefmt=tablefmt, colalign=align, disable_numparse=True)
 
 
 def write(plans: Mapping[str, Plan], folder: str | Path) -> None:
     """Writes `plan.html`, a table for each target, and `plan.csv`, a line for each job of each."""
-    from tabulate import tabulate
-
     folder = Path(folder)
     with atomic_write(folder / "plan.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -585,12 +614,12 @@ def write(plans: Mapping[str, Plan], folder: str | Path) -> None:
                 writer.writerow([target, job.rule, job.name, *(f"{getattr(cost, field):.6g}" for field in fields)])
     sections = []
     for target, plan in plans.items():
-        table = tabulate(plan.rows(), HEADER, tablefmt="html", disable_numparse=True)
+        table = _table(plan.rows(), HEADER, "html")
         lines = [f"{name}: {value}" for name, value in plan.facts()] + [f"assumed: {note}" for note in plan.notes]
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
         sections.append(f"<h2>{html.escape(target)}</h2>\n{table}\n<ul>{items}</ul>")
     with atomic_write(folder / "plan.html") as partial:
-        partial.write_text(_PAGE.format(body="\n".join(sections)), encoding="utf-8")
+        partial.write_text(_PAGE.format(lines=show_lines(plans, "html"), body="\n".join(sections)), encoding="utf-8")
 
 
 _PAGE = """<!doctype html>
@@ -598,13 +627,23 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 15px sans-serif; margin: 2em auto; max-width: 60em; }}
 table {{ border-collapse: collapse; }} td, th {{ padding: .2em .8em; text-align: right; }}
-td:first-child, th:first-child {{ text-align: left; }} tr:last-child td {{ font-weight: bold; border-top: 1px solid; }}
+td:first-child, th:first-child {{ text-align: left !important; }} tr:last-child td {{ border-top: 1px solid; }}
 </style></head>
 <body><h1>What it costs</h1>
-<p>Jobs that are still to be run. GPU-hours are hours of one GPU; core-hours are of jobs without GPU.</p>
+<p>GPU-hours are hours of one GPU; core-hours are of jobs without GPU. A job that several targets need stands under
+each of them.</p>
+{lines}
 {body}
 </body></html>
 """
+
+
+def plan_tables(configfile: str, *, whole: bool = False) -> dict[str, Plan]:
+    """The plan of each table of a study, also of those that are made on request only, and of all of them."""
+    config = load(configfile).config
+    files = {name: f"{config.results}/tables/{name}.tex" for name in config.tables}
+    everything = make_plan(files.values(), configfile, whole=whole)
+    return {name: everything.only(file) for name, file in files.items()} | {"all tables": everything}
 
 
 def main(arguments: list[str]) -> int:
@@ -613,17 +652,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("targets", nargs="*", help="as for snakemake; none: everything")
     parser.add_argument("--configfile", default="config/config.yaml", help="the study (default: the paper's)")
     parser.add_argument("--whole", action="store_true", help="also what is finished already")
-    parser.add_argument("--format", default="simple", help="of the table: simple, github, latex, ...")
+    parser.add_argument("--tables", action="store_true", help="a line for each table of the study")
+    parser.add_argument("--format", default="simple", help="of the printed table: simple, github, latex, ...")
     parser.add_argument("--output", help="folder for plan.html and plan.csv")
     options = parser.parse_args(arguments)
     try:
-        plan = make_plan(options.targets, options.configfile, whole=options.whole)
+        if options.tables:
+            plans = plan_tables(options.configfile, whole=options.whole)
+            print(show_lines(plans, options.format))
+        else:
+            plan = make_plan(options.targets, options.configfile, whole=options.whole)
+            plans = {" ".join(options.targets) or "all": plan}
+            print(show(plan, options.format))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(show(plan, options.format))
     if options.output:
-        write({" ".join(options.targets) or "all": plan}, options.output)
+        write(plans, options.output)
     return 0
 
 

@@ -44,8 +44,8 @@ def batches(tmp_path):
 
 def make(batches, punkt, *, name="pairs", seed=0, pairs=None, batch_size=4):
     output = batches.parent / f"{name}.parquet"
-    corpus = Corpus(sources=[{"dataset": "a"}], pairs=pairs)
-    counts = write_pairs(corpus, batches, punkt, output, batch_size=batch_size, crop_ratio=RATIO, seed=seed)
+    corpus = Corpus(sources=[{"dataset": "a"}], pairs=pairs, crop_ratio=RATIO)
+    counts = write_pairs(corpus, batches, punkt, output, batch_size=batch_size, seed=seed)
     return counts, pq.read_table(output).to_pylist()
 
 

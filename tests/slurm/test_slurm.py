@@ -64,8 +64,8 @@ QUEUED = {
         "rule_batches_wildcards_code_16",
         {"NumCPUs": "1", "MinMemoryNode": "19000M", "TimeLimit": "00:30:00"},
     ),
-    "results/corpora/wiki/bs8/replug-llama-3.2-1b.npy": (
-        "rule_replug_scores_wildcards_wiki_8_llama-3.2-1b",
+    "results/corpora/wiki/bs8/replug-llama-3.2-1b-mean156-bf16.npy": (
+        "rule_replug_scores_wildcards_wiki_8_llama-3.2-1b_mean156-bf16",
         {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:1", "NumNodes": "1-1", "TimeLimit": "1-14:20:00"},
     ),
     "results/models/contriever/wiki/llama-3.2-1b/none/bs8": (

@@ -68,15 +68,18 @@ _CELL = (
 )
 BM25 = [name for name, model in STUDY.models.items() if model.kind == "bm25"]
 ENCODERS = [name for name, model in STUDY.models.items() if model.kind == "encoder"]
+APIS = [name for name, model in STUDY.models.items() if model.kind == "api"]
+SYSTEM = rf"{_CELL}|untrained/({_BACKBONE})|{either([*ENCODERS, *BM25, *APIS])}"
 
 
 wildcard_constraints:
     cell=_CELL,
-    system=rf"{_CELL}|untrained/({_BACKBONE})|{either([*ENCODERS, *BM25])}",
+    system=SYSTEM,
     dataset=either(CONFIG.datasets),
     model=either([*STUDY.backbones, *ENCODERS]),
     corpus=_CORPUS,
     lm=_BACKBONE,
+    scoring=r"(mean|sum)\d+-(bf16|fp32)",
     batch_size=r"\d+",
     benchmark=either(STUDY.benchmarks),
     task=either({task.task for task in STUDY.tasks}),
@@ -125,7 +128,10 @@ def cell_files(wildcards):
     if cell.method == "contriever":
         return files | {"data": f"{batches}/pairs.parquet"}
     if cell.method == "replug":
-        return files | {"data": f"{batches}/batches.parquet", "scores": f"{batches}/replug-{cell.lm}.npy"}
+        return files | {
+            "data": f"{batches}/batches.parquet",
+            "scores": f"{batches}/replug-{cell.lm}-{scoring(cell)}.npy",
+        }
     return files | {"data": f"{batches}/batches.parquet", "lm": f"{R}/resources/models/{cell.lm}"}
 
 
@@ -142,19 +148,20 @@ def cell_settings(cell):
     return STUDY.training_settings(Cell.parse(cell)).model_dump(mode="json", exclude=_MACHINE)
 
 
+def scoring(cell):
+    """What REPLUG's LM scores depend on besides the LM and the batches; the rest of a cell's settings is not theirs."""
+    settings = STUDY.training_settings(cell)
+    unit = "mean" if settings.length_normalised else "sum"
+    return f"{unit}{settings.lm_max_length}-{settings.precision}"
+
+
 def replug_settings(wildcards):
-    """LM scores are shared by all retrievers, so no retriever's variant reaches them."""
-    cell = Cell("replug", wildcards.corpus, wildcards.lm, wildcards.lm, wildcards.batch_size)
-    return STUDY.training_settings(cell).model_dump(mode="json", exclude=_MACHINE)
+    """The settings that the name of a file of scores spells out."""
+    unit, length, precision = re.fullmatch(r"(mean|sum)(\d+)-(\w+)", wildcards.scoring).groups()
+    return {"length_normalised": unit == "mean", "lm_max_length": int(length), "precision": precision}
 
 
 # --- corpora
-
-
-def crop_ratio(wildcards):
-    """Pairs are shared by all retrievers, so no retriever's variant reaches them."""
-    cell = Cell("contriever", wildcards.corpus, STUDY.backbones[0], "none", wildcards.batch_size)
-    return STUDY.training_settings(cell).crop_ratio
 
 
 def chunk_settings(corpus):
@@ -212,9 +219,11 @@ def report_files(wildcards):
 
 
 def system_folder(wildcards):
-    """The model behind a dense system."""
+    """The model behind a dense system; with the backbone below it, if it is an adapter."""
     system = wildcards.system.removeprefix("untrained/")
-    return f"{R}/resources/models/{system}" if system in STUDY.models else f"{R}/models/{system}"
+    if system not in STUDY.models:
+        return f"{R}/models/{system}"
+    return [f"{R}/resources/models/{name}" for name in (system, STUDY.models[system].base) if name]
 
 
 def system_settings(wildcards):
@@ -312,7 +321,7 @@ def explain_target(target, rules):
 
 def check_system(system):
     """ConfigError for a name that is no cell, no untrained backbone and no model that can be run."""
-    valid = [*BM25, *ENCODERS, *(f"untrained/{name}" for name in STUDY.backbones)]
+    valid = [*BM25, *ENCODERS, *APIS, *(f"untrained/{name}" for name in STUDY.backbones)]
     if system in valid:
         return
     if system.count("/") == 4:

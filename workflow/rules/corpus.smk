@@ -66,7 +66,7 @@ rule pairs:
         runtime=runtime("pairs"),
     params:
         pairs=lambda w: CONFIG.corpora[w.corpus].pairs,
-        crop_ratio=crop_ratio,
+        crop_ratio=lambda w: CONFIG.corpora[w.corpus].crop_ratio,
         seed=CONFIG.seed,
         code=code("revela.pairs"),
     script:

@@ -4,11 +4,11 @@ rule replug_scores:
         batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
         lm=f"{R}/resources/models/{{lm}}",
     output:
-        f"{R}/corpora/{{corpus}}/bs{{batch_size}}/replug-{{lm}}.npy",
+        f"{R}/corpora/{{corpus}}/bs{{batch_size}}/replug-{{lm}}-{{scoring}}.npy",
     log:
-        f"{R}/logs/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}.log",
+        f"{R}/logs/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}-{{scoring}}.log",
     benchmark:
-        f"{R}/benchmarks/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}.tsv"
+        f"{R}/benchmarks/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}-{{scoring}}.tsv"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads

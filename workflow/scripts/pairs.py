@@ -12,6 +12,5 @@ with job(snakemake):
         snakemake.input.punkt,
         snakemake.output.pairs,
         batch_size=int(snakemake.wildcards.batch_size),
-        crop_ratio=snakemake.params.crop_ratio,
         seed=snakemake.params.seed,
     )
