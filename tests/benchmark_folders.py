@@ -85,3 +85,22 @@ def real_cosqa():
     if not (folder / "cosqa-queries-corpus").is_dir():
         pytest.skip(f"needs the real CosQA in {folder}; REVELA_SHARED names the folder above data/")
     return folder
+
+
+class Encoder:
+    """An encoder made of a function texts -> embeddings, which remembers the texts of each call."""
+
+    def __init__(self, encode):
+        self.encode, self.calls = encode, []
+
+    def prepare(self, texts, kind):
+        return list(texts)
+
+    def embed(self, texts):
+        self.calls.append(texts)
+        return self.encode(texts)
+
+    @property
+    def texts(self):
+        """The texts of all calls."""
+        return [text for call in self.calls for text in call]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmark_folders import task, write_coir
+from benchmark_folders import Encoder, task, write_coir
 
 from revela.evaluation import EvaluationError, search
 from revela.evaluation.benchmarks import load_task
@@ -17,14 +17,8 @@ def corpus(folder, texts):
 
 
 def table(vectors):
-    """An encoder that knows the vector of each text, and which texts it was given."""
-
-    def encode(texts):
-        encode.seen += texts
-        return np.array([vectors[text] for text in texts], np.float32)
-
-    encode.seen = []
-    return encode
+    """An encoder that knows the vector of each text."""
+    return Encoder(lambda texts: np.array([vectors[text] for text in texts], np.float32))
 
 
 def brute_force(queries, texts, vectors, k):
@@ -106,7 +100,7 @@ def test_equal_texts_are_encoded_once_and_tie(tmp_path):
     encode = table({text: rng.standard_normal(768) for text in texts.values()})
     queries = rng.standard_normal((33, 768), np.float32)
     rankings = list(search.search(queries, corpus(tmp_path, texts), encode, top_k=5, shard_documents=2))
-    assert encode.seen == ["twin", "other", "third"]
+    assert encode.texts == ["twin", "other", "third"]
     for ranking in rankings:
         twins = [(id, score) for id, score in ranking if id in "acz"]
         assert [id for id, _ in twins] == ["z", "c", "a"]
@@ -152,3 +146,61 @@ def test_best_documents_of_a_sparse_ranking(tmp_path):
     for k in (1, 2, 3, 4, 9):
         assert best_documents(documents, scores, k) == everything[:k]
     assert best_documents(documents, np.zeros(5, np.float32), 3) == []
+
+
+# --- searches that were stopped
+
+
+class Stopped(Exception):
+    pass
+
+
+def stops_at(vectors, shard):
+    """An encoder that is killed in a shard."""
+    encoder = table(vectors)
+
+    def encode(texts):
+        if len(encoder.calls) == shard + 1:
+            raise Stopped
+        return np.array([vectors[text] for text in texts], np.float32)
+
+    encoder.encode = encode
+    return encoder
+
+
+@pytest.mark.parametrize("shard", [0, 1, 3])
+def test_goes_on_after_the_last_whole_shard(case, tmp_path, shard):
+    documents, texts, vectors, queries = case
+    options = {"top_k": 20, "shard_documents": 60, "state": tmp_path / "state.npz"}
+    with pytest.raises(Stopped):
+        list(search.search(queries, documents, stops_at(vectors, shard), **options))
+    encoder = table(vectors)
+    assert list(search.search(queries, documents, encoder, **options)) == brute_force(queries, texts, vectors, 20)
+    unique = list(documents.unique_texts())
+    assert encoder.texts == unique[60 * shard :]
+    # what is whole is not encoded again
+    again = table(vectors)
+    assert list(search.search(queries, documents, again, **options)) == brute_force(queries, texts, vectors, 20)
+    assert not again.calls
+
+
+@pytest.mark.parametrize("changed", ["queries", "top_k", "prefix", "documents"])
+def test_does_not_go_on_from_another_search(case, tmp_path, capsys, changed):
+    documents, texts, vectors, queries = case
+    options = {"top_k": 20, "shard_documents": 60, "state": tmp_path / "state.npz"}
+    list(search.search(queries, documents, table(vectors), **options))
+    if changed == "queries":
+        queries = queries + 1
+    elif changed == "top_k":
+        options["top_k"] = 10
+    elif changed == "prefix":
+        vectors, options["prefix"] = {f"p {text}": vector for text, vector in vectors.items()}, "p "
+    else:
+        texts = {id: text for id, text in texts.items() if id != next(iter(texts))}
+        documents = corpus(tmp_path, texts)
+    encoder = table(vectors)
+    found = list(search.search(queries, documents, encoder, **options))
+    assert len(encoder.texts) == documents.index.unique_texts
+    plain = {text.removeprefix("p "): vector for text, vector in vectors.items()}
+    assert found == brute_force(queries, texts, plain, options["top_k"])
+    assert "of another search, so this one starts anew" in capsys.readouterr().err

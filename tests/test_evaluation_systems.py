@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from benchmark_folders import task, write_bright, write_coir
+from benchmark_folders import Encoder, task, write_bright, write_coir
 
 from revela.config import Cell, Config, ConfigError, Evaluation, Model, Study
 from revela.evaluation import EvaluationError
@@ -43,7 +43,7 @@ class Fixed:
     def __init__(self, *documents):
         self.ranking = [(document, float(-place)) for place, document in enumerate(documents)]
 
-    def search(self, part, top_k):
+    def search(self, part, top_k, state=None):
         self.top_k = top_k
         return ((query, self.ranking[:top_k]) for query in part.queries)
 
@@ -130,30 +130,25 @@ def test_parts_of_a_task_are_told_apart(tmp_path):
 # --- dense
 
 
-def dense(encode, **options):
-    return Dense("test", encode, SETTINGS, **{"query_prefix": "", "passage_prefix": "", "similarity": "dot"} | options)
+def ones(texts):
+    return np.ones((len(texts), 1))
 
 
 def test_prefixes_are_put_in_front_and_the_whole_is_stripped(tmp_path):
-    seen = []
-
-    def encode(texts):
-        seen.append(texts)
-        return np.ones((len(texts), 1))
-
+    encoder = Encoder(ones)
     documents = {"d1": ("", "one\n"), "d2": ("two", ""), "d3": ("", "")}
     case = part(tmp_path, documents=documents, queries={"q": "  cats "}, qrels={"q": {"d1": 1}})
-    list(dense(encode, query_prefix="query:  ", passage_prefix="passage:  ").search(case, 3))
-    assert seen == [["query:    cats"], ["passage:  one", "passage:  two"], ["passage:"]]
+    list(Dense("test", encoder, SETTINGS, query_prefix="query:  ", passage_prefix="passage:  ").search(case, 3))
+    assert encoder.calls == [["query:    cats"], ["passage:  one", "passage:  two"], ["passage:"]]
 
 
 def test_instructions(tmp_path):
     write_coir(tmp_path, queries={"q1": "cats"}, qrels={"q1": {"d1": 1}})
-    seen = []
-    system = dense(lambda texts: seen.extend(texts) or np.ones((len(texts), 1)), query_prefix="Do: {task}\nQuery: ")
+    encoder = Encoder(ones)
+    system = Dense("test", encoder, SETTINGS, query_prefix="Do: {task}\nQuery: ")
     [with_instruction] = load_task(task("coir", instruction="find code"), tmp_path)
     list(system.search(with_instruction, 3))
-    assert seen[0] == "Do: find code\nQuery: cats"
+    assert encoder.calls[0] == ["Do: find code\nQuery: cats"]
     [without] = load_task(task("coir"), tmp_path)
     with pytest.raises(EvaluationError, match=r"needs an instruction in benchmarks\.tsv"):
         system.search(without, 3)
@@ -250,11 +245,13 @@ def test_encoder_without_pooling(results):
         ("bm52", r"unknown system 'bm52'; did you mean 'bm25'\? Valid: a cell's path, untrained/tiny, bm25"),
         ("tiny", r"unknown system 'tiny'\. Valid: a cell's path, untrained/tiny, bm25, ada"),
         ("untrained/bm25", "unknown system 'untrained/bm25'"),
-        ("ada", "ada: there is no adapter for the API 'text-embedding-ada-002'"),
+        ("ada", "ada: the environment has no OPENAI_API_KEY"),
     ],
 )
-def test_names_that_cannot_be_run(tmp_path, name, message):
-    models = [model("tiny", "backbone"), model("bm25", "bm25"), model("ada", "api", source="text-embedding-ada-002")]
+def test_names_that_cannot_be_run(tmp_path, monkeypatch, name, message):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    ada = model("ada", "api", source="openai:text-embedding-ada-002")
+    models = [model("tiny", "backbone"), model("bm25", "bm25"), ada]
     with pytest.raises(EvaluationError, match=message):
         load_system(name, study(tmp_path, *models))
 

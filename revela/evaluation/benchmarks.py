@@ -84,7 +84,8 @@ class Corpus:
         rank = np.empty(len(ids), np.int64)
         rank[order] = np.arange(len(ids))
         _, first, text = np.unique(np.frombuffer(b"".join(digests), "S16"), return_index=True, return_inverse=True)
-        return Index(ids, rank, np.argsort(np.argsort(first))[text])
+        together = hashlib.blake2b(b"".join(digests) + "\0".join(ids).encode("utf-8", "surrogatepass"), digest_size=16)
+        return Index(ids, rank, np.argsort(np.argsort(first))[text], together.hexdigest())
 
     def unique_texts(self) -> Iterator[str]:
         """Each different text once, in the order of their numbers in `index.text`."""
@@ -105,6 +106,7 @@ class Index:
     ids: np.ndarray  # [n] as numpy's strings, which take their UTF-8 length
     rank: np.ndarray  # [n] place of each id in the ascending order of all ids (by code points, as trec_eval compares)
     text: np.ndarray  # [n] number of each document's text, counted by first appearance; equal texts, equal numbers
+    digest: str  # hash of all ids and texts
 
     @property
     def unique_texts(self) -> int:

@@ -8,14 +8,19 @@ documents with the same text tie exactly.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from revela.evaluation import EvaluationError
+from revela.evaluation.encoders import Encoder, prepared_ahead
+from revela.provenance import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -29,23 +34,28 @@ SCORES_AT_A_TIME = 2**26  # 256 MB
 def search(
     queries: np.ndarray,
     corpus: Corpus,
-    encode: Callable[[list[str]], np.ndarray],
+    encoder: Encoder,
     *,
     top_k: int,
     shard_documents: int,
+    prefix: str = "",
     similarity: Literal["dot", "cosine"] = "dot",
     device: torch.device | str | None = None,
     description: str | None = None,
+    state: Path | None = None,
 ) -> Iterator[Ranking]:
     """The `top_k` best documents of each query.
 
     Args:
         queries: Embeddings [q, d].
         corpus: The documents.
-        encode: Texts -> embeddings [n, d].
+        encoder: Makes embeddings of passages.
         shard_documents: Different texts encoded at a time.
+        prefix: Put before each document, whereupon white space around the whole is removed.
         device: Where scores are taken; the CPU by default.
-        description: Shown in front of the progress bar, which appears on a terminal only.
+        description: Shown in front of the progress bar.
+        state: A file that keeps the k best so far. A search that was stopped goes on after its last whole shard, if
+            queries, documents and the other arguments are the same, and finds the same to the last bit.
 
     Yields:
         A ranking for each query, in order.
@@ -53,17 +63,40 @@ def search(
     Raises:
         EvaluationError: An embedding that is not finite.
     """
-    index, twins = corpus.index, Twins(corpus)
-    best = TopK(_scaled(queries, similarity, "query {}".format), top_k, device)
-    texts, first = corpus.unique_texts(), 0
-    with tqdm(total=index.unique_texts, desc=description, unit=" documents", disable=None) as bar:
-        while shard := list(islice(texts, shard_documents)):
-            vectors = _scaled(encode(shard), similarity, lambda row, first=first: f"document {twins.id(first + row)!r}")
-            best.add(vectors, twins.rank[first : first + len(shard)])
-            first += len(shard)
-            bar.update(len(shard))
+    twins = Twins(corpus)
+    queries = _scaled(queries, similarity, "query {}".format)
+    best = TopK(queries, top_k, device)
+    mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity)
+    first = best.load(state, mark) if state else 0
+    texts = ((prefix + text).strip() for text in islice(corpus.unique_texts(), first, None))
+    shards = iter(lambda: list(islice(texts, shard_documents)), [])
+    bar = tqdm(
+        total=corpus.index.unique_texts,
+        initial=first,
+        desc=description,
+        unit=" documents",
+        # in a job's log: a line now and then, and none of a short job
+        **({} if sys.stderr.isatty() else {"mininterval": 60, "delay": 60}),
+    )
+    with bar:
+        for prepared in prepared_ahead(encoder, shards, "passage"):
+            vectors = encoder.embed(prepared)
+            shard = slice(first, first + len(vectors))
+            name = lambda row, first=first: f"document {twins.id(first + row)!r}"
+            best.add(_scaled(vectors, similarity, name), twins.rank[shard])
+            first += len(vectors)
+            if state:
+                best.save(state, mark, first)
+            bar.update(len(vectors))
     for scores, ranks in zip(*best.result(), strict=True):
         yield twins.ranking(scores, ranks, top_k)
+
+
+def _mark(queries: np.ndarray, corpus: Corpus, *settings: object) -> str:
+    """A hash of all that the k best follow from but for the passages' encoder, which the queries' embeddings tell."""
+    digest = hashlib.blake2b(repr((queries.shape, corpus.index.digest, settings)).encode(), digest_size=16)
+    digest.update(queries.tobytes())
+    return digest.hexdigest()
 
 
 class TopK:
@@ -97,6 +130,24 @@ class TopK:
         """Scores [q, k] in float32 and ranks [q, k], best first."""
         scores, ranks = _unpack(self.best)
         return scores.cpu().numpy(), ranks.cpu().numpy()
+
+    def save(self, path: Path, mark: str, seen: int) -> None:
+        """Keep the best of the `seen` items so far in a file."""
+        with atomic_write(path) as partial, open(partial, "wb") as file:
+            np.savez(file, best=self.best.cpu().numpy(), mark=mark, seen=seen)
+
+    def load(self, path: Path, mark: str) -> int:
+        """Go on from a file, if it is there and of the same search. Returns how many items were seen."""
+        import torch
+
+        if not path.is_file():
+            return 0
+        with np.load(path) as saved:
+            if str(saved["mark"]) != mark:
+                print(f"{path}: of another search, so this one starts anew", file=sys.stderr)
+                return 0
+            self.best = torch.from_numpy(saved["best"]).to(self.best)
+            return int(saved["seen"])
 
     def _merge(self, best: torch.Tensor, scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """The k best of `best` [q, kept] and of items with scores [q, n]."""

@@ -1,25 +1,25 @@
 """Systems: whatever answers the queries of a task with ranked documents. To the evaluation they all look alike.
 
 A system's name says what it is: the path of a trained cell, ``untrained/{model}`` for a backbone as it
-came, or a row of models.tsv that is BM25 or an off-the-shelf encoder.
+came, or a row of models.tsv that is BM25, an off-the-shelf encoder (an adapter on a backbone, too) or an API.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from revela.config import Cell, Evaluation, Model, Study, Task
 from revela.evaluation import EvaluationError
 from revela.evaluation.benchmarks import Part, load_task
+from revela.evaluation.encoders import Encoder, Replicas, RetrieverEncoder, SentenceTransformerEncoder
 from revela.evaluation.runs import write_run
 from revela.evaluation.search import Ranking, best_documents, search
-
-if TYPE_CHECKING:
-    import numpy as np
+from revela.evaluation.store import Store
+from revela.provenance import folder_sha256, sha256_json
 
 UNTRAINED = "untrained/"
 
@@ -29,8 +29,11 @@ class System(Protocol):
 
     name: str
 
-    def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
-        """(query id, its `top_k` best documents) for each query of the part, in order."""
+    def search(self, part: Part, top_k: int, state: Path | None) -> Iterator[tuple[str, Ranking]]:
+        """(query id, its `top_k` best documents) for each query of the part, in order.
+
+        `state` is a file from which a search that takes long may go on after it was stopped.
+        """
         ...
 
 
@@ -43,20 +46,30 @@ def load_system(name: str, study: Study) -> System:
     """
     results = Path(study.config.results)
     if name.count("/") == 4:
-        cell = study.check_cell(Cell.parse(name))
-        return _trained(name, results / "models" / cell.path / "retriever", study.config.evaluation)
+        study.check_cell(Cell.parse(name))
+        return _trained(name, results, study.config.evaluation)
     model = study.models.get(name.removeprefix(UNTRAINED))
     if model is None or (model.kind == "backbone") != name.startswith(UNTRAINED):
         valid = [model.system for model in study.models.values()]
         hint = difflib.get_close_matches(name, valid, n=1)
         meant = f"; did you mean {hint[0]!r}?" if hint else "."
         raise EvaluationError(f"unknown system {name!r}{meant} Valid: a cell's path, {', '.join(valid)}")
-    folder = results / "resources" / "models" / model.name
-    return _LOADERS[model.kind](model, folder, study.config.evaluation)
+    return _LOADERS[model.kind](model, results, study.config.evaluation)
 
 
-def run_task(system: System, settings: Evaluation, task: Task, dataset_folder: str | Path, output: str | Path) -> None:
+def run_task(
+    system: System,
+    settings: Evaluation,
+    task: Task,
+    dataset_folder: str | Path,
+    output: str | Path,
+    *,
+    state: str | Path | None = None,
+) -> None:
     """Let a system answer a task and write its run file, whole or not at all.
+
+    `state` is a folder that is there while the task is under way: if the job is killed, the next one goes on from it
+    after the last whole shard, and writes the same bytes.
 
     Not in the run are the document with a query's own id (as in beir; it matters on ArguAna) and, where the settings
     say so, the query's excluded documents. They are removed before the cut, so that they cost no place.
@@ -66,14 +79,18 @@ def run_task(system: System, settings: Evaluation, task: Task, dataset_folder: s
         EvaluationError: The system cannot answer it.
     """
     parts = load_task(task, dataset_folder, document_text=settings.document_text)
-    write_run(output, _rankings(system, parts, settings), system.name)
+    write_run(output, _rankings(system, parts, settings, state and Path(state)), system.name)
+    if state:
+        shutil.rmtree(state, ignore_errors=True)
 
 
-def _rankings(system: System, parts: list[Part], settings: Evaluation) -> Iterator[tuple[str, Ranking]]:
+def _rankings(
+    system: System, parts: list[Part], settings: Evaluation, state: Path | None
+) -> Iterator[tuple[str, Ranking]]:
     for part in parts:
         barred = {query: {query} | (part.excluded[query] if settings.exclude else set()) for query in part.queries}
         depth = settings.top_k + max(map(len, barred.values()))
-        for query, ranking in system.search(part, depth):
+        for query, ranking in system.search(part, depth, state and state / f"{part.name}.npz"):
             kept = [(document, score) for document, score in ranking if document not in barred[query]]
             yield part.key(query), kept[: settings.top_k]
 
@@ -88,7 +105,7 @@ class BM25:
     def __init__(self, name: str = "bm25"):
         self.name = name
 
-    def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
+    def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         import bm25s
         import Stemmer
         from bm25s.stopwords import STOPWORDS_EN
@@ -116,129 +133,159 @@ class Dense:
     def __init__(
         self,
         name: str,
-        encode: Callable[[list[str]], np.ndarray],
+        encoder: Encoder,
         settings: Evaluation,
         *,
-        query_prefix: str,
-        passage_prefix: str,
-        similarity: str,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        similarity: str = "dot",
         device: str = "cpu",
     ):
-        """encode: texts -> [n, d]; device: where scores are taken."""
-        self.name, self.encode, self.settings = name, encode, settings
+        """device: where scores are taken."""
+        self.name, self.encoder, self.settings = name, encoder, settings
         self.similarity, self.device = similarity, device
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
 
-    def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
+    def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         prefix = self.query_prefix
         if "{task}" in prefix:
             if not part.instruction:
                 raise EvaluationError(f"{part.name}: the prefix {prefix!r} needs an instruction in benchmarks.tsv")
             prefix = prefix.replace("{task}", part.instruction)
+        # White space around prefix and text is removed, as in mteb's RepLLaMA wrapper, which the paper used.
+        queries = [(prefix + text).strip() for text in part.queries.values()]
         rankings = search(
-            self.encode(_prefixed(prefix, part.queries.values())),
+            self.encoder.embed(self.encoder.prepare(queries, "query")),
             part.corpus,
-            lambda texts: self.encode(_prefixed(self.passage_prefix, texts)),
+            self.encoder,
             top_k=top_k,
             shard_documents=self.settings.shard_documents,
+            prefix=self.passage_prefix,
             similarity=self.similarity,
             device=self.device,
             description=part.name,
+            state=state,
         )
         return zip(part.queries, rankings, strict=True)
-
-
-def _prefixed(prefix: str, texts: Iterable[str]) -> list[str]:
-    """Prefix and text, without white space around them, as in mteb's RepLLaMA wrapper, which the paper used."""
-    return [(prefix + text).strip() for text in texts]
 
 
 # --- what a name stands for
 
 
-def _trained(name: str, folder: Path, settings: Evaluation) -> Dense:
+def _trained(name: str, results: Path, settings: Evaluation) -> Dense:
     """A trained cell. It normalises its embeddings itself."""
-    from revela.retriever import Retriever
+    folder = results / "models" / name / "retriever"
 
-    device = _device()
-    retriever = Retriever.load(
-        folder, device=device, query_prefix="", passage_prefix="", max_length=settings.max_length
-    )
-    return Dense(
-        name,
-        partial(retriever.encode, batch_tokens=settings.batch_tokens),
-        settings,
-        query_prefix=settings.query_prefix,
-        passage_prefix=settings.passage_prefix,
-        similarity="dot",
-        device=device,
-    )
-
-
-def _untrained(model: Model, folder: Path, settings: Evaluation) -> Dense:
-    """A backbone before training, used as a cell is: EOS pooling, the same prefixes, cosine."""
-    import torch
-
-    from revela.retriever import Retriever
-
-    device = _device()
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    retriever = Retriever.from_backbone(folder, max_length=settings.max_length, dtype=dtype).to(device)
-    return Dense(
-        model.system,
-        partial(retriever.encode, batch_tokens=settings.batch_tokens),
-        settings,
-        query_prefix=settings.query_prefix,
-        passage_prefix=settings.passage_prefix,
-        similarity="dot",
-        device=device,
-    )
-
-
-def _encoder(model: Model, folder: Path, settings: Evaluation) -> Dense:
-    """An off-the-shelf encoder as its row says; without a pooling, as its sentence-transformers folder says."""
-    device = _device()
-    max_length = min(model.max_length or settings.max_length, settings.max_length)
-    if model.pooling:
+    def load(device: str) -> Encoder:
         from revela.retriever import Retriever
 
-        # float32 on a CPU, as stored on a GPU: these numbers are compared with published ones
-        dtype = "auto" if device == "cuda" else "float32"
-        retriever = Retriever.from_backbone(
-            folder, max_length=max_length, pooling=model.pooling, normalize=False, dtype=dtype
-        )
-        encode = partial(retriever.to(device).encode, batch_tokens=settings.batch_tokens)
-    elif (folder / "modules.json").is_file():
-        from sentence_transformers import SentenceTransformer
+        options = {"query_prefix": "", "passage_prefix": "", "max_length": settings.max_length}
+        return RetrieverEncoder(Retriever.load(folder, device=device, **options), settings.batch_tokens)
 
-        encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        encoder.max_seq_length = min(encoder.max_seq_length or max_length, max_length)
-        encode = partial(encoder.encode, show_progress_bar=False)
-    else:
+    return _dense(name, results, load, [folder], settings, _prefixes(settings), "dot")
+
+
+def _untrained(model: Model, results: Path, settings: Evaluation) -> Dense:
+    """A backbone before training, used as a cell is: EOS pooling, the same prefixes, cosine."""
+    folder = _folder(results, model.name)
+
+    def load(device: str) -> Encoder:
+        import torch
+
+        from revela.retriever import Retriever
+
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        retriever = Retriever.from_backbone(folder, max_length=settings.max_length, dtype=dtype)
+        return RetrieverEncoder(retriever.to(device), settings.batch_tokens)
+
+    return _dense(model.system, results, load, [folder], settings, _prefixes(settings), "dot")
+
+
+def _encoder(model: Model, results: Path, settings: Evaluation) -> Dense:
+    """An off-the-shelf encoder as its row says; without a pooling, as its sentence-transformers folder says."""
+    folder = _folder(results, model.name)
+    base = _folder(results, model.base) if model.base else None
+    max_length = min(model.max_length or settings.max_length, settings.max_length)
+    if not model.pooling and not (folder / "modules.json").is_file():
         raise EvaluationError(f"{folder}: no modules.json, so models.tsv must give the pooling of {model.name}")
-    return Dense(
-        model.system,
-        encode,
-        settings,
-        query_prefix=model.query_prefix.replace("\\n", "\n"),
-        passage_prefix=model.passage_prefix.replace("\\n", "\n"),
-        similarity=model.similarity or "cosine",
-        device=device,
-    )
+
+    def load(device: str) -> Encoder:
+        if not model.pooling:
+            from sentence_transformers import SentenceTransformer
+
+            encoder = SentenceTransformer(str(folder), device=device, local_files_only=True)
+            encoder.max_seq_length = min(encoder.max_seq_length or max_length, max_length)
+            return SentenceTransformerEncoder(encoder)
+        from revela.retriever import Retriever, load_adapter
+
+        # float32 on a CPU, as stored on a GPU: these numbers are compared with published ones
+        options = {"pooling": model.pooling, "normalize": False, "dtype": "float32" if device == "cpu" else "auto"}
+        retriever = Retriever.from_backbone(base or folder, max_length=max_length, **options)
+        if base:
+            retriever.backbone = load_adapter(retriever.backbone, folder)
+        return RetrieverEncoder(retriever.to(device), settings.batch_tokens)
+
+    prefixes = (model.query_prefix.replace("\\n", "\n"), model.passage_prefix.replace("\\n", "\n"))
+    folders = [folder, base] if base else [folder]
+    return _dense(model.system, results, load, folders, settings, prefixes, model.similarity or "cosine")
 
 
-def _bm25(model: Model, folder: Path, settings: Evaluation) -> BM25:
+def _bm25(model: Model, results: Path, settings: Evaluation) -> BM25:
     return BM25(model.system)
 
 
-def _api(model: Model, folder: Path, settings: Evaluation) -> System:
-    raise EvaluationError(f"{model.name}: there is no adapter for the API {model.source!r}, so it cannot be run here")
+def _api(model: Model, results: Path, settings: Evaluation) -> Dense:
+    from revela.evaluation.apis import ApiEncoder
+
+    encoder = ApiEncoder(
+        model, results / "api" / f"{model.name}.sqlite", budget=settings.api_budget, max_length=settings.max_length
+    )
+    return Dense(model.system, encoder, settings, similarity="cosine")
 
 
 _LOADERS = {"bm25": _bm25, "backbone": _untrained, "encoder": _encoder, "api": _api}
 
 
-def _device() -> str:
+def _folder(results: Path, model: str) -> Path:
+    return results / "resources" / "models" / model
+
+
+def _prefixes(settings: Evaluation) -> tuple[str, str]:
+    return settings.query_prefix, settings.passage_prefix
+
+
+def _dense(
+    name: str,
+    results: Path,
+    load: Callable[[str], Encoder],
+    folders: list[Path],
+    settings: Evaluation,
+    prefixes: tuple[str, str],
+    similarity: str,
+) -> Dense:
+    """A system with an encoder on each GPU there is, or on the CPU, and a store where the settings ask for one.
+
+    folders: what the encoder is loaded from.
+    """
+    devices = _devices()
+    encoders = [load(device) for device in devices]
+    encoder: Encoder = Replicas(encoders) if len(encoders) > 1 else encoders[0]
+    if settings.store_embeddings:
+        key = sha256_json([*map(folder_sha256, folders), settings.max_length, devices[0][:4]])[:16]
+        encoder = Store(encoder, results / "embeddings" / name / key)
+    query_prefix, passage_prefix = prefixes
+    return Dense(
+        name,
+        encoder,
+        settings,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+        similarity=similarity,
+        device=devices[0],
+    )
+
+
+def _devices() -> list[str]:
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]

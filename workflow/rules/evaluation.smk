@@ -1,4 +1,14 @@
 # Evaluation: a system ranks a task's documents (a run); scores are made of runs alone.
+EVALUATION = CONFIG.evaluation.model_dump(mode="json", exclude={"store_embeddings", "api_budget"})
+
+
+WITHOUT_MODEL = ("revela.retriever",)
+
+
+localrules:
+    run_api,
+
+
 rule run:
     input:
         model=system_folder,
@@ -10,7 +20,7 @@ rule run:
     benchmark:
         f"{R}/benchmarks/run/{{system}}/{{benchmark}}/{{task}}.tsv"
     wildcard_constraints:
-        system=rf"(?!({either(BM25)})/).+",
+        system=rf"(?!({either([*BM25, *APIS])})/).+",
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -22,7 +32,7 @@ rule run:
     params:
         system=system_settings,
         task=task_settings,
-        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        evaluation=EVALUATION,
         code=code("revela.evaluation.systems"),
     script:
         "../scripts/run.py"
@@ -39,8 +49,24 @@ use rule run as run_bm25 with:
         runtime=runtime("run_bm25"),
     params:
         task=task_settings,
-        evaluation=CONFIG.evaluation.model_dump(mode="json"),
-        code=code("revela.evaluation.systems", ("revela.retriever",)),
+        evaluation=EVALUATION,
+        code=code("revela.evaluation.systems", WITHOUT_MODEL),
+
+
+# An API needs the network, which compute nodes may lack, and a key in the environment.
+use rule run as run_api with:
+    input:
+        dataset=task_dataset,
+    wildcard_constraints:
+        system=either(APIS),
+    resources:
+        mem_mb=memory("run_bm25"),
+        runtime=runtime("run_bm25"),
+    params:
+        system=system_settings,
+        task=task_settings,
+        evaluation=EVALUATION,
+        code=code("revela.evaluation.systems", WITHOUT_MODEL),
 
 
 rule score:
@@ -63,7 +89,66 @@ rule score:
         runtime=runtime("score"),
     params:
         tasks=lambda w: [task.model_dump(mode="json") for task in STUDY.benchmark_tasks(w.benchmark)],
-        evaluation=CONFIG.evaluation.model_dump(mode="json"),
+        evaluation=EVALUATION,
         code=code("revela.evaluation.scores"),
     script:
         "../scripts/score.py"
+
+
+# Is a difference more than chance? results/significance/{system}/vs/{other}/{benchmark}.json
+rule significance:
+    input:
+        a=f"{R}/scores/{{system}}/{{benchmark}}.json",
+        b=f"{R}/scores/{{other}}/{{benchmark}}.json",
+    output:
+        f"{R}/significance/{{system}}/vs/{{other}}/{{benchmark}}.json",
+    log:
+        f"{R}/logs/significance/{{system}}/vs/{{other}}/{{benchmark}}.log",
+    benchmark:
+        f"{R}/benchmarks/significance/{{system}}/vs/{{other}}/{{benchmark}}.tsv"
+    wildcard_constraints:
+        other=SYSTEM,
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory("score"),
+        runtime=runtime("score"),
+    params:
+        seed=CONFIG.seed,
+        code=code("revela.evaluation.significance"),
+    script:
+        "../scripts/significance.py"
+
+
+if STUDY.anchors:
+
+    # Does the evaluation reach what others published?
+    rule anchors:
+        input:
+            runs=[f"{R}/runs/{anchor.key}.run.gz" for anchor in STUDY.anchors],
+            datasets=sorted(
+                {
+                    f"{R}/resources/datasets/{STUDY.task(anchor.benchmark, anchor.task).dataset}"
+                    for anchor in STUDY.anchors
+                }
+            ),
+        output:
+            csv=f"{R}/anchors.csv",
+            md=f"{R}/anchors.md",
+        log:
+            f"{R}/logs/anchors.log",
+        benchmark:
+            f"{R}/benchmarks/anchors.tsv"
+        conda:
+            "../envs/revela.yaml"
+        threads: 1
+        resources:
+            mem_mb=8000,
+            runtime=120,
+        params:
+            anchors=[anchor.model_dump(mode="json") for anchor in STUDY.anchors],
+            evaluation=EVALUATION,
+            code=code("revela.evaluation.anchors"),
+        script:
+            "../scripts/anchors.py"
