@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import TEXTS, make_backbone
 from peft import LoraConfig, PeftModel, get_peft_model
+from retrievers import LORA, PREFIXES, cell_folder, disturb, trained
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from revela.config import Lora
 from revela.export import (
     ExportError,
     export_adapter,
@@ -22,29 +22,11 @@ from revela.export import (
     model_meta,
     push,
 )
+from revela.model_card import front_matter
 from revela.provenance import write_manifest
 from revela.retriever import Retriever
 
 LONG = " ".join(TEXTS * 3)
-PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}
-LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
-
-
-def disturb(module, scale=0.3):
-    """Random weights where adapters begin with zeros."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-
-
-def trained(base, folder, *, lora):
-    """A retriever's folder as training leaves it."""
-    retriever = Retriever.from_backbone(base, **PREFIXES, max_length=40, lora=LORA if lora else None)
-    disturb(retriever)
-    retriever.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=["adapter", "all weights", "adapter, BOS"])
@@ -138,6 +120,32 @@ def test_a_retriever_without_adapter_has_none_to_export(tmp_path, backbone):
         export_adapter(tmp_path / "retriever", tmp_path / "adapter")
 
 
+def test_the_card_of_a_cell(tmp_path, backbone):
+    """Data, hyperparameters, scores, licence, lineage: from what stands beside the cell."""
+    path = "revela/mine/tiny/tiny/bs4"
+    cell = cell_folder(backbone, tmp_path, path, lora=True)
+    dataset = tmp_path / "resources/datasets/mine"
+    dataset.mkdir(parents=True)
+    write_manifest(dataset, pattern="notes/**/*.md", count=3)
+    corpus = tmp_path / "corpora/mine"
+    (corpus / "bs4").mkdir(parents=True)
+    (corpus / "chunks.json").write_text('{"sources": {"mine": {}}}')
+    (corpus / "bs4/batches.json").write_text('{"batches": 1200, "words": 54321}')
+    scores = tmp_path / "coir.json"
+    task = {"label": "CosQA", "metrics": {"nDCG@10": 0.4321}}
+    scores.write_text(json.dumps({"benchmark": "coir", "tasks": {"cosqa": task}}))
+    export_sentence_transformer(cell, tmp_path / "export", scores=[scores])
+    card = (tmp_path / "export/README.md").read_text()
+    for said in (
+        path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "| temperature | `0.05` |",
+        "| coir | CosQA | 43.2 |", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
+    ):  # fmt: skip
+        assert said in card, said
+    head = front_matter(tmp_path / "export/README.md")
+    assert head["library_name"] == "sentence-transformers" and "license" not in head
+    assert head["model-index"][0]["results"][0]["metrics"] == [{"type": "ndcg_at_10", "value": 43.21}]
+
+
 # --- adapters of others
 
 
@@ -172,7 +180,7 @@ def test_an_adapter_of_another_model_is_refused(released, tmp_path):
 
 
 def test_an_adapter_as_a_pickle_is_refused(released, backbone):
-    folder, model = released
+    folder, _ = released
     (folder / "adapter_model.safetensors").unlink()
     torch.save({}, folder / "adapter_model.bin")
     with pytest.raises(ExportError, match="never from pickles"):

@@ -1,0 +1,418 @@
+"""The command `revela`: what it does, what it says as JSON, and what it says about faulty input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmark_folders import real_cosqa, write_beir
+from conftest import TEXTS
+from retrievers import cell_folder, trained
+
+from revela import doctor, own_text
+from revela.cli import app, main
+from revela.config import load
+from revela.evaluation.benchmarks import load_task
+from revela.evaluation.runs import read_run
+from revela.retriever import Retriever
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+DOCUMENTS = {f"d{n}": ("", text) for n, text in enumerate(TEXTS)}
+QUERIES = {"q1": "which passage answers a query", "q2": "sort values", "q3": "the weight of a chunk"}
+QRELS = {"q1": {"d0": 1}, "q2": {"d3": 1, "d5": 1}, "q3": {"d2": 2}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, backbone):
+    """A folder with a retriever, notes and a benchmark."""
+    folder = tmp_path_factory.mktemp("place")
+    trained(backbone, folder / "retriever")
+    (folder / "notes").mkdir()
+    for number in range(8):
+        (folder / f"notes/{number}.md").write_text("\n\n".join(TEXTS[number % 3 :] * 2))
+    write_beir(folder, "benchmark", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_place(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+def succeed(capsys, *arguments):
+    """What a command printed on stdout."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return printed.out
+
+
+def fail(capsys, *arguments, status=1):
+    """What a command printed on stderr: one line, for status 1."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == status
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    if status == 1:
+        assert said.startswith("error: ") and said.count("\n") == 1, said
+    return said
+
+
+# --- help
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "revela", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert all(command in done.stdout for command in COMMANDS)
+    imported = set(re.findall(r"\| +([\w.]+)", done.stderr))
+    assert "typer" in imported
+    assert not imported & {"torch", "numpy", "pydantic", "transformers", "deepspeed", "snakemake", "rich", "yaml"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    said = succeed(capsys, command, "--help")
+    assert f"Example: revela {command}" in " ".join(said.split())
+
+
+# --- what commands do
+
+
+def test_encode(place, capsys):
+    facts = json.loads(succeed(capsys, "encode", "retriever", "notes", "--out", "notes.npy", "--json"))
+    embeddings, ids = np.load("notes.npy"), json.loads(Path("notes.json").read_text())
+    assert embeddings.shape == (len(ids), facts["dimensions"]) == (facts["texts"], 32)
+    assert all(re.fullmatch(r"notes/\d\.md#\d+", one) for one in ids)
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "rows.jsonl"])
+def test_search_finds_the_text_itself(name, capsys):
+    content = TEXTS if name.endswith("txt") else [json.dumps({"text": text}) for text in TEXTS]
+    Path(name).write_text("\n".join(line.replace("\n", " ") for line in content))
+    answers = json.loads(succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--json"))
+    assert [len(answer["passages"]) for answer in answers] == [2, 2]
+    retriever = Retriever.load("retriever", device="cpu")
+    texts = [text.replace("\n", " ") if name.endswith("txt") else text for text in TEXTS]
+    scores = retriever.encode([TEXTS[1]], kind="query") @ retriever.encode(texts, kind="passage").T
+    assert answers[0]["passages"][0]["score"] == pytest.approx(scores.max(), abs=1e-6)
+    assert answers[0]["passages"][0]["text"] == texts[scores.argmax()]
+    assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
+
+
+def information_retrieval_evaluator(export, part):
+    """nDCG@10, MAP@100, MRR@10 and recall by sentence-transformers, on a part of a task."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    relevant = {query: {d for d, score in judged.items() if score > 0} for query, judged in part.qrels.items()}
+    evaluator = InformationRetrievalEvaluator(
+        part.queries, dict(part.corpus), relevant, precision_recall_at_k=[10], map_at_k=[1000], name="x"
+    )
+    return evaluator(SentenceTransformer(str(export), device="cpu"))
+
+
+@pytest.mark.parametrize("layout", ["beir", "coir"])
+def test_numbers_are_those_of_sentence_transformers(place, tmp_path, backbone, layout, capsys):
+    """On a folder in BEIR's layout, and on a part of the real CosQA; gains are binary, as the evaluator takes them."""
+    if layout == "beir":
+        folder, part, options = place / "benchmark", "benchmark", []
+    else:
+        folder, part, options = small_cosqa(tmp_path), "cosqa", ["--layout", "coir", "--part", "cosqa"]
+    succeed(capsys, "export", "retriever", tmp_path / "export")
+    found = json.loads(
+        succeed(capsys, "evaluate", tmp_path / "export", folder, *options, "--run", tmp_path / "r.run.gz", "--json")
+    )
+    assert found == json.loads(succeed(capsys, "evaluate", "retriever", folder, *options, "--json")) | {
+        "system": str(tmp_path / "export"),
+        "metrics": pytest.approx(found["metrics"], abs=1e-6),
+    }
+    from revela.config import Task
+
+    task = Task(scale="x", benchmark="x", task="x", label="x", layout=layout, dataset="x", parts=part)
+    (loaded,) = load_task(task, folder)
+    theirs = information_retrieval_evaluator(tmp_path / "export", loaded)
+    ours = found["metrics"]
+    if layout == "coir":
+        assert ours["nDCG@10"] == pytest.approx(theirs["x_cosine_ndcg@10"], abs=1e-6)
+    assert ours["MRR@10"] == pytest.approx(theirs["x_cosine_mrr@10"], abs=1e-6)
+    assert ours["Recall@10"] == pytest.approx(theirs["x_cosine_recall@10"], abs=1e-6)
+    assert ours["MAP"] == pytest.approx(theirs["x_cosine_map@1000"], abs=1e-6)
+    assert found["queries"] == len(loaded.queries) == len(dict(read_run(tmp_path / "r.run.gz")))
+
+
+def small_cosqa(folder):
+    """300 documents and 40 queries of the real CosQA, no two documents alike, so that nothing ties."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = real_cosqa()
+
+    def read(name):
+        return pq.read_table(next((source / name).rglob("*.parquet"))).to_pylist()
+
+    corpus = {row["text"]: row for row in pq.read_table(next(source.rglob("corpus-*.parquet"))).to_pylist()}.values()
+    known = {row["_id"]: row for row in corpus}
+    qrels = [row for row in read("cosqa-qrels") if row["corpus_id" if "corpus_id" in row else "corpus-id"] in known][
+        :40
+    ]
+    column = {name.replace("-", "_"): name for name in qrels[0]}
+    wanted = {row[column["query_id"]] for row in qrels}
+    queries = [
+        row for row in pq.read_table(next(source.rglob("queries-*.parquet"))).to_pylist() if row["_id"] in wanted
+    ]
+    kept = {row[column["corpus_id"]]: known[row[column["corpus_id"]]] for row in qrels}
+    for row in list(corpus)[:300]:
+        kept.setdefault(row["_id"], row)
+    for path, rows in {
+        "cosqa-queries-corpus/data/corpus-00000-of-00001.parquet": list(kept.values()),
+        "cosqa-queries-corpus/data/queries-00000-of-00001.parquet": [{**q, "text": q["text"].strip()} for q in queries],
+        "cosqa-qrels/data/test-00000-of-00001.parquet": qrels,
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), folder / path)
+    return folder
+
+
+def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
+    bm25 = json.loads(succeed(capsys, "evaluate", "bm25", "benchmark", "--json"))
+    assert bm25["metrics"]["nDCG@10"] > 0.8
+    assert "nDCG@10" in succeed(capsys, "evaluate", backbone, "benchmark")
+
+
+def test_export_of_a_cell(tmp_path, backbone, capsys):
+    cell = cell_folder(backbone, tmp_path, "revela/mine/tiny/tiny/bs4", lora=True)
+    for format, expected in (("adapter", "adapter_model.safetensors"), ("merged", "model.safetensors")):
+        facts = json.loads(succeed(capsys, "export", cell, tmp_path / format, "--format", format, "--json"))
+        assert (Path(facts["export"]) / expected).is_file() and (Path(facts["export"]) / "README.md").is_file()
+    facts = json.loads(
+        succeed(capsys, "export", tmp_path / "adapter", tmp_path / "again", "--base", backbone, "--json")
+    )
+    assert (tmp_path / "again/modules.json").is_file()
+
+
+def test_push_is_private_unless_told_otherwise(tmp_path, capsys, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Hub:
+        def create_repo(self, name, **options):
+            calls.append(options)
+            return type("Address", (str,), {"repo_id": name})(f"https://huggingface.co/{name}")
+
+        def upload_folder(self, **options):
+            calls.append(options)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    succeed(capsys, "export", "retriever", tmp_path / "export", "--format", "merged")
+    assert succeed(capsys, "push", tmp_path / "export", "me/model").strip() == "https://huggingface.co/me/model"
+    assert calls[0] == {"private": True, "exist_ok": True}
+    assert calls[1]["repo_id"] == "me/model" and calls[1]["folder_path"] == tmp_path / "export"
+
+
+# --- training on own text
+
+
+def test_train_on_a_folder(tmp_path, backbone, capsys, monkeypatch):
+    """The real chain by Snakemake, on a CPU: text to a folder that sentence-transformers loads."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "out"
+    settings = [f"--set=training.{name}" for name in ("retriever_max_length=40", "lm_max_length=40", "warmup_steps=1")]
+    common = ["--text", "notes", "--backbone", backbone, "--out", out, "--batch-size", 4, "--cores", 1, "--json"]
+    facts = json.loads(succeed(capsys, "train", *common, "--steps", 2, *settings))
+    assert facts["steps"] == 2 and facts["loss"][0] > 0
+    assert (out / "retriever").resolve() == out / "exports/revela/mine" / backbone.name / backbone.name / "bs4"
+    assert "`mine`: local files `notes/**/*." in (out / "retriever/README.md").read_text()
+    answers = json.loads(
+        succeed(capsys, "search", out / "retriever", out / "corpora/mine/chunks.parquet", "x", "--json")
+    )
+    assert answers[0]["passages"][0]["id"].startswith("mine/")
+    assert "says otherwise" in fail(capsys, "train", *common, "--steps", 3)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Snakemake is not started; the fixture holds what it would have been asked for."""
+    asked = []
+    monkeypatch.setattr(own_text, "run", lambda config, targets, **options: asked.append((config, targets, options)))
+    return asked
+
+
+def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, capsys, planned):
+    out = tmp_path / "out"
+    options = ["--benchmark", "benchmark", "--steps", 7, "--set", "training.temperature=0.5", "--dry-run", "--json"]
+    succeed(capsys, "train", "--text", "notes/**/*.md", "--backbone", backbone, "--out", out, *options)
+    study = load(out / "config.yaml")
+    (run,) = study.runs
+    settings = study.training_settings(run.cell)
+    assert (settings.max_steps, settings.temperature, settings.lora, settings.precision) == (7, 0.5, None, "fp32")
+    assert study.config.datasets["mine"].files == "notes/**/*.md"
+    assert list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
+    assert planned == [
+        (
+            out / "config.yaml",
+            [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"],
+            {"cores": len(os.sched_getaffinity(0)), "dry_run": True},
+        )
+    ]
+
+
+def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
+    study, cell = own_text.write_study("notes", "owner/Model-1B", tmp_path / "out")
+    settings = study.training_settings(cell)
+    assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
+    assert study.models["model-1b"].source == "hub:owner/Model-1B"
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (["--text", "nowhere"], "no such folder or file"),
+        (["--backbone", "nowhere"], "not owner/name"),
+        (["--backbone", "notes"], "no config.json"),
+        (["--out", "notes"], "holds other files"),
+        (["--out", "notes/1.md"], "is a file"),
+        (["--out", "a folder"], "results: string should match"),
+        (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
+        (["--set", "training.temperature"], "write key=value"),
+    ],
+)
+def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
+    options = {"--text": "notes", "--backbone": str(backbone), "--out": str(tmp_path / "out")} | {change[0]: change[1]}
+    assert expected in fail(capsys, "train", *[part for option in options.items() for part in option])
+    assert not planned and not (tmp_path / "out").exists()
+
+
+def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
+    """A stand-in for Snakemake leaves a log and fails."""
+    config = tmp_path / "config.yaml"
+    config.write_text("")
+    script = tmp_path / "snakemake"
+    log = tmp_path / "logs/train/x.log"
+    script.write_text(
+        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule train:'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
+    )
+    script.chmod(0o755)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
+    with pytest.raises(own_text.OwnTextError, match=f"the loss is nan .log: {log}"):
+        own_text.run(config, [], cores=1)
+    log.unlink()
+    script.write_text("#!/bin/sh\necho 'x: not a target: ...'\nexit 1\n")
+    with pytest.raises(own_text.OwnTextError, match="x: not a target: ... .log: "):
+        own_text.run(config, [], cores=1)
+    assert "not a target" in (tmp_path / "snakemake.log").read_text()
+
+
+# --- one line for each fault
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["encode", "nowhere", "notes", "--out", "x.npy"], "nowhere"),
+        (["encode", "retriever", "nowhere", "--out", "x.npy"], "no such file or folder"),
+        (["encode", "retriever", "binary", "--out", "x.npy"], "not UTF-8"),
+        (["encode", "retriever", "broken.jsonl", "--out", "x.npy"], "broken.jsonl: row 0 is not JSON"),
+        (["encode", "retriever", "broken.parquet", "--out", "x.npy"], "not a parquet file"),
+        (["search", "notes", "notes", "query"], "this is not a saved retriever"),
+        (["evaluate", "nowhere", "benchmark"], "valid: bm25, or a folder"),
+        (["evaluate", "bm25", "nowhere"], "no such folder"),
+        (["evaluate", "bm25", "notes"], "no corpus.jsonl"),
+        (["evaluate", "bm25", "benchmark", "--split", "dev"], "no dev.jsonl"),
+        (["export", "nowhere", "out"], "nowhere"),
+        (["export", "retriever", "out", "--format", "adapter"], "has no adapter"),
+        (["export", "notes", "out", "--base", "notes"], "no adapter_config.json"),
+        (["push", "notes", "me/model"], "is no export"),
+        (["plan", "--configfile", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_faulty_input(arguments, expected, place, capsys):
+    (place / "binary").write_bytes(b"\xff\xfe\x00")
+    (place / "broken.jsonl").write_text("{")
+    (place / "broken.parquet").write_text("{")
+    assert expected in fail(capsys, *arguments)
+    assert not (place / "out").exists() and not (place / "x.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nosuch"], ["train"], ["encode", "retriever", "notes", "--out", "x.txt"], ["search", "retriever", "notes"],
+     ["evaluate", "bm25", "benchmark", "--layout", "trec"]],
+)  # fmt: skip
+def test_commands_that_are_not_understood(arguments, capsys):
+    fail(capsys, *arguments, status=2)
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(Exception, match="valid: bm25"):
+        main(["evaluate", "nowhere", "benchmark", "--debug"])
+
+
+def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
+    monkeypatch.setattr(Retriever, "load", lambda *_, **__: {}["missing"])
+    assert "KeyError: 'missing' (not foreseen; --debug" in fail(capsys, "search", "retriever", "notes", "x")
+
+
+# --- doctor
+
+
+def test_doctor(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
+    assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
+    assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")
+    assert {"packages", "DeepSpeed", "disk", "hub token", "SLURM"} <= checks.keys()
+    assert all(check["advice"] for check in checks.values() if check["status"] == "error")
+
+
+def test_doctor_of_a_broken_machine(monkeypatch, tmp_path, capsys):
+    """What is said of SLURM without controller, of a missing configuration, of a token, and of closed models."""
+    import httpx
+    import huggingface_hub
+    import huggingface_hub.constants
+    from huggingface_hub.errors import GatedRepoError
+
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sinfo").write_text("#!/bin/sh\nexit 1\n")
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert doctor.slurm().status == "error"
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'gpu* gpu:a100:4'\n")
+    assert doctor.slurm().found == "gpu* gpu:a100:4"
+
+    fail_status = main(["doctor", "--configfile", "nowhere.yaml"])
+    assert fail_status == 1 and "nowhere.yaml" in capsys.readouterr().out
+
+    class Hub:
+        def auth_check(self, name):
+            if name.startswith("meta-llama/"):
+                raise GatedRepoError("no", response=httpx.Response(403, request=httpx.Request("GET", "https://x")))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_plantedsecret")
+    monkeypatch.chdir(ROOT)
+    checks = list(doctor.hub(load("config/config.yaml"), network=True))
+    assert checks[0].found == "there is one"
+    closed = [check for check in checks if check.name == "gated model"]
+    assert {check.found.split()[0] for check in closed} == {
+        "meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B"
+    }  # fmt: skip
+    assert "https://huggingface.co/meta-llama/Llama-3.2-1B" in closed[0].advice
+    assert "hf_plantedsecret" not in repr(checks)

@@ -1,0 +1,222 @@
+"""Every command in README and docs works: each is run on a small scale, or dry-run, and none is left out."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from benchmark_folders import write_beir
+from checkout import Checkout
+from conftest import TEXTS, make_backbone
+from retrievers import cell_folder, trained
+from snakemake.cli import parse_args
+
+from revela import export, own_text, planning
+from revela.cli import app, main
+from revela.config import Cell, load
+from revela.export import export_sentence_transformer
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAMS = ("make", "snakemake", "revela", "source", "python", "pip", "sbatch", "hf", "apt-get", "export")
+
+
+def commands():
+    """(page, command) of every command in a block of shell, and of every example in the command line's help."""
+    for page in PAGES:
+        for language, content in CODE.findall(page.read_text()):
+            if language in ("bash", "sh", "shell", "console"):
+                for line in content.replace("\\\n", " ").splitlines():
+                    if line.strip() and not line.startswith("#"):
+                        yield page.name, shlex.join(shlex.split(line, comments=True))
+        for block in re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE):
+            for line in block.splitlines():
+                if line.split()[0] in PROGRAMS:
+                    yield page.name, shlex.join(shlex.split(line, comments=True))
+    for command in app.registered_commands:
+        yield "--help", shlex.join(shlex.split(command.epilog.removeprefix("Example: ")))
+
+
+COMMANDS = list(dict.fromkeys(commands()))
+
+
+def of(program):
+    """The commands of one program."""
+    return [pair for pair in COMMANDS if Path(pair[1].split()[0]).name == program]
+
+
+def test_there_are_commands_and_all_are_checked():
+    checked = {*of("make"), *of("snakemake"), *of("revela"), *of("source"), *of("python")}
+    assert len(of("revela")) > 12 and len(of("snakemake")) > 6
+    assert [pair for pair in COMMANDS if pair not in checked] == []
+
+
+@pytest.mark.parametrize("page, command", of("make"))
+def test_make(page, command):
+    """Targets of the Makefile, each in its help."""
+    known = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in command.split()[1:]:
+        assert "=" in target or f"make {target} " in known, (page, command)
+
+
+@pytest.mark.parametrize("page, command", of("source"))
+def test_source(page, command):
+    assert command == "source .venv/bin/activate" and "-m venv .venv" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("page, command", of("python"))
+def test_python(page, command):
+    """A script of the project and options that it has; what it measures is its own affair."""
+    _, *arguments = shlex.split(command)
+    script = (
+        Path("revela", *arguments[1].split(".")[1:]).with_suffix(".py") if arguments[0] == "-m" else Path(arguments[0])
+    )
+    source = (ROOT / script).read_text()
+    for option in arguments:
+        assert not option.startswith("--") or f'"{option.partition("=")[0]}"' in source, (page, command, option)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.mark.parametrize("configfile", [None, "config/demo.yaml"])
+def test_snakemake(checkout, configfile):
+    """The targets of all commands, planned in one dry run for each configuration."""
+    targets = []
+    for page, command in of("snakemake"):
+        _, options = parse_args(shlex.split(command)[1:])
+        if (options.configfile[0].as_posix() if options.configfile else None) == configfile:
+            assert options.dryrun or options.profile or configfile, f"{page}: {command}: not a dry run, on no cluster"
+            targets += options.targets
+    targets += planned_targets() if configfile is None else []
+    assert targets
+    command = ["-n", "--quiet", "rules", *dict.fromkeys(targets), *(["--configfile", configfile] if configfile else [])]
+    printed, status = checkout.snakemake(*command)
+    assert status == 0, printed
+
+
+def planned_targets():
+    """What `revela plan` is asked for in the pages."""
+    return [
+        target
+        for _, command in of("revela")
+        for target in shlex.split(command)[2:]
+        if command.startswith("revela plan")
+    ]
+
+
+# --- the command revela, in a folder where what the pages speak of exists
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the backbone, the text and the benchmarks that the pages name, and one finished cell of the demo."""
+    folder = tmp_path_factory.mktemp("place")
+    base = make_backbone(folder / "resources/backbones/tiny-4m")
+    for name, suffix in (("notes", "md"), ("revela", "py")):
+        (folder / name).mkdir()
+        for number in range(3):
+            (folder / name / f"{number}.{suffix}").write_text("\n\n".join(TEXTS))
+    (folder / "config").symlink_to(ROOT / "config")
+    documents = {f"d{n}": ("", text) for n, text in enumerate(TEXTS)}
+    qrels = {"q1": {"d0": 1}}
+    write_beir(folder, "my-benchmark", documents=documents, queries={"q1": "passage"}, qrels=qrels)
+    demo = folder / "results/demo"
+    write_beir(demo / "resources/datasets/beir-demo", "networkx", documents=documents, queries={"q1": "x"}, qrels=qrels)
+    cell_folder(base, demo, "revela/code/tiny-4m/tiny-4m/bs16", lora=True)
+    return folder
+
+
+@pytest.fixture
+def stand_ins(place, monkeypatch):
+    """Snakemake's run leaves a cell that was made beforehand; the hub takes and gives nothing."""
+    monkeypatch.chdir(place)
+
+    def run(config, targets, *, cores, dry_run=False):
+        study = load(config)
+        for target in [] if dry_run else targets:
+            path = Path(target)
+            if "exports" in path.parts:
+                cell = Cell.parse("/".join(path.parts[-5:]))
+                base = study.models[cell.retriever].source.removeprefix("path:")
+                if not path.exists():
+                    export_sentence_transformer(cell_folder(base, study.config.results, cell.path), path)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("| a table |\n")
+        chunks(study.config.results)
+
+    def chunks(results):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(results, "corpora/mine/chunks.parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"document": ["mine/a"], "src": ["mine"], "chunks": [TEXTS]}), path)
+
+    def fetched(name, folder):
+        """The authors' adapter and the model below it, made on the spot."""
+        if "llama" in name.lower():
+            return place / "resources/backbones/tiny-4m"
+        cell = place / "results/demo/models/revela/code/tiny-4m/tiny-4m/bs16"
+        return cell / "retriever"
+
+    monkeypatch.setattr(own_text, "run", run)
+    monkeypatch.setattr(
+        export, "_fetched", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
+    )
+    monkeypatch.setattr(export, "push", lambda folder, repository, **_: f"https://huggingface.co/{repository}")
+    plan = planning.Plan([], planning.load_site(planning.SITE), [], 0)
+    monkeypatch.setattr(planning, "make_plan", lambda *_, **__: plan)
+
+
+@pytest.mark.parametrize("page, command", of("revela"))
+def test_revela(page, command, stand_ins, capsys, monkeypatch):
+    """In the order of the pages, so that a command finds what those before it made."""
+    if "export" in command and not Path("exported").exists():
+        trained("resources/backbones/tiny-4m", "exported")  # what `revela push exported` of the help begins with
+    assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+
+
+# --- what else the pages hold
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, stand_ins, place, capsys):
+    for language, content in CODE.findall(page.read_text()):
+        if language == "python":
+            if not Path("my-retriever/retriever").exists():
+                export_sentence_transformer(
+                    "results/demo/models/revela/code/tiny-4m/tiny-4m/bs16", "my-retriever/retriever"
+                )
+            exec(compile(content, str(page), "exec"), {})  # noqa: S102
+            assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_blocks_are_configuration(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for language, content in CODE.findall(page.read_text()):
+        if language == "yaml":
+            values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+            for section, entries in yaml.safe_load(content).items():
+                values[section] = {**(values.get(section) or {}), **entries}
+            (tmp_path / "config.yaml").write_text(json.dumps(values))
+            load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith(("http://", "https://")) or (page.parent / target).exists(), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"docs/{page.name}" in readme for page in PAGES if page.parent.name == "docs")
