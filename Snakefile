@@ -62,6 +62,7 @@ rule released:
         [f"{R}/tables/{table}.{suffix}" for table in RELEASED for suffix in ("md", "compare.md")],
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/site.smk"
 
 
