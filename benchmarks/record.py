@@ -1,0 +1,65 @@
+"""Where a benchmark's figures go: benchmarks/results/{name}.json, with the machine they are of."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+from revela.provenance import atomic_write, git_commit, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict:
+    """Name of the processor and of the GPU, cores in use, and how busy the machine is at this moment."""
+    import torch
+
+    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def save(name: str, settings: dict, rows: list[dict]) -> Path:
+    """Write the rows of a benchmark, and say where they are."""
+    path = RESULTS / f"{name}.json"
+    content = {
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": git_commit(),
+        "versions": versions(),
+        "settings": settings,
+        "rows": rows,
+    }
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"\n{path}")
+    return path
+
+
+def timed(function, repeats: int) -> dict:
+    """Medians of the seconds on the clock and of the CPU over some repetitions."""
+    clock, cpu = [], []
+    for _ in range(repeats):
+        wall, used = time.perf_counter(), time.process_time()
+        function()
+        clock.append(time.perf_counter() - wall)
+        cpu.append(time.process_time() - used)
+    return {"seconds": round(statistics.median(clock), 3), "cpu_seconds": round(statistics.median(cpu), 3)}
+
+
+def show(rows: list[dict]) -> None:
+    """The rows as a table."""
+    widths = {key: max(len(key), *(len(str(row.get(key, ""))) for row in rows)) for key in rows[0]}
+    for row in [dict(zip(widths, widths, strict=True)), *rows]:
+        print("  ".join(str(row.get(key, "")).rjust(width) for key, width in widths.items()))
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
