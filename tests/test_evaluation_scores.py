@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from benchmark_folders import real_cosqa, task, write_beir, write_coir
 
-from revela.config import Config, Model, Study
+from revela.config import Anchor, Config, Model, Study
 from revela.evaluation import EvaluationError
+from revela.evaluation.anchors import check_anchors, write_anchors
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.runs import read_run, write_run
 from revela.evaluation.scores import METRICS, Evaluator, score_benchmark, score_task
@@ -201,6 +202,7 @@ def test_a_benchmark_as_json(tmp_path):
     assert (scores["system"], scores["benchmark"], list(scores["tasks"])) == ("system", "beir", ["one", "two"])
     assert scores["protocol"]["document_text"] == "title+text"
     assert set(scores["provenance"]["runs"]) == {"one", "two"}
+    assert set(scores["provenance"]["datasets"]) == {"set"}
     one, two = (scores["tasks"][name]["parts"][name] for name in ("one", "two"))
     assert one["counts"] == {
         "documents": 4,
@@ -231,6 +233,29 @@ def test_no_relevant_document_at_all(tmp_path):
     row = task("beir")
     with pytest.raises(EvaluationError, match="no query of t has a relevant document"):
         score_task(row, study([row]), tmp_path, tmp_path / "run.gz")
+
+
+# --- anchors
+
+
+def test_anchors(tmp_path):
+    """Second place is worth 1 / log2(3): 63.09 in percent."""
+    write_beir(tmp_path, qrels={"q1": {"d1": 1}})
+    write_run(tmp_path / "run.gz", [("q1", [("d2", 2.0), ("d1", 1.0)])], "system")
+    published = {"right": 63.1, "near": 62.5, "wrong": 70.0}
+    anchors = [
+        Anchor(scale="test", system=name, benchmark="beir", task="t", ndcg10=value) for name, value in published.items()
+    ]
+    setup = study([task("beir")]).model_copy(update={"anchors": anchors})
+    rows = check_anchors(setup, {"set": tmp_path}, {anchor.key: tmp_path / "run.gz" for anchor in anchors})
+    assert rows == [
+        ["right", "beir", "t", "63.10", "63.09", "-0.01", "OK"],
+        ["near", "beir", "t", "62.50", "63.09", "+0.59", "close"],
+        ["wrong", "beir", "t", "70.00", "63.09", "-6.91", "FAIL"],
+    ]
+    write_anchors(rows, tmp_path / "anchors.csv", tmp_path / "anchors.md")
+    assert (tmp_path / "anchors.csv").read_text().splitlines()[1] == "right,beir,t,63.10,63.09,-0.01,OK"
+    assert (tmp_path / "anchors.md").read_text().splitlines()[2] == "| " + " | ".join(rows[0]) + " |"
 
 
 # --- against other harnesses, on real data

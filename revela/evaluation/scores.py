@@ -15,7 +15,7 @@ from revela.config import Study, Task
 from revela.evaluation import EvaluationError
 from revela.evaluation.benchmarks import Part, load_task
 from revela.evaluation.runs import read_run
-from revela.provenance import atomic_write, git_commit, sha256_file, versions
+from revela.provenance import atomic_write, folder_sha256, git_commit, sha256_file, versions
 
 # name -> (pytrec_eval's name, documents of a ranking that it looks at)
 METRICS = {
@@ -134,7 +134,7 @@ def score_benchmark(
         datasets: dataset -> its folder, for each dataset of the benchmark's tasks.
         runs: task -> run file, for each task of the benchmark.
         output: A JSON file: ``system``, ``benchmark``, ``protocol``, ``tasks`` (task -> what `score_task` returns)
-            and ``provenance`` (commit, library versions, the hash of each run file). Metrics are in [0, 1].
+            and ``provenance`` (commit, library versions, hashes of datasets and run files). Metrics are in [0, 1].
     """
     tasks = study.benchmark_tasks(benchmark)
     scores = {
@@ -145,6 +145,7 @@ def score_benchmark(
         "provenance": {
             "commit": git_commit(),
             "versions": versions(),
+            "datasets": {task.dataset: folder_sha256(datasets[task.dataset]) for task in tasks},
             "runs": {task.task: sha256_file(runs[task.task]) for task in tasks},
         },
     }
