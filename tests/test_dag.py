@@ -1,0 +1,179 @@
+"""Every table and figure of the paper is planned as counted by hand; edits plan again what they touch, and no more."""
+
+import pytest
+from checkout import Checkout
+from planner import plan
+
+from revela import provenance
+from revela.config import load
+
+SLURM = ("--profile", "slurm")
+
+
+def jobs(**counts):
+    return counts
+
+
+# What each target needs, counted by hand: sources of text (wikipedia 1, code 3, fineweb-edu 1) beside the benchmark's
+# datasets (CoIR 10, BEIR 13, BRIGHT 1 of 12 tasks); backbones and encoders; a run for each system and task. BM25 has
+# runs of its own, APIs have none.
+ONE = jobs(punkt=1, table=1)
+TABLES = {
+    # 4 backbones and 4 encoders; batches of 16, and of 8 for 3B; 4 cells of Revela and 2 of REPLUG
+    "table1": ONE | jobs(dataset=13, model=8, chunks=1, batches=2, replug_scores=2, train=6, run=100, run_bm25=10, score=11),
+    # 4 backbones and 3 encoders; wiki of 16 and 8, code of 8; Revela 4 + 1, REPLUG 3
+    "table6": ONE | jobs(dataset=17, model=7, chunks=2, batches=3, replug_scores=2, train=8, run=143, run_bm25=13, score=12),
+    # 4 backbones and 2 encoders; wiki of 16 and 8; Revela 4, REPLUG 1
+    "table7": ONE | jobs(dataset=2, model=6, chunks=1, batches=2, replug_scores=1, train=5, run=84, run_bm25=12, score=8),
+    # Revela and Contriever of 1B on both corpora
+    "table8": ONE | jobs(dataset=14, model=1, chunks=2, batches=2, pairs=2, train=4, run=40, score=4),
+    "table9": ONE | jobs(dataset=17, model=1, chunks=2, batches=2, pairs=2, train=4, run=52, score=4),
+    # 3 retrievers x batches of 4, 8 and 16
+    "table10": ONE | jobs(dataset=13, model=3, chunks=1, batches=3, train=9, run=90, score=9),
+    "table11": ONE | jobs(dataset=14, model=3, chunks=1, batches=3, train=9, run=117, score=9),
+    # 3 retrievers x 3 LMs, which are the same models
+    "table12": ONE | jobs(dataset=14, model=3, chunks=1, batches=1, train=9, run=117, score=9),
+    "table13": ONE | jobs(dataset=13, model=3, chunks=1, batches=1, train=9, run=90, score=9),
+    # 3 retrievers; the batches of the mix and of its two parts
+    "table14": ONE | jobs(dataset=14, model=3, chunks=2, batches=3, train=3, run=30, score=3),
+    "table15": ONE | jobs(dataset=17, model=3, chunks=2, batches=3, train=3, run=39, score=3),
+    "table16": ONE | jobs(dataset=11, model=3, chunks=1, batches=1, train=3, run=30, score=3),
+    "table17": ONE | jobs(dataset=14, model=3, chunks=1, batches=1, train=3, run=39, score=3),
+    # published adapters on 3 backbones: no text, no training
+    "released1": jobs(table=1, dataset=10, model=10, run=70, run_bm25=10, score=8),  # 4 encoders, 3 adapters
+    "released6": jobs(table=1, dataset=13, model=10, run=91, run_bm25=13, score=8),  # 3 encoders, 4 adapters
+    "released7": jobs(table=1, dataset=1, model=8, run=60, run_bm25=12, score=6),  # 2 encoders, 3 adapters
+    "released8": jobs(table=1, dataset=10, model=3, run=20, score=2),  # 2 adapters on one backbone
+    "released9": jobs(table=1, dataset=13, model=3, run=26, score=2),
+    # one cell as in the paper and nine variants, two of which have batches of their own from the same chunks
+    "ablations-coir": ONE | jobs(dataset=13, model=2, chunks=1, batches=3, train=10, run=100, score=10),
+    "ablations-beir": ONE | jobs(dataset=14, model=2, chunks=1, batches=3, train=10, run=130, score=10),
+}  # fmt: skip
+CORPUS = jobs(punkt=1, corpus_report=1)
+FIGURES = {
+    # 3 retrievers x batches of 4, 8 and 16 on two corpora
+    "figure4": jobs(figure=1, punkt=1, dataset=27, model=3, chunks=2, batches=6, train=18, run=207, score=18),
+    "corpus-wiki": CORPUS | jobs(dataset=1, chunks=1, batches=3, group_sizes=1),
+    "corpus-code": CORPUS | jobs(dataset=3, chunks=1, batches=3),
+    "corpus-mixed": CORPUS | jobs(dataset=4, chunks=2, batches=3),
+    "corpus-fineweb": CORPUS | jobs(dataset=1, chunks=1, batches=1),
+}  # fmt: skip
+TARGETS = [f"results/tables/{table}.tex" for table in TABLES] + [f"results/figures/{figure}.pdf" for figure in FIGURES]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A checkout without results."""
+    return Checkout(tmp_path_factory.mktemp("clean")).folder
+
+
+@pytest.fixture(scope="module", params=[(), SLURM], ids=["local", "slurm"])
+def planned(request, clean):
+    """All tables, figures and cells under one profile."""
+    names = load("config/config.yaml").config.tables
+    targets = [target for target in TARGETS if "/tables/" not in target or target[15:-4] in names]
+    return plan(clean, "all", "models", "ablations", "released", *targets, options=request.param)
+
+
+def test_every_table_as_counted_by_hand(planned):
+    tables = load("config/config.yaml").config.tables
+    assert tables.keys() <= TABLES.keys(), "a new table needs its hand-counted line in TABLES"
+    assert {t: planned.counts(f"results/tables/{t}.tex") for t in tables} == {t: TABLES[t] for t in tables}
+
+
+def test_every_figure_as_counted_by_hand(planned):
+    figures = load("config/config.yaml").config.figures
+    assert figures.keys() <= FIGURES.keys(), "a new figure needs its hand-counted line in FIGURES"
+    assert {f: planned.counts(f"results/figures/{f}.pdf") for f in FIGURES} == FIGURES
+    curves = planned.counts("results/figures/training.pdf")
+    assert curves["train"] == len({job for job in planned.needed("all") if job.rule.name == "train"})
+
+
+def test_the_cells_of_the_paper(planned):
+    """39 of Revela, 5 of REPLUG, 2 of Contriever; the ablations of ours are trained for their own tables."""
+    cells = [
+        str(job.output[0]).removeprefix("results/models/")
+        for job in planned.needed("models")
+        if job.rule.name == "train"
+    ]
+    methods = [cell.split("/")[0] for cell in cells]
+    assert (len(cells), methods.count("revela"), methods.count("replug"), methods.count("contriever")) == (46, 39, 5, 2)
+    assert not any("-tau" in cell or "group" in cell for cell in cells)
+    counts = planned.counts("models")
+    # wiki and code of 4, 8 and 16; mixed; fineweb
+    assert (counts["batches"], counts["replug_scores"], counts["pairs"], counts["model"]) == (8, 4, 2, 5)
+    ablations = {job for job in planned.needed("ablations") if job.rule.name == "train"}
+    assert len(ablations) == 20 and len(ablations - planned.needed("models")) == 18
+
+
+def test_the_published_retrievers_are_only_evaluated(planned):
+    counts = planned.counts("released")
+    assert not counts.keys() & {"train", "batches", "chunks", "punkt", "replug_scores", "pairs"}
+    assert counts["table"] == counts["compare"] == 5
+
+
+# --- what is planned again
+
+
+STUDY = (
+    "results/tables/table1.tex",
+    "results/scores/contriever/code/llama-3.2-1b/none/bs16/coir.json",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout in which Table 1 and a cell of Contriever are there, or so Snakemake believes."""
+    folder = Checkout(tmp_path_factory.mktemp("finished")).folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "PACKAGE", folder / "revela")
+        provenance._module.cache_clear()
+        plan(folder, *STUDY).finish(folder)
+        yield folder
+    provenance._module.cache_clear()
+
+
+@pytest.fixture
+def edit(finished):
+    """Replaces a piece of a file of the checkout until the test is over."""
+    changed = {}
+
+    def replace(file, old, new):
+        path = finished / file
+        changed[path] = path.read_text()
+        assert old in changed[path], f"{file} has no {old!r}"
+        path.write_text(changed[path].replace(old, new, 1))
+        provenance._module.cache_clear()
+
+    yield replace
+    for path, text in changed.items():
+        path.write_text(text)
+    provenance._module.cache_clear()
+
+
+def test_nothing_is_planned_twice(finished):
+    assert plan(finished, *STUDY).to_run() == {}
+
+
+def test_one_ablation_plans_that_cell_alone(finished):
+    target = "results/scores/revela/code/qwen2.5-0.5b/llama-3.2-1b/bs16-tau1e-3/coir.json"
+    assert plan(finished, target, *STUDY).to_run() == {"train": 1, "run": 10, "score": 1}
+
+
+def test_an_edit_to_the_tables_trains_nothing(finished, edit):
+    edit("revela/paper/tables.py", 'METRIC = "nDCG@10"', 'METRIC = "MAP"')
+    assert plan(finished, *STUDY).to_run() == {"table": 1}
+
+
+def test_an_edit_to_in_batch_attention_trains_revela_again(finished, edit):
+    edit("revela/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n")
+    again = plan(finished, *STUDY)
+    cells = {job.wildcards.cell.split("/")[0] for job in again.dag.needrun_jobs() if job.rule.name == "train"}
+    assert "revela" in cells and "contriever" not in cells
+    assert again.to_run()["train"] == (6 if "replug" in cells else 4)
+    assert "run_bm25" not in again.to_run() and "pairs" not in again.to_run()
+
+
+def test_a_comment_plans_nothing(finished, edit):
+    edit("revela/inbatch.py", "import torch\n", "import torch  # a comment\n")
+    assert plan(finished, *STUDY).to_run() == {}
