@@ -112,8 +112,8 @@ rule significance:
         "../envs/revela.yaml"
     threads: 1
     resources:
-        mem_mb=memory("score"),
-        runtime=runtime("score"),
+        mem_mb=4000,
+        runtime=30,
     params:
         seed=CONFIG.seed,
         code=code("revela.evaluation.significance"),
