@@ -19,24 +19,22 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from revela.model_card import CITATION, front_matter, origin, write_card
 from revela.provenance import atomic_folder
-from revela.retriever import SETTINGS, Retriever, quietly, save_adapter
+from revela.retriever import SETTINGS, Retriever, load_adapter, quietly, save_adapter
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
 
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}  # of an embedding's components
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported, or an adapter that cannot be loaded. The message is one line."""
+    """A model that cannot be exported, or a place that does not take it. The message is one line."""
 
 
 # --- what is exported
@@ -116,9 +114,8 @@ def export_as(
     with tempfile.TemporaryDirectory() as scratch:
         if base is not None:
             folder = Path(scratch, "retriever")
-            load_adapter(
-                _fetched(str(model), Path(scratch, "adapter")), _fetched(str(base), Path(scratch, "base"))
-            ).save(folder)
+            places = _fetched(str(model), Path(scratch, "adapter")), _fetched(str(base), Path(scratch, "base"))
+            released_retriever(*places).save(folder)
             model = folder
         if format == "sentence-transformers":
             export_sentence_transformer(model, output, scores=scores, dtype=dtype)
@@ -150,14 +147,13 @@ def load_retriever(model: str | Path) -> Retriever:
     return retriever
 
 
-def load_adapter(
+def released_retriever(
     adapter: str | Path,
     base: str | Path,
     *,
     query_prefix: str = "query:  ",
     passage_prefix: str = "passage:  ",
     max_length: int = 2048,
-    dtype: torch.dtype = torch.float32,
 ) -> Retriever:
     """A retriever of a bare LoRA adapter and the model below it, such as the authors' trumancai/Revela-1b.
 
@@ -165,36 +161,14 @@ def load_adapter(
         adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`, trained on the model without its
             head or with it.
         base: Hugging Face folder of the model that it was trained on.
-        query_prefix, passage_prefix, max_length: As the authors evaluate theirs (mteb's RepLLaMA wrapper).
+        query_prefix, passage_prefix, max_length: By default as the authors evaluate theirs (mteb's RepLLaMA wrapper).
 
     Raises:
-        ExportError: It is no LoRA adapter in safetensors, or not of this model.
+        RetrieverError: It is no adapter in safetensors, or not of this model.
     """
-    adapter = Path(adapter)
-    for name in (ADAPTER, ADAPTER_WEIGHTS):
-        if not (adapter / name).is_file():
-            raise ExportError(f"{adapter}: no {name}; an adapter is read from safetensors, never from pickles")
-    config = LoraConfig.from_pretrained(adapter)
-    if config.peft_type != "LORA":
-        raise ExportError(f"{adapter / ADAPTER}: peft_type {config.peft_type!r} is not supported; valid: LORA")
-    retriever = Retriever.from_backbone(
-        base, query_prefix=query_prefix, passage_prefix=passage_prefix, max_length=max_length, dtype=dtype
-    )
-    headless = "base_model.model."  # the backbone's names follow; in a model with a head they begin with its "model."
-    weights = {
-        name.replace(f"{headless}model.", headless, 1): tensor
-        for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items()
-    }
-    config.task_type, config.inference_mode = "FEATURE_EXTRACTION", True
-    try:
-        model = get_peft_model(retriever.backbone, config)
-        found = set_peft_model_state_dict(model, weights)
-    except (RuntimeError, ValueError) as error:  # other shapes, or no such layers
-        raise ExportError(f"{adapter}: is no adapter of {base} ({str(error).splitlines()[-1].strip()})") from None
-    missing = [name for name in found.missing_keys if "lora_" in name]
-    if odd := sorted([*found.unexpected_keys, *missing]):
-        raise ExportError(f"{adapter}: is no adapter of {base}: {len(odd)} of its weights do not match, {odd[0]}")
-    retriever.backbone = model
+    options = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
+    retriever = Retriever.from_backbone(base, **options)
+    retriever.backbone = load_adapter(retriever.backbone, adapter)
     return retriever.eval()
 
 

@@ -265,9 +265,7 @@ class Retriever(nn.Module):
         base = _resolve(base, base_sha256, folder) if base else folder
         backbone = _load_backbone(base, dtype)
         if base != folder:
-            from peft import PeftModel
-
-            backbone = PeftModel.from_pretrained(backbone, folder)
+            backbone = load_adapter(backbone, folder)
         given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
         settings |= {name: value for name, value in given.items() if value is not None}
         tokenizer = AutoTokenizer.from_pretrained(base)
@@ -278,17 +276,23 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     """The model with the adapters of a PEFT folder, none of which may be left out.
 
     PEFT passes over weights whose names it does not find in the model, which then ranks as it did before training.
+    Raises RetrieverError if it is no adapter in safetensors (pickles are not loaded), or not of this model.
     """
     from peft import PeftConfig, PeftModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-    if not Path(folder, "adapter_config.json").is_file():
-        raise RetrieverError(f"{folder}: no adapter_config.json, so this is not the folder of an adapter")
-    model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not Path(folder, name).is_file():
+            raise RetrieverError(f"{folder}: no {name}, so this is not the folder of an adapter")
     weights = load_peft_weights(str(folder), device="cpu")
     # A head's model has its backbone one level deeper.
     weights = {name.replace("base_model.model.model.", "base_model.model.", 1): w for name, w in weights.items()}
-    found = set_peft_model_state_dict(model, weights)
+    try:
+        model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+        found = set_peft_model_state_dict(model, weights)
+    except (RuntimeError, ValueError) as error:  # no such layers, or of other shapes
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise RetrieverError(f"{folder}: the adapter is not of its base ({reason})") from None
     odd = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
     if odd:
         raise RetrieverError(f"{folder}: {len(odd)} weights of the adapter and of its base do not match: {odd[0]}")

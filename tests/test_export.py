@@ -18,13 +18,13 @@ from revela.export import (
     export_adapter,
     export_merged,
     export_sentence_transformer,
-    load_adapter,
     model_meta,
     push,
+    released_retriever,
 )
 from revela.model_card import front_matter
 from revela.provenance import write_manifest
-from revela.retriever import Retriever
+from revela.retriever import Retriever, RetrieverError
 
 LONG = " ".join(TEXTS * 3)
 
@@ -109,7 +109,7 @@ def test_the_bare_adapter_names_the_hubs_model(tmp_path, backbone):
     card = (tmp_path / "adapter/README.md").read_text()
     assert "base_model: owner/name" in card and "license: apache-2.0" in card and "0" * 40 in card
     assert (tmp_path / "adapter/LICENSE").read_text() == "Apache License\n"
-    again = load_adapter(tmp_path / "adapter", base, **PREFIXES, max_length=40)
+    again = released_retriever(tmp_path / "adapter", base, **PREFIXES, max_length=40)
     ours = Retriever.load(tmp_path / "retriever", device="cpu")
     assert np.abs(again.encode(TEXTS, kind="query") - ours.encode(TEXTS, kind="query")).max() < 1e-6
 
@@ -161,7 +161,7 @@ def released(request, tmp_path, backbone):
 
 def test_an_adapter_by_others(released, backbone):
     folder, model = released
-    retriever = load_adapter(folder, backbone)
+    retriever = released_retriever(folder, backbone)
     tokens = retriever.tokenize(TEXTS, "query")
     hidden = model(**tokens, output_hidden_states=True)
     last = hidden.hidden_states[-1] if "hidden_states" in hidden else hidden.last_hidden_state
@@ -172,19 +172,19 @@ def test_an_adapter_by_others(released, backbone):
 
 def test_an_adapter_of_another_model_is_refused(released, tmp_path):
     other = make_backbone(tmp_path / "other", hidden_size=48)
-    with pytest.raises(ExportError, match="is no adapter of"):
-        load_adapter(released[0], other)
+    with pytest.raises(RetrieverError, match="of its base"):
+        released_retriever(released[0], other)
     deep = make_backbone(tmp_path / "deep", layers=3)
-    with pytest.raises(ExportError, match="is no adapter of"):
-        load_adapter(released[0], deep)
+    with pytest.raises(RetrieverError, match="of its base"):
+        released_retriever(released[0], deep)
 
 
 def test_an_adapter_as_a_pickle_is_refused(released, backbone):
     folder, _ = released
     (folder / "adapter_model.safetensors").unlink()
     torch.save({}, folder / "adapter_model.bin")
-    with pytest.raises(ExportError, match="never from pickles"):
-        load_adapter(folder, backbone)
+    with pytest.raises(RetrieverError, match="no adapter_model.safetensors"):
+        released_retriever(folder, backbone)
 
 
 # --- registries
