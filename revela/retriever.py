@@ -140,9 +140,13 @@ class Retriever(nn.Module):
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training
         self.eval()
+        order, parts = [], []
         for batch in _by_length([len(ids) for ids in distinct], batch_tokens):
             tokens = self._pad([distinct[index] for index in batch])
-            embeddings[batch] = self(**{name: ids.to(device) for name, ids in tokens.items()}).float().cpu().numpy()
+            parts.append(self(**{name: ids.to(device, non_blocking=True) for name, ids in tokens.items()}).float())
+            order += batch
+        if parts:  # copied at once, so that a GPU is never waited for between batches
+            embeddings[order] = torch.cat(parts).cpu().numpy()
         self.train(training)
         for row in np.flatnonzero(~np.isfinite(embeddings).all(axis=1)):
             position = rows.index(row)

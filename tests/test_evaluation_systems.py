@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from benchmark_folders import Encoder, task, write_bright, write_coir
 
-from revela.config import Cell, Config, ConfigError, Evaluation, Model, Study
+from revela.config import Cell, Config, ConfigError, Evaluation, Model, Study, load
 from revela.evaluation import EvaluationError
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.runs import read_run
@@ -283,3 +283,13 @@ def test_start_up_is_light(tmp_path):
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "pandas", "datasets", "coir"} & set(json.loads(output))
     assert (tmp_path / "run.gz").exists()
+
+
+def test_every_task_of_the_paper_has_an_instruction(monkeypatch):
+    """E5-Mistral is told what is asked for."""
+    from pathlib import Path
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    paper = load("config/config.yaml")
+    assert "{task}" in paper.models["e5-mistral"].query_prefix
+    assert [task.key for task in paper.tasks if not task.instruction] == []

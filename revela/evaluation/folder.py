@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela.config import Evaluation, Task
 from revela.evaluation import EvaluationError
 from revela.evaluation.benchmarks import Part, load_task
+from revela.evaluation.encoders import RetrieverEncoder
 from revela.evaluation.runs import read_run
 from revela.evaluation.scores import Evaluator
 from revela.evaluation.search import Ranking, search
@@ -29,16 +29,17 @@ class AsSaved:
     """A retriever with the prefixes and the length that it was saved with."""
 
     def __init__(self, name: str, retriever: Retriever):
-        self.name, self.retriever = name, retriever
+        self.name, self.encoder = name, RetrieverEncoder(retriever, batch_tokens=16384)
 
-    def search(self, part: Part, top_k: int) -> Iterator[tuple[str, Ranking]]:
+    def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         rankings = search(
-            self.retriever.encode(list(part.queries.values()), kind="query"),
+            self.encoder.embed(self.encoder.prepare(list(part.queries.values()), "query")),
             part.corpus,
-            partial(self.retriever.encode, kind="passage"),
+            self.encoder,
             top_k=top_k,
             shard_documents=50_000,
             description=part.name,
+            state=state,
         )
         return zip(part.queries, rankings, strict=True)
 
