@@ -26,6 +26,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or that belongs to another run. The message is one line."""
 
 
+class SaveError(CheckpointError):
+    """A checkpoint that a process could not write its part of. The older ones are as they were."""
+
+
 class Checkpoints:
     """The checkpoints of one run in a folder, and its log.
 
@@ -44,7 +48,7 @@ class Checkpoints:
     def save(self, engine, step: int, **facts: Any) -> None:
         """Writes the state after a step, with facts to be found in the manifest, and drops the oldest checkpoint.
 
-        To be called by all processes. Raises CheckpointError, the older checkpoints untouched, if the disk is full.
+        To be called by all processes. Raises SaveError, the older checkpoints untouched, if the disk is full.
         """
         path = self.folder / f"step-{step:08d}"
         first = dist.get_rank() == 0
@@ -58,7 +62,7 @@ class Checkpoints:
                     shutil.copy(self.log, partial)
                     write_manifest(partial, step=step, fingerprint=self.fingerprint, **facts)
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: cannot be written ({error}); older checkpoints are as they were") from error
+            raise SaveError(f"{path}: cannot be written ({error}); older checkpoints are as they were") from error
         if first:
             for old in self._paths()[KEPT:]:
                 shutil.rmtree(old)

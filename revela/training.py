@@ -24,9 +24,11 @@ import signal
 import sys
 import time
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import numpy as np
@@ -40,11 +42,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from revela.checkpoint import CheckpointError, Checkpoints
+from revela import flops, memory
+from revela.checkpoint import CheckpointError, Checkpoints, SaveError
 from revela.config import Cell, ConfigError, Strict, Training
-from revela.inbatch import InBatchError
 from revela.objectives import OBJECTIVES
-from revela.objectives.batch import ObjectiveError
+from revela.objectives.batch import Objective, ObjectiveError, Tokens
+from revela.packing import PackingError
 from revela.provenance import (
     ProvenanceError,
     atomic_folder,
@@ -60,7 +63,9 @@ from revela.retriever import Retriever, RetrieverError, add_lora, quietly, refer
 RESUBMIT = 75
 NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
 COMMON_ERRORS = (CheckpointError, ConfigError, ProvenanceError, RetrieverError)  # met by all processes alike
-OWN_ERRORS = (InBatchError, ObjectiveError, OSError)  # met by one process
+OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process
+
+T = TypeVar("T")
 
 
 class TrainingError(RuntimeError):
@@ -85,7 +90,11 @@ def main(arguments: list[str]) -> int:
     stop = StopRequest()
     join_processes()
     try:
-        complete = train(read_job(arguments), stop)
+        job = read_job(arguments)
+        complete = train(job, stop)
+    except torch.OutOfMemoryError as error:
+        print(f"error: {out_of_memory(job, error)}", file=sys.stderr)
+        return 1
     except (TrainingError, *COMMON_ERRORS, *OWN_ERRORS) as error:
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
             print(f"error: {error}", file=sys.stderr)
@@ -109,40 +118,51 @@ def train(job: Job, stop: StopRequest) -> bool:
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
     log = Log(checkpoints.log, steps) if rank == 0 else None
     silent = parameters_without_gradient(objective) if done["step"] == 0 else set()
+    operations = Operations(job, retriever, lm)
 
-    for step in range(done["step"] + 1, steps + 1):
+    def batches_of(step: int) -> list[Tokens]:
+        """What this process has a share in: every so-many-th row of the step."""
+        positions = positions_of(step, settings, rank, processes)
+        return [to_pinned(objective.collate(rows[position])) for position in positions]
+
+    for step, batches in prefetched(batches_of, range(done["step"] + 1, steps + 1)):
         step_started, learning_rate = time.monotonic(), engine.get_lr()[0]
-        positions = range((step - 1) * settings.batches_per_step, step * settings.batches_per_step)[rank::processes]
-        batches = [objective.collate(rows[position]) for position in positions]
         counts = [objective.count(batch) for batch in batches]
-        items, tokens = sum_over_processes([sum(counts), sum(map(count_tokens, batches))])
+        lengths = [text_lengths(batch) for batch in batches]
+        items, tokens = sum_over_processes([sum(counts), sum(sum(map(sum, of.values())) for of in lengths)])
 
         sums: dict[str, Any] = defaultdict(float)
-        for position, batch, count in zip(positions, batches, counts):
+        for position, batch, count in zip(positions_of(step, settings, rank, processes), batches, counts):
             torch.manual_seed(seed_of(settings.seed, position))
-            loss, scalars = engine({name: tensor.to(engine.device) for name, tensor in batch.items()})
+            loss, scalars = engine(
+                {name: tensor.to(engine.device, non_blocking=True) for name, tensor in batch.items()}
+            )
             # Each item of the step weighs the same, whichever process has it. DeepSpeed averages over processes.
             engine.backward(loss * (processes / items), scale_wrt_gas=False)
             for name, value in scalars.items():
-                sums[name] += value * count
-            sums["loss"] += loss.detach()
+                sums[name] += value.double() * count
+            sums["loss"] += loss.detach().double()
             engine.step()
 
         norm = float(engine.get_global_grad_norm())
         elapsed = done["elapsed"] + time.monotonic() - started
-        *totals, stops = sum_over_processes([*sums.values(), stop.requested(settings, started)])
+        attended = float(sums.get("attended", 0)) / sum(counts)
+        computed = sum(operations(of, attended) for of in lengths)
+        *totals, computed, stops = sum_over_processes([*sums.values(), computed, stop.requested(settings, started)])
         means = {name: total / items for name, total in zip(sums, totals)}
         check_finite(step, means["loss"], norm, job)
         if step == 1 and settings.similarity != "uniform":
             check_gradients(silent, objective)
         if log:
+            seconds = time.monotonic() - step_started
             log.write(
                 {
                     "step": step,
                     **means,
                     "lr": learning_rate,
                     "grad_norm": norm,
-                    "tokens_per_second": tokens / (time.monotonic() - step_started),
+                    "tokens_per_second": tokens / seconds,
+                    **operations.speed(computed / processes / seconds),
                     "peak_memory_gb": peak_memory(),
                     "elapsed": elapsed,
                     "gpu_hours": processes * torch.cuda.is_available() * elapsed / 3600,
@@ -306,7 +326,7 @@ def load_models(job: Job):
     return retriever, lm, AutoTokenizer.from_pretrained(job.lm)
 
 
-def build_engine(objective: nn.Module, settings: Training, steps: int) -> deepspeed.DeepSpeedEngine:
+def build_engine(objective: Objective, settings: Training, steps: int) -> deepspeed.DeepSpeedEngine:
     """The objective under DeepSpeed: AdamW over what is trainable, linear warm-up and decay, clipping, ZeRO."""
     trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
@@ -328,7 +348,7 @@ def build_engine(objective: nn.Module, settings: Training, steps: int) -> deepsp
         },
         "data_types": {"grad_accum_dtype": "fp32"},
     }
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
     def schedule(optimizer):
         scheduler = WarmupDecayLR(
@@ -374,17 +394,61 @@ def what_matters(settings: Training) -> dict[str, Any]:
 # --- at each step
 
 
-def sum_over_processes(values: list[float]) -> list[float]:
+def positions_of(step: int, settings: Training, rank: int, processes: int) -> range:
+    """Places in the training order of the rows that a process has in a step."""
+    return range((step - 1) * settings.batches_per_step, step * settings.batches_per_step)[rank::processes]
+
+
+def prefetched(make: Callable[[int], T], steps: Iterable[int]) -> Iterator[tuple[int, T]]:
+    """(step, make(step)) of each step. The next one is made in a thread while the caller is busy with this one."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: deque[tuple[int, Future[T]]] = deque()
+        for step in steps:
+            ahead.append((step, thread.submit(make, step)))
+            if len(ahead) > 1:
+                ready, future = ahead.popleft()
+                yield ready, future.result()
+        for ready, future in ahead:
+            yield ready, future.result()
+
+
+def to_pinned(batch: Tokens) -> Tokens:
+    """The batch in memory from which a GPU copies without waiting, if there is one."""
+    return {name: tensor.pin_memory() for name, tensor in batch.items()} if torch.cuda.is_available() else batch
+
+
+def sum_over_processes(values: list[float | Tensor]) -> list[float]:
     """The sum of each value over all processes."""
-    total = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    total = total.cuda() if torch.cuda.is_available() else total
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
     dist.all_reduce(total)
     return total.tolist()
 
 
-def count_tokens(batch: dict[str, Tensor]) -> int:
-    """Tokens that go through a model: all that an attention mask shows."""
-    return sum(int(tensor.sum()) for name, tensor in batch.items() if name.endswith("attention_mask"))
+def text_lengths(batch: Tokens) -> dict[str, list[int]]:
+    """Tokens of each text that goes through a model, by the part that it plays: all that an attention mask shows."""
+    end = "_attention_mask"
+    return {name.removesuffix(end): mask.sum(1).tolist() for name, mask in batch.items() if name.endswith(end)}
+
+
+class Operations:
+    """Floating-point operations of a batch, and how near a process comes to its chip's peak (`revela.flops`)."""
+
+    def __init__(self, job: Job, retriever: Retriever, lm: nn.Module | None):
+        self.method, self.settings = Cell.parse(job.cell).method, job.training
+        models = [retriever.backbone] if lm is None else [retriever.backbone, lm]
+        shapes = [flops.Shape.from_config(model.config.to_dict()) for model in models]
+        self.retriever, self.lm = shapes[0], shapes[-1]
+        bf16_gpu = torch.cuda.is_available() and self.settings.precision == "bf16"
+        self.peak = flops.peak(torch.cuda.get_device_name()) if bf16_gpu else None
+
+    def __call__(self, lengths: dict[str, list[int]], attended: float) -> float:
+        """Forward and backward of a batch of texts of these lengths."""
+        return flops.training(self.method, self.settings, self.retriever, self.lm, lengths, attended=attended)
+
+    def speed(self, rate: float) -> dict[str, float]:
+        """What is logged of so many operations a second of one process; MFU where the chip's peak is known."""
+        return {"tflops": rate / 1e12} | ({"mfu": rate / self.peak} if self.peak else {})
 
 
 def peak_memory() -> float:
@@ -402,7 +466,7 @@ def check_finite(step: int, loss: float, norm: float, job: Job) -> None:
         raise TrainingError(f"step {step}: the gradient is not finite; lower learning_rate ({job.cell})")
 
 
-def parameters_without_gradient(objective: nn.Module) -> set[str]:
+def parameters_without_gradient(objective: Objective) -> set[str]:
     """Names of trainable parameters; each leaves the set when a gradient reaches it."""
     silent = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
     for name in silent:
@@ -410,7 +474,29 @@ def parameters_without_gradient(objective: nn.Module) -> set[str]:
     return silent
 
 
-def check_gradients(silent: set[str], objective: nn.Module) -> None:
+def out_of_memory(job: Job, error: torch.OutOfMemoryError) -> str:
+    """A sentence on a run that did not fit, with the settings under which it would."""
+    cell, processes = Cell.parse(job.cell), dist.get_world_size()
+    paths = [job.retriever] if job.lm is None else [job.retriever, job.lm]
+    shapes = [flops.Shape.from_config(json.loads((path / "config.json").read_text("utf-8"))) for path in paths]
+    needs = memory.alternatives(cell, job.training, shapes, processes)
+    room = device_memory()
+    fitting = [f"{change} ({need / 2**30:.1f} GiB)" for change, need in needs.items() if need < 0.9 * room]
+    reason = str(error).split(". ")[0]
+    return (
+        f"out of memory ({reason}); by estimate these would fit into {room / 2**30:.1f} GiB: "
+        f"{', '.join(fitting) or 'none of ' + ', '.join(needs)} ({job.cell})"
+    )
+
+
+def device_memory() -> int:
+    """Bytes that the process's GPU has, or the machine where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_gradients(silent: set[str], objective: Objective) -> None:
     """Stops a run in which something trainable has no part in the loss."""
     if silent:
         first = min(silent)
@@ -465,6 +551,7 @@ def export(
     """Writes the trained cell, whole or not at all, and then removes its checkpoints. To be called by all processes."""
     trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
     with deepspeed.zero.GatheredParameters(trained) if job.training.zero_stage == 3 else contextlib.nullcontext():
+        check_trained(job, retriever, lm)
         if dist.get_rank() == 0:
             with atomic_folder(job.output) as partial:
                 retriever.save(partial / "retriever")
@@ -487,6 +574,18 @@ def export(
                 )
             shutil.rmtree(checkpoints.folder)
     dist.barrier()
+
+
+def check_trained(job: Job, retriever: Retriever, lm: nn.Module | None) -> None:
+    """Refuses to export adapters that change nothing, as they are before the first step: all their B are zero."""
+    idle = job.training.similarity == "uniform"  # the control whose retriever stays as it was
+    for part, model in {"retriever": None if idle else retriever, "lm": lm}.items():
+        b = [] if model is None else [weight for name, weight in model.named_parameters() if ".lora_B." in name]
+        if b and not any(weight.any() for weight in b):
+            raise TrainingError(
+                f"{job.cell}: the {part}'s adapters are all zero, so nothing was learned; is learning_rate "
+                f"{job.training.learning_rate} times {job.training.max_steps or 'its'} steps enough?"
+            )
 
 
 def save_language_model(lm: nn.Module, job: Job, folder: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -185,9 +186,8 @@ def test_a_run_learns_and_exports(undisturbed, backbone, lm):
     output, records = folder / "output", log(folder)
     assert [record["step"] for record in records] == list(range(1, 9))
     assert records[-1]["loss"] < records[0]["loss"] - 0.2
-    assert {"lr", "grad_norm", "tokens_per_second", "h_loss", "peak_memory_gb", "elapsed", "gpu_hours"} <= set(
-        records[0]
-    )
+    fields = {"lr", "grad_norm", "tokens_per_second", "tflops", "h_loss", "peak_memory_gb", "elapsed", "gpu_hours"}
+    assert fields <= set(records[0]) and all(record["tflops"] > 0 for record in records)
     assert not (folder / "checkpoints").exists()
     start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
     trained = Retriever.load(output / "retriever")
@@ -220,7 +220,7 @@ def test_the_baselines_train_the_retriever_alone(tmp_path, write_job, method):
 
 
 def test_a_frozen_language_model_is_not_exported(tmp_path, write_job):
-    folder = run(write_job(tmp_path, max_steps=1, freeze_lm=True))
+    folder = run(write_job(tmp_path, max_steps=2, freeze_lm=True))
     assert not (folder / "output" / "lm").exists() and (folder / "output" / "retriever").exists()
 
 
@@ -242,7 +242,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, write_job, undisturbed
 # --- against plain loops
 
 
-@pytest.mark.parametrize(("stage", "number"), [(0, 1), (0, 2), (1, 2), (3, 2)])
+@pytest.mark.parametrize(("stage", "number"), [(0, 1), (3, 1), (0, 2), (1, 2), (3, 2)])
 def test_neither_stage_nor_processes_change_the_losses(undisturbed, stage, number):
     """Four batches in a step, one after the other, are two on each of two processes: with dropout, too."""
     expected, found = undisturbed(1, 1), undisturbed(stage, number)
@@ -309,7 +309,7 @@ def assert_same(folder, undisturbed):
     assert [record["step"] for record in log(folder)] == list(range(1, 9))
 
 
-@pytest.mark.parametrize(("stage", "number", "kills"), [(0, 1, 1), (1, 1, 3), (1, 2, 1), (3, 2, 1)])
+@pytest.mark.parametrize(("stage", "number", "kills"), [(1, 1, 3), (3, 1, 1), (1, 2, 1), (3, 2, 1)])
 def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed, stage, number, kills):
     """Killed at random moments, each attempt going on from the newest checkpoint."""
     job, moments = write_job(tmp_path, zero_stage=stage), random.Random(10 * stage + number)
@@ -337,6 +337,29 @@ def test_a_damaged_checkpoint_costs_steps_but_changes_nothing(tmp_path, write_jo
         os.truncate(path, path.stat().st_size // 2)
     run(job)
     assert "damaged checkpoint, trying an older one" in messages(tmp_path)
+    assert_same(tmp_path, undisturbed(1, 1))
+
+
+def fill_disk(step):
+    """From the saving of a step on no file grows beyond 16 KB: a write fails half-way, as on a full disk."""
+    original = checkpoint.Checkpoints.save
+
+    def save(self, engine, number, **facts):
+        if number == step:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16384, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        original(self, engine, number, **facts)
+
+    checkpoint.Checkpoints.save = save
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    run(job, 1, partial(fill_disk, 4), status=1)
+    assert "step-00000004: cannot be written" in messages(tmp_path)
+    assert "older checkpoints are as they were" in messages(tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").glob("*step-*")} == {"step-00000002"}
+    run(job)
     assert_same(tmp_path, undisturbed(1, 1))
 
 
@@ -429,6 +452,8 @@ def spoil(where):
         def forward(self, batch):
             loss, scalars = super().forward(batch)
             self.seen += 1
+            if where == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more.")
             if where == "loss" and self.seen > 8:
                 loss = loss * math.nan
             if where == "gradient" and self.seen > 8:
@@ -453,6 +478,25 @@ def test_a_run_that_went_wrong_stops_with_a_sentence(tmp_path, write_job, where,
     assert message in messages(folder)
     assert messages(folder).count("error: ") == 1
     assert not (folder / "output").exists()
+
+
+def test_adapters_that_are_still_zero_are_not_exported(tmp_path, write_job):
+    """The learning rate of the first step of a warm-up is zero, so after it alone nothing has moved."""
+    folder = run(write_job(tmp_path, max_steps=1), status=1)
+    assert "the retriever's adapters are all zero, so nothing was learned" in messages(folder)
+    assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
+
+
+def small_gpu():
+    spoil("memory")
+    training.device_memory = lambda: 10**9
+
+
+def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
+    folder = run(write_job(tmp_path), 2, small_gpu, status=1)
+    assert "error: out of memory (CUDA out of memory); by estimate these would fit into 0.9 GiB: " in messages(folder)
+    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 2 ("):
+        assert change in messages(folder)
 
 
 def test_the_uniform_control_needs_no_gradient_of_the_retriever(tmp_path, write_job, backbone):
@@ -484,6 +528,31 @@ def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
     one_epoch = valid.model_copy(update={"training": Training(batches_per_step=32)})
     assert "24 batches are less than a step of 32" in message(lambda: count_steps(one_epoch, 24, 1))
     assert count_steps(one_epoch, 95, 2) == 2
+
+
+# --- batches that are made ahead
+
+
+def test_the_next_steps_batches_are_made_while_the_caller_is_busy():
+    made = []
+
+    def make(step):
+        made.append(step)
+        return -step
+
+    steps = training.prefetched(make, range(3, 7))
+    assert next(steps) == (3, -3)
+    while made != [3, 4]:  # in a thread
+        time.sleep(0.001)
+    assert list(steps) == [(4, -4), (5, -5), (6, -6)] and made == [3, 4, 5, 6]
+    assert list(training.prefetched(make, [])) == [] and list(training.prefetched(make, [1])) == [(1, -1)]
+
+
+def test_a_fault_in_a_batch_made_ahead_is_met_at_its_step():
+    steps = training.prefetched(lambda step: 1 // (step - 2), range(1, 4))
+    assert next(steps) == (1, -1)
+    with pytest.raises(ZeroDivisionError):
+        next(steps)
 
 
 # --- the order of rows
