@@ -34,6 +34,7 @@ from pathlib import Path
 from revela import flops
 from revela.config import Cell, ConfigError, Model, Site, Sizes, Study, TaskSize, load, load_site, load_sizes
 from revela.provenance import PACKAGE, atomic_write
+from revela.usage import total
 
 SIZES = str(PACKAGE.parent / "config/sizes.yaml")  # of the checkout, wherever a study's own files are
 SITE = str(PACKAGE.parent / "workflow/profiles/slurm/site.yaml")
@@ -392,19 +393,31 @@ def parse_jobs(printed: str) -> list[Job]:
 # --- what has been measured
 
 
-class Measured:
-    """How much longer finished jobs took than was planned for them, by kind of job."""
+@dataclass(frozen=True)
+class Finished:
+    """What a job took: seconds by the clock, and seconds of all processor cores together."""
 
-    def __init__(self, costs: Costs, finished: Iterable[tuple[Job, float]]):
-        """finished: jobs with the seconds that they took."""
+    job: Job
+    seconds: float
+    core_seconds: float
+
+
+class Measured:
+    """How much longer finished jobs took than was planned for them, by kind of job.
+
+    A GPU job is measured by the clock; a job without GPU by the cores' time, which does not depend on what else the
+    machine was doing.
+    """
+
+    def __init__(self, costs: Costs, finished: Iterable[Finished]):
         sums: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.jobs = 0
-        for job, seconds in finished:
-            planned = costs.of(job.rule, job.wildcards).seconds
+        for one in finished:
+            cost = costs.of(one.job.rule, one.job.wildcards)
             self.jobs += 1
-            for kind in (job.kind, job.kind[:1]):
-                sums[kind][0] += seconds
-                sums[kind][1] += planned
+            for kind in (one.job.kind, one.job.kind[:1]):
+                sums[kind][0] += one.seconds if cost.gpus else one.core_seconds / cost.cores
+                sums[kind][1] += cost.seconds
         self._factors = {kind: actual / planned for kind, (actual, planned) in sums.items()}
 
     def factor(self, job: Job) -> float:
@@ -412,23 +425,23 @@ class Measured:
         return self._factors.get(job.kind, self._factors.get(job.kind[:1], 1.0))
 
 
-def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[tuple[Job, float]]:
-    """Those of the jobs that have a benchmark file, with the seconds in it.
+def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[Finished]:
+    """Those of the jobs that have a benchmark file, with the times in it.
 
     A training run that was interrupted counts with all its attempts (`revela.usage`).
     """
-    from revela.usage import total
-
     found = []
     for job in jobs:
         path = Path(job.benchmark or "")
-        if job.benchmark and path.is_file():
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
-            seconds = sum(float(row["s"]) for row in rows) / len(rows)
-            if job.rule == "train":
-                usage = total(Path(results) / "usage" / job.wildcards["cell"])
-                seconds = max(seconds, usage["seconds"] if usage else 0)
-            found.append((job, seconds))
+        if not (job.benchmark and path.is_file()):
+            continue
+        row = next(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+        seconds = float(row["s"])
+        cores = float(row["cpu_time"]) if re.fullmatch(r"[\d.]+", row["cpu_time"]) else seconds
+        used = total(Path(results) / "usage" / job.wildcards["cell"]) if job.rule == "train" else None
+        if used and used["seconds"] > seconds > 0:
+            cores, seconds = cores * used["seconds"] / seconds, used["seconds"]
+        found.append(Finished(job, seconds, cores))
     return found
 
 
