@@ -20,6 +20,7 @@ NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 METHODS = ("revela", "replug", "contriever")
 # Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.
 Name = Annotated[str, StringConstraints(pattern=NAME)]
+LM_EVAL = "lm-eval"  # the benchmark of language models
 
 
 class ConfigError(Exception):
@@ -205,19 +206,57 @@ class Evaluation(Strict):
     api_budget: float = Field(0.0, ge=0, description="US dollars that requests to one API model may cost in all.")
 
 
-class Table(Strict):
-    """A table of scores: tasks of one benchmark x labelled columns."""
+class LmTask(Strict):
+    """A task of lm-evaluation-harness, on a dataset of this configuration."""
 
-    benchmark: str
+    task: str = Field(description="Its name there.")
+    dataset: str = Field(description="A key of `datasets`.")
+
+
+class LmEvaluation(Strict):
+    """How a language model is tested before and after its training (App. C.6): benchmark `lm-eval` of a table."""
+
+    tasks: dict[str, LmTask] = Field({}, description="The task's name in the paper's table -> the task.")
+    limit: int | None = Field(None, ge=1, description="Examples of a task at most, the first ones; null: all.")
+
+
+class Table(Strict):
+    """A table of scores: labelled systems x tasks of one benchmark, or x means of other tables."""
+
+    benchmark: str | None = Field(None, description="A benchmark of the sheet, or lm-eval.")
+    means_of: dict[str, str] = Field({}, description="Heading -> table of the same systems whose means stand there.")
     caption: str
-    columns: list[str] = Field(description="Labels in order; each stands in runs.tsv or models.tsv under this table.")
+    columns: list[str] = Field(
+        [], description="Labels in order; each stands in runs.tsv or models.tsv under this table. Or `groups`."
+    )
+    groups: dict[str, dict[str, str]] = Field({}, description="Heading -> heading below it -> label.")
+    transposed: bool = Field(False, description="Systems are the rows.")
+    size_row: bool = Field(False, description="Sizes stand in a row of their own; else as a subscript of the label.")
+    bold: Literal["row", "group", "none"] = Field("row", description="Where the best value is sought.")
+    bold_copied: bool = Field(False, description="A copied value can be the best.")
     grey: list[str] = Field([], description="Columns set in grey: supervised models.")
     dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
+    notes: list[str] = Field([], description="Remarks on the printed values, below the comparison with them.")
     printed: str | None = Field(None, description="CSV with the paper's printed values.")
     on_request: bool = Field(False, description="Made when it is asked for, not by default.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_groups(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("groups") and not values.get("columns"):
+            try:
+                labels = [label for heads in values["groups"].values() for label in heads.values()]
+            except AttributeError:
+                raise ValueError("groups: a mapping of heading -> heading below it -> label is expected") from None
+            return {**values, "columns": labels}
+        return values
+
     @model_validator(mode="after")
-    def _marks_are_columns(self):
+    def _is_consistent(self):
+        if (self.benchmark is None) != bool(self.means_of):
+            raise ValueError("give exactly one of benchmark, means_of")
+        if not self.columns:
+            raise ValueError("give exactly one of columns, groups")
         for key in ("grey", "dagger"):
             for label in getattr(self, key):
                 _known(key, label, self.columns)
@@ -225,15 +264,32 @@ class Table(Strict):
 
 
 class Figure(Strict):
-    """Mean score against batch size (figure 4): a panel for each benchmark, a line for each label."""
+    """A figure. It shows the values of tables, the logs of cells, or what a measurement gave; `kind` says which.
 
+    bars: the mean of each column (figure 3). lines: the means of a table's groups (figures 4 and 5).
+    hours: means against the GPU-hours of training. dynamics: Sim and loss of one batch while a cell is trained
+    (figure 6). cost: seconds of REPLUG and of Revela against the batch size (App. C.7). training: losses of all cells.
+    """
+
+    kind: Literal["bars", "lines", "hours", "dynamics", "cost", "training"]
     caption: str
-    panels: dict[Name, dict[str, dict[int, str]]] = Field(description="benchmark -> label -> batch size -> system.")
+    panels: dict[str, str] = Field({}, description="bars, lines, hours: title -> table.")
+    axis: str = Field("", description="lines: in what the columns of a group differ.")
+    cell: str = Field("", description="dynamics, cost: the cell that is shown, or measured.")
+    on_request: bool = Field(False, description="Made when it is asked for, not by default.")
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self):
+        needs = {"dynamics": "cell", "cost": "cell", "training": None}.get(self.kind, "panels")
+        given = [key for key in ("panels", "cell") if getattr(self, key)]
+        if given != ([needs] if needs else []):
+            raise ValueError(f"a figure of kind {self.kind} is given {needs or 'neither panels nor cell'}")
+        return self
 
     @property
     def systems(self) -> list[str]:
-        """The systems of all points."""
-        return [system for lines in self.panels.values() for points in lines.values() for system in points.values()]
+        """The trained cells that it shows beside those of its tables."""
+        return [self.cell] if self.kind == "dynamics" else []
 
 
 class Compute(Strict):
@@ -450,6 +506,7 @@ class Config(Strict):
     methods: dict[Literal[METHODS], dict[str, Any]] = Field({}, description="Overrides of `training` for each method.")
     variants: dict[Name, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
     evaluation: Evaluation = Evaluation()
+    lm_evaluation: LmEvaluation = LmEvaluation()
     tables: dict[Name, Table] = {}
     figures: dict[Name, Figure] = {}
     compute: Compute = Compute()
@@ -498,6 +555,18 @@ class Config(Strict):
                 _known(f"corpora.{corpus}.released", spec.released, self.datasets)
         if self.chunking.punkt != "nltk":
             _known("chunking.punkt", self.chunking.punkt, self.datasets)
+        for label, task in self.lm_evaluation.tasks.items():
+            _known(f"lm_evaluation.tasks.{label}.dataset", task.dataset, self.datasets)
+        for name, table in self.tables.items():
+            for part in table.means_of.values():
+                _known(f"tables.{name}.means_of", part, [key for key, other in self.tables.items() if other.benchmark])
+                if self.tables[part].columns != table.columns:
+                    raise ValueError(f"tables.{name}: its columns are not those of {part}, whose means it shows")
+        for name, figure in self.figures.items():
+            for part in figure.panels.values():
+                _known(f"figures.{name}.panels", part, self.tables)
+                if figure.kind == "lines" and not self.tables[part].groups:
+                    raise ValueError(f"figures.{name}: a figure of lines needs a table with groups, {part} has none")
         return self
 
 
@@ -600,18 +669,48 @@ class Study(BaseModel):
         A system is a cell's path, ``untrained/{model}`` for a backbone, or a model's name.
         """
         _known("table", table, self.config.tables)
+        spec = self.config.tables[table]
+        if spec.means_of:
+            return self.table_systems(next(iter(spec.means_of.values())))
         systems = {}
         for row in [*self.models.values(), *self.runs]:
             for entry in filter(None, row.tables.split(";")):
                 name, _, label = entry.strip().partition("=")
                 if name == table:
                     systems[label] = row.system
-        missing = [label for label in self.config.tables[table].columns if label not in systems]
+        missing = [label for label in spec.columns if label not in systems]
         if missing:
             raise ConfigError(
                 f"tables.{table}.columns: no row of the sheets fills {missing}; rows fill {list(systems)}"
             )
-        return {label: systems[label] for label in self.config.tables[table].columns}
+        return {label: systems[label] for label in spec.columns}
+
+    def table_benchmarks(self, table: str) -> list[str]:
+        """The benchmarks of whose scores a table is made: one, or those of the tables whose means it shows."""
+        spec = self.config.tables[table]
+        parts = [self.config.tables[part].benchmark for part in spec.means_of.values()]
+        return [spec.benchmark] if spec.benchmark else list(dict.fromkeys(parts))
+
+    def benchmark_datasets(self, benchmark: str) -> list[str]:
+        """The datasets of a benchmark's tasks."""
+        lm_eval = benchmark == LM_EVAL
+        tasks = self.config.lm_evaluation.tasks.values() if lm_eval else self.benchmark_tasks(benchmark)
+        return list(dict.fromkeys(task.dataset for task in tasks))
+
+    def corpus_datasets(self, corpus: str) -> list[str]:
+        """The datasets that a corpus is made of."""
+        spec = self.config.corpora[corpus]
+        own = [*(source.dataset for source in spec.sources), *filter(None, [spec.released])]
+        return own + [dataset for part in spec.mix for dataset in self.corpus_datasets(part)]
+
+    def is_copied(self, system: str) -> bool:
+        """Whether a system's values are the paper's printed ones: those of a service, which is not run here."""
+        return system in self.models and self.models[system].kind == "api"
+
+    def table_scores(self, table: str) -> list[tuple[str, str]]:
+        """(system, benchmark) of each score file that a table is made of."""
+        systems = [system for system in self.table_systems(table).values() if not self.is_copied(system)]
+        return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
 
 
 def load(path: str | Path) -> Study:
@@ -637,8 +736,16 @@ def load(path: str | Path) -> Study:
             study.task(anchor.benchmark, anchor.task)
         except ConfigError as error:
             raise ConfigError(f"{config.anchors}: {error}") from None
-    for table in config.tables.values():
-        _known(f"{path}: tables.benchmark", table.benchmark, study.benchmarks)
+    for name, table in config.tables.items():
+        if table.benchmark:
+            lm_eval = [LM_EVAL] if config.lm_evaluation.tasks else []
+            _known(f"{path}: tables.{name}.benchmark", table.benchmark, [*study.benchmarks, *lm_eval])
+    for name, figure in config.figures.items():
+        if figure.cell:
+            try:
+                study.check_cell(Cell.parse(figure.cell))
+            except ConfigError as error:
+                raise ConfigError(f"{path}: figures.{name}.cell: {error}") from None
     for run in runs:
         try:
             study.check_cell(run.cell)

@@ -250,6 +250,18 @@ class Costs:
         lines = sum(size.queries * min(self.study.config.evaluation.top_k, size.documents) for size in sizes)
         return Cost(seconds=LIGHT + lines / RANKED, memory=4 + 500 * lines / GB)
 
+    def _language_model(self, system: str) -> Cost:
+        lm = Cell.parse(system).lm if system.count("/") == 4 else system.removeprefix("untrained/")
+        evaluation = self.study.config.lm_evaluation
+        answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
+        operations = answers * flops.forward(self.shape(lm), [100])
+        return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+
+    def _cost(self, cell: str) -> Cost:
+        parts = Cell.parse(cell)
+        weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
+        return replace(self._encoding(0), memory=8 + 4 * weights / GB)
+
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
 
@@ -355,7 +367,7 @@ class Costs:
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
-_SECTION |= {"replug_scores": "evaluation"}
+_SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "cost": "evaluation"}
 
 
 @functools.cache

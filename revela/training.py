@@ -42,7 +42,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from revela import flops, memory
+from revela import dynamics, flops, memory
 from revela.checkpoint import CheckpointError, Checkpoints, SaveError
 from revela.config import Cell, ConfigError, Strict, Training
 from revela.objectives import OBJECTIVES
@@ -118,6 +118,7 @@ def train(job: Job, stop: StopRequest) -> bool:
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
     log = Log(checkpoints.log, steps) if rank == 0 else None
     silent = parameters_without_gradient(objective) if done["step"] == 0 else set()
+    watch = dynamics.Watch(objective, rows.first(), checkpoints.folder / dynamics.FILE if log else None)
     operations = Operations(job, retriever, lm)
 
     def batches_of(step: int) -> list[Tokens]:
@@ -126,6 +127,7 @@ def train(job: Job, stop: StopRequest) -> bool:
         return [to_pinned(objective.collate(rows[position])) for position in positions]
 
     for step, batches in prefetched(batches_of, range(done["step"] + 1, steps + 1)):
+        watch(step - 1)
         step_started, learning_rate = time.monotonic(), engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         lengths = [text_lengths(batch) for batch in batches]
@@ -173,6 +175,7 @@ def train(job: Job, stop: StopRequest) -> bool:
         if step < steps and stops:
             return False
 
+    watch(steps)
     if log:
         log.close()
     export(job, engine, retriever, lm, checkpoints, steps=steps, commits=commits, wall_seconds=elapsed)
@@ -271,6 +274,10 @@ class Rows:
         if "scores" in row:
             row["scores"] = row["scores"][np.ix_(order, order)]
         return row
+
+    def first(self) -> dict[str, Any]:
+        """The first row of the file, as it stands there."""
+        return self.table.slice(0, 1).to_pylist()[0]
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
@@ -559,7 +566,9 @@ def export(
                     save_language_model(lm, job, partial / "lm")
                 settings = job.training.model_dump_json(indent=1)
                 (partial / "settings.json").write_text(settings + "\n", encoding="utf-8")
-                shutil.copy(checkpoints.log, partial)
+                for record in (checkpoints.log, checkpoints.folder / dynamics.FILE):
+                    if record.exists():
+                        shutil.copy(record, partial)
                 shutil.copytree(checkpoints.log.with_name("tensorboard"), partial / "tensorboard")
                 write_manifest(
                     partial,

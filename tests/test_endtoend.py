@@ -40,6 +40,9 @@ def test_everything_stands_where_it_should(finished):
     for path in (
         f"{TABLE}.tex",
         f"{TABLE}.md",
+        f"{TABLE}.lineage.json",
+        f"{R}/figures/figure4/coir-small.csv",
+        f"{R}/models/{CELL}/dynamics.jsonl",
         f"{R}/figures/figure4.pdf",
         f"{R}/figures/training.png",
         f"{R}/models/{CELL}/retriever",
@@ -67,14 +70,14 @@ def test_nothing_is_done_twice(finished):
 def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):
     shutil.rmtree(copy.folder / f"{R}/models/contriever")
     assert copy.plan("all", *CONFIG) == {
-        "train": 1, "run": 1, "score": 1, "table": 1, "training_curves": 1, "all": 1
+        "train": 1, "run": 1, "score": 1, "table": 1, "lineage": 1, "figure": 1, "all": 1
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "file, old, new, plan",
     [
-        ("revela/paper/tables.py", 'METRIC = "nDCG@10"', 'METRIC = "MAP"', {"train": 0, "run": 0, "run_bm25": 0, "table": 1}),
+        ("revela/paper/tables.py", "PACKAGES = ", "_EDIT = 1\nPACKAGES = ", {"train": 0, "run": 0, "run_bm25": 0, "table": 2}),
         # REPLUG's scores come from the language model's head, which is the module's too
         ("revela/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 2, "replug_scores": 1, "pairs": 0}),
         ("revela/objectives/revela.py", "import torch\n", "import torch\n\n_EDIT = 1\n", {"train": 1, "run": 1, "replug_scores": 0}),

@@ -1,98 +1,356 @@
-"""Figures, as PDF and PNG: readable in black and white (markers, line styles) and for colour-blind readers.
+"""Figures, as PDF and PNG with the numbers behind each panel: readable in black and white and for colour-blind readers.
 
-Equal numbers give equal bytes: nothing of the time or the machine goes into a file.
+`panels` collects the numbers, `draw` sees nothing else, and `write_figure` writes both, so the data files are what is
+drawn. Equal numbers give equal bytes: nothing of the time or the machine goes into a file.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from revela.config import Cell, Figure
+from revela.config import Cell, ConfigError, Figure, Study
 from revela.paper import PaperError
-from revela.paper.tables import METRIC, measured
-from revela.provenance import atomic_write
+from revela.paper.values import METRIC, columns
+from revela.provenance import atomic_folder, atomic_write
 
+WIDTH = 5.5  # inches: the text width of the ICLR class
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
+OWN, OTHERS = "#0072B2", "#C9D9E6"  # bars of Revela and of others: dark and light in black and white
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 8,
+    "font.size": 7,
+    "axes.titlesize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.linewidth": 0.6,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "hatch.linewidth": 0.5,
     "legend.frameon": False,
+    "legend.fontsize": 6.5,
     "pdf.fonttype": 42,
 }
 
+Panels = dict[str, pd.DataFrame]
 
-def batch_size_figure(
-    figure: Figure, scores: str | Path, tasks: Mapping[str, Sequence[str]], output: Sequence[str | Path]
-) -> None:
-    """Figure 4: mean score against the batch size of training, a panel for each benchmark.
+
+def write_figure(study: Study, name: str, cells: Sequence[str], output: Sequence[str | Path], data: str | Path) -> None:
+    """Write a figure.
 
     Args:
-        figure: Panels, lines, and the system at each point.
-        scores: The folder of score files, ``{system}/{benchmark}.json``.
-        tasks: benchmark -> names of its tasks.
-        output: The files; their suffixes say in which format.
+        cells: The trained cells that a figure of all cells shows.
+        output: Files; their suffixes, .pdf or .png, say in which format.
+        data: A folder, in which each panel's numbers become a CSV.
     """
+    figure = study.config.figures[name]
+    found = panels(study, name, cells)
+    with atomic_folder(data) as partial:
+        for title, frame in found.items():
+            frame.to_csv(partial / f"{slug(title)}.csv", index=False, float_format="%.6g", lineterminator="\n")
+    draw(figure, found, output)
+
+
+def slug(title: str) -> str:
+    """A panel's title as a file name.
+
+    >>> slug("step 100"), slug("revela, code")
+    ('step-100', 'revela-code')
+    """
+    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in title).split())
+
+
+def panels(study: Study, name: str, cells: Sequence[str]) -> Panels:
+    """title -> the numbers of a panel; PaperError where there are none."""
+    figure = study.config.figures[name]
+    if figure.kind == "dynamics":
+        return dynamics(Path(study.config.results, "models", figure.cell))
+    if figure.kind == "cost":
+        return cost(Path(study.config.results, "cost", f"{figure.cell}.json"))
+    if figure.kind == "training":
+        return training(study, cells)
+    collect = {"bars": bars, "lines": lines, "hours": hours}[figure.kind]
+    return {title: collect(study, table) for title, table in figure.panels.items()}
+
+
+def draw(figure: Figure, found: Panels, output: Sequence[str | Path]) -> None:
+    """Draw the panels of a figure and save it."""
+    draw_kind: dict[str, Callable[[Panels], Canvas]] = {
+        "bars": draw_bars,
+        "lines": lambda found: draw_lines(found, figure.axis),
+        "hours": draw_hours,
+        "dynamics": draw_dynamics,
+        "cost": draw_cost,
+        "training": draw_training,
+    }
     with rc_context(STYLE):
-        canvas, axes = _panels(len(figure.panels))
-        for ax, (benchmark, lines) in zip(axes, figure.panels.items(), strict=True):
-            for (label, points), style in zip(lines.items(), _styles()):
-                means = [measured(Path(scores, f"{s}/{benchmark}.json"), tasks[benchmark])[-1] for s in points.values()]
-                ax.plot(list(points), means, label=label, **style)
-            sizes = sorted({size for points in lines.values() for size in points})
-            ax.set_xscale("log", base=2)
-            ax.set_xticks(sizes, map(str, sizes))
-            ax.minorticks_off()
-            ax.set(title=benchmark, xlabel="batch size", ylabel=f"mean {METRIC} (%)")
-        drawn = {line.get_label(): line for ax in axes for line in ax.get_lines()}
-        canvas.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4)
-        _save(canvas, output)
+        _save(draw_kind[figure.kind](found), output)
 
 
-def training_curves(cells: Mapping[str, str | Path], output: Sequence[str | Path]) -> None:
-    """The loss of trained cells against their steps, a panel for each method and corpus.
+# --- the means of tables
 
-    Args:
-        cells: cell's path -> its folder, in which ``log.jsonl`` has a line for each step.
-        output: The files; their suffixes say in which format.
+
+def bars(study: Study, table: str) -> pd.DataFrame:
+    """label, mean, margin (of the 95 % interval), origin (own, measured, copied) of each column."""
+    return pd.DataFrame(
+        {
+            "label": column.label,
+            "mean": column.values[-1],
+            "margin": np.nan if column.copied else column.margins[-1],
+            "origin": "copied" if column.copied else "own" if column.system.startswith("revela/") else "measured",
+        }
+        for column in columns(study, table)
+    )
+
+
+def draw_bars(found: Panels) -> Canvas:
+    """A bar for each system, with its interval; Revela's are opaque, copied ones hatched (figure 3)."""
+    height = 0.5 + 0.155 * max(map(len, found.values()))
+    canvas, axes = _panels(len(found), height=height)
+    for ax, (title, frame) in zip(axes, found.items()):
+        places = np.arange(len(frame))[::-1]
+        own, copied = (frame["origin"] == "own").to_numpy(), (frame["origin"] == "copied").to_numpy()
+        drawn = ax.barh(
+            places, frame["mean"], 0.72, color=np.where(own, OWN, OTHERS), edgecolor="#333333", linewidth=0.5
+        )
+        for bar, hatched in zip(drawn, copied):
+            bar.set_hatch("////" if hatched else "")
+        ax.errorbar(
+            frame["mean"], places, xerr=frame["margin"], fmt="none", ecolor="#333333", elinewidth=0.7, capsize=1.5
+        )
+        right = frame["mean"] + frame["margin"].fillna(0)
+        for place, mean, end, bold in zip(places, frame["mean"], right, own):
+            ax.annotate(
+                f"{mean:.1f}", (end, place), (3, 0), textcoords="offset points", va="center", fontsize=6,
+                fontweight="bold" if bold else "normal",
+            )  # fmt: skip
+        ax.set_yticks(places, frame["label"])
+        ax.set(title=title, xlabel=f"mean {METRIC} (%)", xlim=(0, 1.12 * right.max()))
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+    origins = set(pd.concat(found.values())["origin"])
+    marks = {
+        "Revela": Patch(facecolor=OWN, edgecolor="#333333", linewidth=0.5),
+        "other systems": Patch(facecolor=OTHERS, edgecolor="#333333", linewidth=0.5),
+        "copied from the paper": Patch(facecolor=OTHERS, edgecolor="#333333", linewidth=0.5, hatch="////"),
+    }
+    shown = [m for m, origin in zip(marks, ("own", "measured", "copied")) if origin in origins]
+    _legend(canvas, {label: marks[label] for label in shown})
+    return canvas
+
+
+def lines(study: Study, table: str) -> pd.DataFrame:
+    """line (a group of the table), at (its heading below), mean, margin."""
+    values = {column.label: column for column in columns(study, table)}
+    return pd.DataFrame(
+        {"line": group, "at": head, "mean": values[label].values[-1], "margin": values[label].margins[-1]}
+        for group, heads in study.config.tables[table].groups.items()
+        for head, label in heads.items()
+    )
+
+
+def draw_lines(found: Panels, axis: str) -> Canvas:
+    """A line for each group of a table, through the means of its columns with their intervals (figures 4 and 5)."""
+    canvas, axes = _panels(len(found), height=2.0)
+    drawn: dict[str, Line2D] = {}
+    for ax, (title, frame) in zip(axes, found.items()):
+        heads = list(dict.fromkeys(frame["at"]))
+        names = list(dict.fromkeys(frame["line"]))
+        for number, (name, style) in enumerate(zip(names, _styles())):
+            part = frame[frame["line"] == name]
+            shift = 0.05 * (number - (len(names) - 1) / 2)  # so that intervals do not hide each other
+            places = [heads.index(head) + shift for head in part["at"]]
+            ax.errorbar(
+                places, part["mean"], part["margin"], fmt="none", ecolor=style["color"], elinewidth=0.7, capsize=1.5
+            )
+            drawn[name] = ax.plot(places, part["mean"], label=name, **style)[0]
+        ax.set_xticks(range(len(heads)), [head.removeprefix("bs") for head in heads])
+        ax.set(title=title, xlabel=axis, ylabel=f"mean {METRIC} (%)", xlim=(-0.3, len(heads) - 0.7))
+        ax.grid(axis="x", visible=False)
+    _legend(canvas, drawn)
+    return canvas
+
+
+def hours(study: Study, table: str) -> pd.DataFrame:
+    """label, method, hours, device (GPU-hours, or hours on a CPU), mean, margin of each trained column."""
+    found = []
+    for column in columns(study, table):
+        try:
+            cell = study.check_cell(Cell.parse(column.system))
+        except ConfigError:
+            continue
+        path = Path(study.config.results, "models", column.system, "log.jsonl")
+        last = read_log(path)[-1]
+        gpu = last["gpu_hours"] > 0
+        found.append(
+            {
+                "label": column.label,
+                "method": cell.method,
+                "hours": last["gpu_hours"] if gpu else last["elapsed"] / 3600,
+                "device": "GPU" if gpu else "CPU",
+                "mean": column.values[-1],
+                "margin": column.margins[-1],
+            }
+        )
+    if not found:
+        raise PaperError(f"{table}: no column of a trained cell, so there are no hours of training to show")
+    return pd.DataFrame(found)
+
+
+def draw_hours(found: Panels) -> Canvas:
+    """A point for each trained cell: what it cost, and what it reached."""
+    canvas, axes = _panels(len(found), height=2.1)
+    methods = list(dict.fromkeys(pd.concat(found.values())["method"]))
+    styles = dict(zip(methods, _styles()))
+    drawn = {}
+    for ax, (title, frame) in zip(axes, found.items()):
+        for method, part in frame.groupby("method", sort=False):
+            style = styles[method]
+            drawn[method.capitalize() if method != "replug" else "REPLUG"] = ax.errorbar(
+                part["hours"], part["mean"], part["margin"], fmt=style["marker"], color=style["color"],
+                markersize=4, elinewidth=0.7, capsize=1.5,
+            )  # fmt: skip
+        for _, point in frame.iterrows():
+            size = point["label"].partition("-")[2]  # the marker says which method it is
+            ax.annotate(
+                size, (point["hours"], point["mean"]), (4, 0), textcoords="offset points", va="center", fontsize=5.5
+            )
+        device = frame["device"].iloc[0]
+        ax.set_xlim(0, 1.2 * frame["hours"].max())
+        ax.set(title=title, xlabel="GPU-hours of training" if device == "GPU" else "hours of training on a CPU")
+    axes[0].set_ylabel(f"mean {METRIC} (%)")
+    _legend(canvas, drawn)
+    return canvas
+
+
+# --- the training of one cell
+
+
+def dynamics(cell: Path) -> Panels:
+    """step -> a line for each chunk of the watched batch: chunk, document, loss, and its weights on all chunks, to_1..
+
+    cell: the folder of a trained cell of Revela, in which `dynamics.jsonl` has a line for each watched step.
     """
-    panels: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    for path, folder in cells.items():
+    path = cell / "dynamics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise PaperError(f"{path}: no record of a watched batch ({error})") from None
+    found = {}
+    for record in records:
+        sim = np.array(record["similarity"])
+        names = {document: number for number, document in enumerate(dict.fromkeys(record["document"]), start=1)}
+        frame = pd.DataFrame(sim, columns=[f"to_{j}" for j in range(1, len(sim) + 1)])
+        frame.insert(0, "loss", record["loss"])
+        frame.insert(0, "document", [names[document] for document in record["document"]])
+        frame.insert(0, "chunk", range(1, len(sim) + 1))
+        # Chunks of a document side by side.
+        order = np.argsort(frame["document"], kind="stable")
+        frame = frame.iloc[order].reset_index(drop=True)
+        found[f"step {record['step']}"] = frame[["chunk", "document", "loss", *(f"to_{j + 1}" for j in order)]]
+    return found
+
+
+def draw_dynamics(found: Panels) -> Canvas:
+    """Sim of one batch at each watched step, above it the loss of each chunk (figure 6).
+
+    Lines part the documents that the chunks are of.
+    """
+    canvas = Canvas(figsize=(WIDTH, 2.75), layout="constrained")
+    axes = canvas.subplots(2, len(found), sharex=True, sharey="row", squeeze=False, height_ratios=[1, 3])
+    strongest = max(frame.filter(regex="^to_").to_numpy().max() for frame in found.values())
+    image = None
+    for (above, below), (title, frame) in zip(axes.T, found.items()):
+        weights = frame.filter(regex="^to_").to_numpy()
+        places = np.arange(len(frame))
+        ends = [place - 0.5 for place in places[1:] if frame["document"][place] != frame["document"][place - 1]]
+        above.plot(places, frame["loss"], "o", color=OWN, markersize=2.5)
+        above.axhline(frame["loss"].mean(), color="#D55E00", linewidth=0.9, linestyle="--")
+        above.set_title(f"{title}: mean loss {frame['loss'].mean():.2f}")
+        above.tick_params(axis="x", length=0)
+        image = below.imshow(weights, cmap="Blues", vmin=0, vmax=strongest, interpolation="nearest", aspect="auto")
+        for end in ends:
+            below.axhline(end, color="#333333", linewidth=0.6, linestyle=":")
+            below.axvline(end, color="#333333", linewidth=0.6, linestyle=":")
+        shown = places[:: max(1, len(places) // 8)]
+        below.set_xticks(shown, frame["chunk"][shown])
+        below.set_yticks(shown, frame["chunk"][shown])
+        below.grid(visible=False)
+        below.spines[:].set_visible(True)
+        below.set_xlabel("seen chunk $j$")
+    axes[0, 0].set_ylabel("loss (nats)")
+    axes[1, 0].set_ylabel("predicted chunk $i$")
+    bar = canvas.colorbar(image, ax=axes[1, :], pad=0.015, aspect=18)
+    bar.set_label("Sim$(D_i, D_j)$")
+    bar.outline.set_linewidth(0.5)
+    return canvas
+
+
+def training(study: Study, cells: Sequence[str]) -> Panels:
+    """method and corpus -> curve, step, loss of each of their cells."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for path in cells:
         cell = Cell.parse(path)
         lm = "" if cell.method == "contriever" else f" / {cell.lm}"
         variant = f" {cell.variant}" if cell.variant else ""
-        panels[f"{cell.method}, {cell.corpus}"][f"{cell.retriever}{lm}, B={cell.batch_size}{variant}"] = read_losses(
-            Path(folder, "log.jsonl")
-        )
-    with rc_context(STYLE):
-        canvas, axes = _panels(len(panels), width=5.2, columns=2)
-        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-            for (label, losses), style in zip(curves.items(), _styles()):
-                smooth = _running_mean(losses[:, 1], max(1, len(losses) // 20))
-                ax.plot(losses[-len(smooth) :, 0], smooth, label=label, markevery=0.2, **style)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.set(title=title, xlabel="step", ylabel="loss")
-            ax.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
-        _save(canvas, output)
+        log = read_log(Path(study.config.results, "models", path, "log.jsonl"))
+        frame = pd.DataFrame({"step": [line["step"] for line in log], "loss": [line["loss"] for line in log]})
+        frame.insert(0, "curve", f"{cell.retriever}{lm}, B={cell.batch_size}{variant}")
+        found.setdefault(f"{cell.method}, {cell.corpus}", []).append(frame)
+    if not found:
+        raise PaperError("no trained cell stands in a table or figure, so there are no curves to show")
+    return {title: pd.concat(frames, ignore_index=True) for title, frames in found.items()}
+
+
+def draw_training(found: Panels) -> Canvas:
+    """The loss of each cell, smoothed over a twentieth of its run; a panel for each method and corpus."""
+    heights = [max(1.5, 0.4 + 0.12 * frame["curve"].nunique()) for frame in found.values()]
+    canvas = Canvas(figsize=(WIDTH, sum(heights)), layout="constrained")
+    axes = canvas.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (title, frame) in zip(axes, found.items()):
+        for (label, curve), style in zip(frame.groupby("curve", sort=False), _styles()):
+            window = max(1, len(curve) // 20)
+            smooth = curve["loss"].rolling(window).mean().dropna()
+            ax.plot(curve["step"].loc[smooth.index], smooth, label=label, markevery=0.2, **style)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set(title=title, ylabel="loss")
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=5.5, handlelength=3)
+    axes[-1].set_xlabel("step")
+    return canvas
+
+
+def read_log(path: Path) -> list[dict]:
+    """The lines of a training log: step, loss and more; PaperError where there is none."""
+    try:
+        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not log or not all({"step", "loss", "elapsed", "gpu_hours"} <= line.keys() for line in log):
+            raise ValueError("a line without step, loss, elapsed, gpu_hours, or none at all")
+    except (OSError, ValueError, AttributeError) as error:
+        raise PaperError(f"{path}: not a training log ({error})") from None
+    return log
+
+
+# --- corpora
 
 
 def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> None:
@@ -115,8 +373,11 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
         by_group = {f"groups of {size}": c["documents_of_batch"] for size, c in groups["group_size"].items()}
         panels.append(("documents of a batch of 16", "batches", by_group))
     with rc_context(STYLE):
-        canvas, axes = _panels(len(panels), columns=2)
-        for ax, (what, share_of, lines) in zip(axes, panels, strict=True):
+        canvas = Canvas(figsize=(WIDTH, 2.1 * ((len(panels) + 1) // 2)), layout="constrained")
+        axes = canvas.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (what, share_of, lines) in zip(axes, panels):
             for (label, counts), style in zip(lines.items(), _styles()):
                 values = sorted((int(value), number) for value, number in counts.items())
                 numbers = np.array([number for _, number in values])
@@ -132,39 +393,58 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
         _save(canvas, output)
 
 
-def read_losses(path: Path) -> np.ndarray:
-    """(step, loss) of each line of a training log, [steps, 2]; PaperError where there is none."""
+# --- what the methods cost
+
+
+def cost(path: Path) -> Panels:
+    """One panel: method, batch_size, seconds, as `revela.paper.cost` measured them."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        losses = np.array([(line["step"], line["loss"]) for line in lines], dtype=float)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise PaperError(f"{path}: not a training log ({error!r})") from None
-    if not len(losses):
-        raise PaperError(f"{path}: the training log is empty")
-    return losses
+        measured = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise PaperError(f"{path}: no measured cost ({error})") from None
+    return {measured["device"]: pd.DataFrame(measured["points"])}
 
 
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Means over each stretch of `window` values."""
-    sums = np.cumsum(np.insert(values, 0, 0.0))
-    return (sums[window:] - sums[:-window]) / window
+def draw_cost(found: Panels) -> Canvas:
+    """Seconds for a batch against its size, on logarithmic scales, with the slope between the largest sizes."""
+    canvas, axes = _panels(len(found), width=3.4, height=2.3)
+    for ax, (title, frame) in zip(axes, found.items()):
+        for (method, part), style in zip(frame.groupby("method", sort=False), _styles()):
+            ax.plot(part["batch_size"], part["seconds"], label=f"{method}: $B^{{{slope(part):.1f}}}$", **style)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        sizes = sorted(frame["batch_size"].unique())
+        ax.set_xticks(sizes, map(str, sizes))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(title=title, xlabel="documents in a batch, $B$", ylabel="seconds for a batch")
+        ax.legend(loc="upper left")
+    return canvas
+
+
+def slope(points: pd.DataFrame) -> float:
+    """The power of the batch size with which the seconds grow, over the upper half of the sizes."""
+    upper = points.sort_values("batch_size").iloc[len(points) // 2 :] if len(points) > 3 else points
+    return float(np.polyfit(np.log(upper["batch_size"]), np.log(upper["seconds"]), 1)[0])
+
+
+# --- the canvas
 
 
 def _styles():
     """Colour, marker and dashes that differ from line to line."""
     for colour, marker, dashes in zip(cycle(PALETTE), cycle(MARKERS), cycle(DASHES)):
-        yield {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "linewidth": 1.2}
+        yield {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3.5, "linewidth": 1.1}
 
 
-def _panels(number: int, *, width: float = 3.4, height: float = 2.5, columns: int = 3) -> tuple[Canvas, list[Axes]]:
-    """A figure of so many panels of a size in inches, so many in a row at most."""
-    columns = min(number, columns)
-    rows = math.ceil(number / columns)
-    canvas = Canvas(figsize=(width * columns, height * rows), layout="constrained")
-    axes = canvas.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat[number:]:
-        ax.set_axis_off()
-    return canvas, list(axes.flat[:number])
+def _panels(number: int, *, width: float = WIDTH, height: float) -> tuple[Canvas, list[Axes]]:
+    """A figure of so many panels side by side; a single one takes less of the width."""
+    canvas = Canvas(figsize=(width if number > 1 else min(width, 3.4), height), layout="constrained")
+    return canvas, list(canvas.subplots(1, number, squeeze=False)[0])
+
+
+def _legend(canvas: Canvas, marks: Mapping[str, object]) -> None:
+    """One legend for all panels, below them."""
+    canvas.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=4, handlelength=2.6)
 
 
 def _save(canvas: Canvas, output: Sequence[str | Path]) -> None:

@@ -1,237 +1,208 @@
-"""Tables of scores: tasks of one benchmark x systems (Tables 1, 6 and 7 and their kin), as tex, csv and md.
+"""Tables as tex, csv and md: bold, grey, daggers, sizes and groups as the paper has them.
 
-A measured value comes from a score file. An API's value is the paper's printed one; it is marked wherever it
-stands, so that it never passes for measured. A value that is missing is an error, never a blank.
+A copied value carries a p, and one that is known to be wrong a star and a note with the right one.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from revela.config import Table
-from revela.paper import PaperError
+from revela.config import Study, Table
+from revela.paper.values import Column, columns, rows
 from revela.provenance import atomic_write
 
-METRIC = "nDCG@10"
-MEAN = "Mean"
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"
-_SIZE = re.compile(r"(.+)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1
+_SIZE = re.compile(r"(.+)(?<!\.\d)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1; not LLaMA-3.2-1B
 
 
-@dataclass(frozen=True)
-class Erratum:
-    """A value that the paper prints wrongly."""
+def split_size(label: str) -> tuple[str, str]:
+    """(label without its size, size or a dash).
 
-    table: str
-    column: str
-    row: str
-    printed: float
-    corrected: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """A system's values in percent, one a task and their mean last."""
-
-    label: str
-    values: list[float]
-    printed: bool = False  # copied from the paper, not measured
-    grey: bool = False
-    dagger: bool = False
-    errata: tuple[Erratum, ...] = ()  # of printed values
-
-    @property
-    def name(self) -> str:
-        """The label without its size."""
-        match = _SIZE.fullmatch(self.label)
-        return match[1] + match[3] if match else self.label
-
-    @property
-    def size(self) -> str:
-        """The size at the label's end, or a dash."""
-        match = _SIZE.fullmatch(self.label)
-        return match[2] if match else "-"
-
-
-def measured(path: str | Path, tasks: Sequence[str]) -> list[float]:
-    """Values of one system in percent, and their mean; PaperError where a task or its value is missing."""
-    try:
-        scores = json.loads(Path(path).read_text(encoding="utf-8"))["tasks"]
-        values = [100 * scores[task]["metrics"][METRIC] for task in tasks]
-    except (OSError, json.JSONDecodeError) as error:
-        raise PaperError(f"{path}: not a score file ({error})") from None
-    except KeyError as error:
-        raise PaperError(f"{path}: no {METRIC} of task {error}") from None
-    return [*values, sum(values) / len(values)]
-
-
-def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
-    """The paper's printed values: column -> row -> value in percent, the mean among the rows."""
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    try:
-        return {label: {row[0]: float(row[i]) for row in rows} for i, label in enumerate(header[1:], start=1)}
-    except (ValueError, IndexError) as error:
-        raise PaperError(f"{path}: not a table of numbers ({error})") from None
-
-
-def read_errata(path: str | Path) -> list[Erratum]:
-    """The known errors of the paper's printed values."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            Erratum(r["table"], r["column"], r["row"], float(r["printed"]), float(r["corrected"]), r["reason"])
-            for r in csv.DictReader(file)
-        ]
-
-
-def make_columns(
-    table: Table,
-    name: str,
-    systems: Mapping[str, str],
-    apis: Sequence[str],
-    scores: Mapping[str, str | Path],
-    tasks: Sequence[str],
-) -> list[Column]:
-    """The columns of a table in its order.
-
-    Args:
-        name: The table's, by which `errata.csv` beside its printed values knows it.
-        systems: label -> system.
-        apis: Systems whose printed values are copied.
-        scores: system -> its score file, for every other system.
-        tasks: Names of the benchmark's tasks in the order of the rows.
+    >>> split_size("Revela-0.5B"), split_size("Ada-2"), split_size("BGE-M3-0.6B")
+    (('Revela', '0.5B'), ('Ada-2', '-'), ('BGE-M3', '0.6B'))
     """
-    printed = read_printed(table.printed) if table.printed else {}
-    errata = read_errata(Path(table.printed).with_name("errata.csv")) if table.printed else []
-    columns = []
-    for label, system in systems.items():
-        if system in apis:
-            if label not in printed:
-                raise PaperError(f"{table.printed}: no printed values of {label}, which is not run here")
-            values = list(printed[label].values())
-            if len(values) != len(tasks) + 1:
-                raise PaperError(f"{table.printed}: {len(values)} rows, expected {len(tasks)} tasks and their mean")
-        elif system in scores:
-            values = measured(scores[system], tasks)
-        else:
-            raise PaperError(f"no score file of {label} ({system})")
-        columns.append(
-            Column(
-                label,
-                values,
-                printed=system in apis,
-                grey=label in table.grey,
-                dagger=label in table.dagger,
-                errata=tuple(e for e in errata if system in apis and (e.table, e.column) == (name, label)),
-            )
-        )
-    return columns
+    match = _SIZE.fullmatch(label)
+    return (match[1] + match[3], match[2]) if match else (label, "-")
 
 
-def best(columns: Sequence[Column]) -> list[set[str]]:
-    """For each row the labels of its best columns among measured ones, as printed with one decimal; ties share it."""
-    rows = []
-    for values in zip(*(column.values for column in columns), strict=True):
-        own = {c.label: f"{v:.1f}" for c, v in zip(columns, values, strict=True) if not c.printed}
-        top = max(map(float, own.values()))
-        rows.append({label for label, value in own.items() if float(value) == top})
-    return rows
+def best(table: Table, values: Sequence[Column]) -> list[set[str]]:
+    """For each row the labels of its bold values: the best as printed, with one decimal, so that ties share it.
+
+    They are sought in the whole row or in each group; among measured values, unless `bold_copied`.
+    """
+    candidates = [column for column in values if table.bold_copied or not column.copied]
+    groups = {"none": [], "row": [table.columns], "group": [list(heads.values()) for heads in table.groups.values()]}
+    bold: list[set[str]] = [set() for _ in values[0].values]
+    for group in groups[table.bold]:
+        members = [column for column in candidates if column.label in group]
+        for row, labels in enumerate(bold):
+            shown = {column.label: round(column.values[row], 1) for column in members}
+            labels |= {label for label, value in shown.items() if value == max(shown.values())}
+    return bold
 
 
-def to_csv(columns: Sequence[Column], rows: Sequence[str]) -> str:
-    """Values with two decimals; a copied column says so in its header."""
+def to_csv(values: Sequence[Column], names: Sequence[str]) -> str:
+    """Values with two decimals, systems as columns; a copied column says so in its header."""
     frame = pd.DataFrame(
-        {c.label + (" (printed)" if c.printed else ""): [f"{v:.2f}" for v in c.values] for c in columns},
-        index=pd.Index(rows, name="Task"),
+        {c.label + (" (printed)" if c.copied else ""): [f"{v:.2f}" for v in c.values] for c in values},
+        index=pd.Index(names, name="Task"),
     )
     return frame.to_csv(lineterminator="\n")
 
 
-def to_markdown(columns: Sequence[Column], rows: Sequence[str], caption: str) -> str:
+def to_markdown(table: Table, values: Sequence[Column], names: Sequence[str]) -> str:
     """A table for the terminal and for a page: bold is best, italic is supervised, ᵖ is copied."""
-    bold = best(columns)
+    bold = best(table, values)
 
     def cell(column: Column, row: int) -> str:
-        text = f"{column.values[row]:.1f}" + ("ᵖ" if column.printed else "")
-        text = f"_{text}_" if column.grey else text
+        text = f"{column.values[row]:.1f}" + "ᵖ" * column.copied
+        text += "\\*" if is_wrong(column, names[row]) else ""
+        text = f"_{text}_" if column.label in table.grey else text
         return f"**{text}**" if column.label in bold[row] else text
 
+    group_of = {label: f"{group} {head}" for group, heads in table.groups.items() for head, label in heads.items()}
+    heads = [c.label if table.transposed else group_of.get(c.label, c.label) for c in values]
     frame = pd.DataFrame(
-        {c.label + ("†" if c.dagger else ""): [cell(c, row) for row in range(len(rows))] for c in columns},
-        index=pd.Index(rows, name="Task"),
+        {h + ("†" if c.label in table.dagger else ""): map_rows(cell, c, names) for h, c in zip(heads, values)},
+        index=pd.Index(names, name="Task"),
     )
-    notes = _notes(columns, grey="Italic", printed="ᵖ")
-    lines = [caption, "", frame.to_markdown(disable_numparse=True, stralign="right")]
-    return "\n".join([*lines, *(line for note in notes for line in ("", note))]) + "\n"
+    if table.transposed:
+        frame = frame.T.rename_axis("Model")
+    text = frame.to_markdown(disable_numparse=True, stralign="right", colalign=("left", *["right"] * frame.shape[1]))
+    notes = legend(table, values, grey="Italic", printed="ᵖ", dagger="†")
+    return "\n".join([table.caption, "", text, *(line for note in notes for line in ("", note))]) + "\n"
 
 
-def to_latex(columns: Sequence[Column], rows: Sequence[str], caption: str, label: str) -> str:
-    """A booktabs table with a row of sizes, for any article class."""
-    bold = best(columns)
+def to_latex(table: Table, values: Sequence[Column], names: Sequence[str], label: str) -> str:
+    """A booktabs table for any article class."""
+    bold = best(table, values)
 
     def cell(column: Column, row: int) -> str:
-        text = f"{column.values[row]:.1f}" + (r"\textsuperscript{p}" if column.printed else "")
+        text = f"{column.values[row]:.1f}"
         text = rf"\textbf{{{text}}}" if column.label in bold[row] else text
-        return rf"\textcolor{{gray}}{{{text}}}" if column.grey else text
+        text += r"\textsuperscript{p}" if column.copied else ""
+        text += r"\textsuperscript{*}" if is_wrong(column, names[row]) else ""
+        return rf"\textcolor{{gray}}{{{text}}}" if column.label in table.grey else text
 
-    heads = [(_escape(c.name) + (r"\textsuperscript{\dag}" if c.dagger else ""), _escape(c.size)) for c in columns]
-    frame = pd.DataFrame(
-        [[cell(column, row) for column in columns] for row in range(len(rows))],
-        index=pd.Index(map(_escape, rows)),
-        columns=pd.MultiIndex.from_tuples(heads, names=["Dataset", "Model Size"]),
-    )
-    lines = frame.style.to_latex(hrules=True, sparse_columns=False, column_format="l" + "r" * len(columns)).splitlines()
-    tabular = "\n".join([*lines[:-3], r"\midrule", *lines[-3:]])  # above the means
-    notes = " ".join(_notes(columns, grey="Grey", printed=r"\textsuperscript{p}", dagger=r"\textsuperscript{\dag}"))
+    notes = legend(table, values, grey="Grey", printed=r"\textsuperscript{p}", dagger=r"\textsuperscript{\dag}")
+    notes = [note if "\\" in note else escape(note) for note in notes]
+    return float_of([tabular(table, values, names, cell)], table.caption, label, notes)
+
+
+def tabular(table: Table, values: Sequence[Column], names: Sequence[str], cell: Callable[[Column, int], str]) -> str:
+    """The tabular of a table, `cell(column, row)` in each place: heads, rules, groups and orientation."""
+    body = [map_rows(cell, column, names) for column in values]
+    if table.transposed:
+        lines = [r"\toprule", _line(["Model", *map(escape, names)])]
+        first = {next(iter(heads.values())) for heads in table.groups.values()} or {values[0].label}
+        for column, cells in zip(values, body):
+            lines += [r"\midrule"] if column.label in first else []
+            lines.append(_line([_head(table, column.label), *cells]))
+        return _tabular(len(names), [*lines, r"\bottomrule"])
+    lines = [r"\toprule", *_heads(table, values), r"\midrule"]
+    for row, name in enumerate(names):
+        lines += [r"\midrule"] if row == len(names) - 1 else []  # above the means
+        lines.append(_line([escape(name), *(cells[row] for cells in body)]))
+    return _tabular(len(values), [*lines, r"\bottomrule"])
+
+
+def float_of(tabulars: Sequence[str], caption: str, label: str, notes: Sequence[str]) -> str:
+    """A table float around tabulars one below the other, each made smaller where it is wider than the text."""
+    fit = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
+    # What is cut into pieces has to fit on a page.
+    font, size = (r"\small", r"\footnotesize") if len(tabulars) == 1 else (r"\footnotesize", r"\scriptsize")
+    boxes = "\\par\\medskip\n".join(f"\\resizebox{{{fit}}}{{!}}{{%\n{tabular}}}\n" for tabular in tabulars)
+    below = f"\\par\\smallskip\\parbox{{\\linewidth}}{{{size} {' '.join(notes)}}}\n" if notes else ""
     return (
-        f"{PACKAGES}\\begin{{table}}\n\\centering\n\\caption{{{_escape(caption)}}}\n\\label{{tab:{label}}}\n"
-        f"\\resizebox{{\\linewidth}}{{!}}{{%\n{tabular}}}\n"
-        + (f"\\par\\smallskip\\footnotesize {notes}\n" if notes else "")
-        + "\\end{table}\n"
+        f"{PACKAGES}\\begin{{table}}[{'t' if len(tabulars) == 1 else 'p'}]\n\\centering\n"
+        f"\\caption{{{escape(caption)}}}\n\\label{{tab:{label}}}\n"
+        f"\\smallskip\n{font}\n\\setlength{{\\tabcolsep}}{{4pt}}\n{boxes}{below}\\end{{table}}\n"
     )
 
 
-def _notes(columns: Sequence[Column], *, grey: str, printed: str, dagger: str = "†") -> list[str]:
+def _heads(table: Table, values: Sequence[Column]) -> list[str]:
+    """One line of heads, or two: with sizes, or with groups above."""
+    if table.groups:
+        sizes = {group: len(heads) for group, heads in table.groups.items()}
+        spans = [rf"\multicolumn{{{size}}}{{c}}{{{subscript(group)}}}" for group, size in sizes.items()]
+        ends = [1 + sum(list(sizes.values())[: place + 1]) for place in range(len(sizes))]
+        rules = [rf"\cmidrule(lr){{{end - size + 1}-{end}}}" for end, size in zip(ends, sizes.values())]
+        below = [escape(head) for heads in table.groups.values() for head in heads]
+        return [_line(["", *spans]), " ".join(rules), _line(["Dataset", *below])]
+    if table.size_row:
+        names = [escape(split_size(c.label)[0]) + _dagger(table, c.label) for c in values]
+        return [_line(["Dataset", *names]), _line(["Model Size", *(split_size(c.label)[1] for c in values)])]
+    return [_line(["Dataset", *(_head(table, column.label) for column in values)])]
+
+
+def _head(table: Table, label: str) -> str:
+    return subscript(label) + _dagger(table, label)
+
+
+def _dagger(table: Table, label: str) -> str:
+    return r"\textsuperscript{\dag}" if label in table.dagger else ""
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _tabular(width: int, lines: Sequence[str]) -> str:
+    content = "\n".join(lines)
+    return f"\\begin{{tabular}}{{l{'r' * width}}}\n{content}\n\\end{{tabular}}"
+
+
+def map_rows(cell: Callable[[Column, int], str], column: Column, names: Sequence[str]) -> list[str]:
+    """The cells of a column."""
+    return [cell(column, row) for row in range(len(names))]
+
+
+def is_wrong(column: Column, row: str) -> bool:
+    """Whether a copied value is known to be an error of the paper."""
+    return any(erratum.row == row for erratum in column.errata)
+
+
+def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, dagger: str) -> list[str]:
+    """What the marks of a table mean, and the errors among its copied values."""
     notes = {
-        f"{grey}: supervised.": any(c.grey for c in columns),
-        f"{dagger}: code-related pairs in pre-training.": any(c.dagger for c in columns),
-        f"{printed}: copied from the paper, not measured.": any(c.printed for c in columns),
+        f"{grey}: supervised.": bool(table.grey),
+        f"{dagger}: code-related pairs in pre-training.": bool(table.dagger),
+        f"{printed}: copied from the paper, not measured.": any(c.copied for c in values),
     }
-    for column in columns:
+    for column in values:
         if column.errata:
-            wrong = ", ".join(f"{e.row} {e.printed:.1f} should be {e.corrected:.1f}" for e in column.errata)
-            notes[f"{column.label} as printed is in error: {wrong} ({column.errata[0].reason})."] = True
+            right = ", ".join(f"{e.row} {e.corrected:.1f}" for e in column.errata)
+            reason = column.errata[0].reason
+            notes[f"*: {column.label} as printed is in error; right is {right} ({reason})."] = True
     return [note for note, shown in notes.items() if shown]
 
 
-def _escape(text: str) -> str:
+def subscript(label: str) -> str:
+    r"""A label in LaTeX, its size as a subscript.
+
+    >>> print(subscript("Revela-wiki-1B"), subscript("LLaMA-3.2-1B (original)"))
+    Revela-wiki\textsubscript{1B} LLaMA-3.2-1B (original)
+    """
+    match = _SIZE.fullmatch(label)
+    return rf"{escape(match[1])}\textsubscript{{{match[2]}}}{escape(match[3])}" if match else escape(label)
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX."""
     return re.sub(r"([%&#_$])", r"\\\1", text)
 
 
-def write_table(
-    table: Table,
-    name: str,
-    systems: Mapping[str, str],
-    apis: Sequence[str],
-    scores: Mapping[str, str | Path],
-    tasks: Mapping[str, str],
-    output: Mapping[str, str | Path],
-) -> None:
-    """Write a table; `tasks`: task -> label of its row; `output`: tex, csv, md -> file."""
-    columns = make_columns(table, name, systems, apis, scores, list(tasks))
-    rows = [*tasks.values(), MEAN]
+def write_table(study: Study, name: str, output: Mapping[str, str | Path]) -> None:
+    """Write a table; `output`: tex, csv, md -> file. PaperError where a value is missing."""
+    table, values, names = study.config.tables[name], columns(study, name), rows(study, name)
     texts = {
-        "tex": to_latex(columns, rows, table.caption, name),
-        "csv": to_csv(columns, rows),
-        "md": to_markdown(columns, rows, table.caption),
+        "tex": to_latex(table, values, names, name),
+        "csv": to_csv(values, names),
+        "md": to_markdown(table, values, names),
     }
     for suffix, path in output.items():
         with atomic_write(path) as partial:

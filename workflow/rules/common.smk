@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 
-from revela.config import METHODS, Cell, ConfigError, load, load_site, load_sizes
+from revela.config import LM_EVAL, METHODS, Cell, ConfigError, load, load_site, load_sizes
 from revela.planning import SITE as SITE_FILE, SIZES, Costs
 from revela.provenance import code_hash
 
@@ -248,31 +248,93 @@ def task_datasets(benchmark):
 
 
 def table_scores(wildcards):
-    """Score files of a table's columns; an API's column has printed values only."""
-    benchmark = CONFIG.tables[wildcards.table].benchmark
-    systems = STUDY.table_systems(wildcards.table).values()
-    return [f"{R}/scores/{system}/{benchmark}.json" for system in systems if not is_api(system)]
+    """Score files of a table's columns; a copied column has none."""
+    return [f"{R}/scores/{system}/{benchmark}.json" for system, benchmark in STUDY.table_scores(wildcards.table)]
 
 
-def is_api(system):
-    return system in STUDY.models and STUDY.models[system].kind == "api"
+def table_settings(wildcards):
+    """What a table is made by: itself, and those whose means it shows."""
+    table = CONFIG.tables[wildcards.table]
+    return {name: CONFIG.tables[name].model_dump(mode="json") for name in [wildcards.table, *table.means_of.values()]}
 
 
-def figure_scores(wildcards):
-    return [
-        f"{R}/scores/{system}/{benchmark}.json"
-        for benchmark, lines in CONFIG.figures[wildcards.figure].panels.items()
-        for points in lines.values()
-        for system in points.values()
-    ]
+def table_tasks(wildcards):
+    """The tasks behind a table's rows."""
+    return {
+        benchmark: (
+            CONFIG.lm_evaluation.model_dump(mode="json")
+            if benchmark == LM_EVAL
+            else [task.model_dump(mode="json", include={"task", "label"}) for task in STUDY.benchmark_tasks(benchmark)]
+        )
+        for benchmark in STUDY.table_benchmarks(wildcards.table)
+    }
+
+
+def trained(table):
+    """The trained cells among a table's systems."""
+    rows = {run.system for run in STUDY.runs}
+    return [system for system in STUDY.table_systems(table).values() if system in rows]
+
+
+def lineage_files(wildcards):
+    """All that stands behind a table: scores, models and what they were made of, the benchmarks."""
+    table = wildcards.table
+    systems = {system for system, _ in STUDY.table_scores(table)}
+    cells = [Cell.parse(system) for system in trained(table)]
+    models = {system.removeprefix("untrained/") for system in systems.difference(trained(table), BM25)}
+    models |= {model for cell in cells for model in (cell.retriever, cell.lm)} - {"none"}
+    datasets = {name for cell in cells for name in STUDY.corpus_datasets(cell.corpus)}
+    datasets |= {name for benchmark in STUDY.table_benchmarks(table) for name in STUDY.benchmark_datasets(benchmark)}
+    return {
+        "scores": table_scores(wildcards),
+        "cells": [f"{R}/models/{cell.path}" for cell in cells],
+        "models": sorted(f"{R}/resources/models/{model}" for model in models),
+        "datasets": sorted(f"{R}/resources/datasets/{dataset}" for dataset in datasets),
+    }
+
+
+def language_model_folder(wildcards):
+    """An untrained language model, or the cell that holds a trained one."""
+    system = wildcards.system
+    untrained = system.startswith("untrained/")
+    return f"{R}/resources/models/{system.removeprefix('untrained/')}" if untrained else f"{R}/models/{system}"
+
+
+def figure_files(wildcards):
+    """What a figure is drawn from."""
+    figure = CONFIG.figures[wildcards.figure]
+    scores = [f"{R}/scores/{s}/{b}.json" for table in figure.panels.values() for s, b in STUDY.table_scores(table)]
+    if figure.kind == "hours":
+        return scores + [f"{R}/models/{cell}" for table in figure.panels.values() for cell in trained(table)]
+    if figure.kind == "dynamics":
+        return [f"{R}/models/{figure.cell}"]
+    if figure.kind == "cost":
+        return [f"{R}/cost/{figure.cell}.json"]
+    if figure.kind == "training":
+        return [f"{R}/models/{cell}" for cell in CELLS]
+    return scores
+
+
+def existing_scores(wildcards):
+    """The score files that are there of all that tables with printed values want."""
+    wanted = {pair for name, table in CONFIG.tables.items() if table.printed for pair in STUDY.table_scores(name)}
+    files = sorted(f"{R}/scores/{system}/{benchmark}.json" for system, benchmark in wanted)
+    return [file for file in files if os.path.exists(file)]
 
 
 DEFAULT_TABLES = [name for name, table in CONFIG.tables.items() if not table.on_request]
 RELEASED = [name for name in CONFIG.tables if name.startswith("released")]
-TABLES = [f"{R}/tables/{table}.{suffix}" for table in DEFAULT_TABLES for suffix in ("tex", "csv", "md")]
-FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in [*CONFIG.figures, "training"] for suffix in ("pdf", "png")]
+TABLES = [f"{R}/tables/{table}.{suffix}" for table in DEFAULT_TABLES for suffix in ("tex", "csv", "md", "lineage.json")]
+TABLES += [
+    f"{R}/tables/{table}.compare.{suffix}"
+    for table in DEFAULT_TABLES
+    if CONFIG.tables[table].printed
+    for suffix in ("tex", "csv", "md")
+]
+DEFAULT_FIGURES = [name for name, figure in CONFIG.figures.items() if not figure.on_request]
+FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in DEFAULT_FIGURES for suffix in ("pdf", "png")]
 _SHOWN = {system for table in DEFAULT_TABLES for system in STUDY.table_systems(table).values()}
-_SHOWN |= {system for figure in CONFIG.figures.values() for system in figure.systems}
+_SHOWN |= {system for figure in DEFAULT_FIGURES for system in CONFIG.figures[figure].systems}
 CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SHOWN]  # what the tables and figures stand on
 CORPORA = sorted({Cell.parse(cell).corpus for cell in CELLS})
 FIGURES += [f"{R}/figures/corpus-{corpus}.{suffix}" for corpus in CORPORA for suffix in ("pdf", "png")]
@@ -309,8 +371,8 @@ def explain_target(target, rules):
     except ConfigError as error:
         return str(error)
     valid = {
-        "tables": TABLES,
-        "figures": FIGURES,
+        "tables": [f"{R}/tables/{table}.tex" for table in CONFIG.tables],
+        "figures": [f"{R}/figures/{figure}.pdf" for figure in CONFIG.figures],
         "resources": [f"{R}/resources/datasets/{name}" for name in CONFIG.datasets],
         "corpora": [f"{R}/corpora/{name}/bs16/batches.parquet" for name in CONFIG.corpora],
     }

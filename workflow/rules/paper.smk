@@ -1,8 +1,8 @@
-# Tables and figures: light jobs that read score files and training logs.
+# Tables and figures: light jobs that read score files and training logs. Only the cost of the methods is measured.
 localrules:
     table,
+    lineage,
     figure,
-    training_curves,
 
 
 rule table:
@@ -39,17 +39,45 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        table=lambda w: CONFIG.tables[w.table].model_dump(mode="json"),
+        tables=table_settings,
         systems=lambda w: STUDY.table_systems(w.table),
-        tasks=lambda w: {t.task: t.label for t in STUDY.benchmark_tasks(CONFIG.tables[w.table].benchmark)},
+        tasks=table_tasks,
         code=code("revela.paper.tables"),
     script:
         "../scripts/table.py"
 
 
+rule lineage:
+    input:
+        unpack(lineage_files),
+    output:
+        report(
+            f"{R}/tables/{{table}}.lineage.json",
+            caption="../report/lineage.rst",
+            category="Lineage",
+            labels={"table": "{table}"},
+        ),
+    log:
+        f"{R}/logs/lineage/{{table}}.log",
+    benchmark:
+        f"{R}/benchmarks/lineage/{{table}}.tsv"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        tables=table_settings,
+        systems=lambda w: STUDY.table_systems(w.table),
+        code=code("revela.paper.lineage"),
+    script:
+        "../scripts/lineage.py"
+
+
 rule figure:
     input:
-        figure_scores,
+        figure_files,
     output:
         pdf=f"{R}/figures/{{figure}}.pdf",
         png=report(
@@ -58,6 +86,7 @@ rule figure:
             category="Figures",
             labels={"figure": "{figure}"},
         ),
+        data=directory(f"{R}/figures/{{figure}}"),
     log:
         f"{R}/logs/figure/{{figure}}.log",
     benchmark:
@@ -70,34 +99,37 @@ rule figure:
         runtime=10,
     params:
         figure=lambda w: CONFIG.figures[w.figure].model_dump(mode="json"),
+        tables=lambda w: {
+            table: CONFIG.tables[table].model_dump(mode="json") for table in CONFIG.figures[w.figure].panels.values()
+        },
+        cells=lambda w: CELLS if CONFIG.figures[w.figure].kind == "training" else [],
         code=code("revela.paper.figures"),
     script:
         "../scripts/figure.py"
 
 
-rule training_curves:
+# What relating the documents of a batch costs REPLUG's and Revela's language model (App. C.7).
+rule cost:
     input:
-        [f"{R}/models/{cell}" for cell in CELLS],
+        retriever=lambda w: f"{R}/resources/models/{Cell.parse(w.cell).retriever}",
+        lm=lambda w: f"{R}/resources/models/{Cell.parse(w.cell).lm}",
+        data=lambda w: cell_files(w)["data"],
     output:
-        pdf=f"{R}/figures/training.pdf",
-        png=report(
-            f"{R}/figures/training.png",
-            caption="../report/training.rst",
-            category="Figures",
-            labels={"figure": "training curves"},
-        ),
+        f"{R}/cost/{{cell}}.json",
     log:
-        f"{R}/logs/training_curves.log",
+        f"{R}/logs/cost/{{cell}}.log",
     benchmark:
-        f"{R}/benchmarks/training_curves.tsv"
+        f"{R}/benchmarks/cost/{{cell}}.tsv"
     conda:
         "../envs/revela.yaml"
-    threads: 1
+    threads: CONFIG.compute.evaluation_threads
     resources:
-        mem_mb=2000,
-        runtime=10,
+        nodes=1,
+        gpu=CONFIG.compute.evaluation_gpus,
+        mem_mb=memory("cost"),
+        runtime=runtime("cost"),
     params:
-        cells=CELLS,
-        code=code("revela.paper.figures"),
+        settings=lambda w: cell_settings(w.cell),
+        code=code("revela.paper.cost"),
     script:
-        "../scripts/training_curves.py"
+        "../scripts/cost.py"

@@ -3,8 +3,7 @@
 from job import job
 
 with job(snakemake):
+    from revela.config import load
     from revela.paper.compare import write_comparison
 
-    write_comparison(
-        snakemake.wildcards.table, snakemake.input.table, snakemake.input.printed, dict(snakemake.output.items())
-    )
+    write_comparison(load(snakemake.config["study"]), snakemake.wildcards.table, dict(snakemake.output.items()))

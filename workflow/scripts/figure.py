@@ -1,12 +1,11 @@
-"""Figure 4: mean scores against the batch size of training."""
+"""A figure, and the numbers behind it."""
 
 from job import job
 
 with job(snakemake):
     from revela.config import load
-    from revela.paper.figures import batch_size_figure
+    from revela.paper.figures import write_figure
 
+    files = [snakemake.output.pdf, snakemake.output.png]
     study = load(snakemake.config["study"])
-    figure = study.config.figures[snakemake.wildcards.figure]
-    tasks = {benchmark: [task.task for task in study.benchmark_tasks(benchmark)] for benchmark in figure.panels}
-    batch_size_figure(figure, f"{study.config.results}/scores", tasks, snakemake.output)
+    write_figure(study, snakemake.wildcards.figure, snakemake.params.cells, files, snakemake.output.data)

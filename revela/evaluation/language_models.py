@@ -1,0 +1,111 @@
+"""Language models before and after their training with a retriever (App. C.6), by lm-evaluation-harness.
+
+The harness has the tasks' prompts and takes the accuracy; the texts come from this project's own resources, so no
+network is needed. Scores have the form of those of retrieval, and tables read them in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from revela.config import LmEvaluation
+from revela.evaluation import EvaluationError
+from revela.provenance import atomic_write, folder_sha256, git_commit, versions
+from revela.retriever import quietly
+
+METRIC = "accuracy"
+
+
+def load_language_model(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A language model in a Hugging Face folder, or adapters that name the folder of theirs, and its tokenizer.
+
+    In bfloat16 on a GPU if there is one, else in float32. Raises EvaluationError for a folder with neither.
+    """
+    folder = Path(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32, "local_files_only": True}
+    adapter = folder / "adapter_config.json"
+    base = folder
+    if adapter.is_file():
+        named = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = Path(os.path.normpath(folder.resolve() / named))
+    if not (base / "config.json").is_file():
+        raise EvaluationError(f"{base}: no config.json, so this is no language model (was it frozen in training?)")
+    with quietly():
+        model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, **options)
+        if adapter.is_file():
+            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(base)
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Mapping[str, str | Path],
+    limit: int | None,
+    batch_size: int = 8,
+) -> dict[str, list[float]]:
+    """task -> for each of its first `limit` examples whether the model was right, 1.0 or 0.0; no examples in the prompt.
+
+    tasks: task of lm-evaluation-harness -> folder of its dataset, as the hub has it.
+    Raises EvaluationError where lm-eval is not installed.
+    """
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        raise EvaluationError("lm-eval is not installed; pip install 'revela[lm]'") from None
+    members = [{"task": task, "dataset_path": str(folder)} for task, folder in tasks.items()]
+    results = simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+        tasks=[{"group": "language_model", "task": members}],
+        num_fewshot=0,
+        limit=limit,
+        bootstrap_iters=0,
+    )
+    return {task: [float(sample["acc"]) for sample in results["samples"][task]] for task in tasks}
+
+
+def score_language_model(
+    system: str, folder: str | Path, settings: LmEvaluation, datasets: Mapping[str, str | Path], output: str | Path
+) -> dict[str, Any]:
+    """Test a language model and write the result as JSON, in the form of `revela.evaluation.scores`.
+
+    Args:
+        folder: The model's.
+        datasets: dataset -> its folder.
+        output: A JSON file: ``system``, ``benchmark``, ``protocol``, ``tasks`` and ``provenance``.
+    """
+    import importlib.metadata
+
+    names = {task.task: label for label, task in settings.tasks.items()}
+    folders = {task.task: datasets[task.dataset] for task in settings.tasks.values()}
+    right = evaluate(*load_language_model(folder), folders, settings.limit)
+    scores = {
+        "system": system,
+        "benchmark": "lm-eval",
+        "protocol": {"limit": settings.limit, "examples in the prompt": 0, "metric": "acc of lm-evaluation-harness"},
+        "tasks": {task: _task_scores(label, right[task]) for task, label in names.items()},
+        "provenance": {
+            "commit": git_commit(),
+            "versions": {**versions(), "lm_eval": importlib.metadata.version("lm_eval")},
+            "model": folder_sha256(folder),
+        },
+    }
+    with atomic_write(output) as partial:
+        partial.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    return scores
+
+
+def _task_scores(label: str, right: list[float]) -> dict[str, Any]:
+    metrics = {METRIC: sum(right) / len(right)}
+    part = {"metrics": metrics, "counts": {"queries": len(right)}, "per_query": {METRIC: right}}
+    return {"label": label, "metrics": metrics, "parts": {label: part}}
