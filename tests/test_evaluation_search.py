@@ -184,7 +184,7 @@ def test_goes_on_after_the_last_whole_shard(case, tmp_path, shard):
     assert not again.calls
 
 
-@pytest.mark.parametrize("changed", ["queries", "top_k", "prefix", "documents"])
+@pytest.mark.parametrize("changed", ["queries", "top_k", "prefix", "identity", "documents"])
 def test_does_not_go_on_from_another_search(case, tmp_path, capsys, changed):
     documents, texts, vectors, queries = case
     options = {"top_k": 20, "shard_documents": 60, "state": tmp_path / "state.npz"}
@@ -193,6 +193,8 @@ def test_does_not_go_on_from_another_search(case, tmp_path, capsys, changed):
         queries = queries + 1
     elif changed == "top_k":
         options["top_k"] = 10
+    elif changed == "identity":
+        options["identity"] = "max_length 10"
     elif changed == "prefix":
         vectors, options["prefix"] = {f"p {text}": vector for text, vector in vectors.items()}, "p "
     else:

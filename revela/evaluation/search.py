@@ -43,6 +43,7 @@ def search(
     device: torch.device | str | None = None,
     description: str | None = None,
     state: Path | None = None,
+    identity: str = "",
 ) -> Iterator[Ranking]:
     """The `top_k` best documents of each query.
 
@@ -56,6 +57,7 @@ def search(
         description: Shown in front of the progress bar.
         state: A file that keeps the k best so far. A search that was stopped goes on after its last whole shard, if
             queries, documents and the other arguments are the same, and finds the same to the last bit.
+        identity: What is to be known of the encoder that the queries' embeddings do not tell, such as its length.
 
     Yields:
         A ranking for each query, in order.
@@ -66,7 +68,7 @@ def search(
     twins = Twins(corpus)
     queries = _scaled(queries, similarity, "query {}".format)
     best = TopK(queries, top_k, device)
-    mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity)
+    mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity, identity)
     first = best.load(state, mark) if state else 0
     texts = ((prefix + text).strip() for text in islice(corpus.unique_texts(), first, None))
     shards = iter(lambda: list(islice(texts, shard_documents)), [])
@@ -93,7 +95,7 @@ def search(
 
 
 def _mark(queries: np.ndarray, corpus: Corpus, *settings: object) -> str:
-    """A hash of all that the k best follow from but for the passages' encoder, which the queries' embeddings tell."""
+    """A hash of all that the k best follow from; the model itself is told by the queries' embeddings."""
     digest = hashlib.blake2b(repr((queries.shape, corpus.index.digest, settings)).encode(), digest_size=16)
     digest.update(queries.tobytes())
     return digest.hexdigest()

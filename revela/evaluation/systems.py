@@ -140,9 +140,10 @@ class Dense:
         passage_prefix: str = "",
         similarity: str = "dot",
         device: str = "cpu",
+        identity: str = "",
     ):
-        """device: where scores are taken."""
-        self.name, self.encoder, self.settings = name, encoder, settings
+        """device: where scores are taken. identity: what tells encoders of the same model apart."""
+        self.name, self.encoder, self.settings, self.identity = name, encoder, settings, identity
         self.similarity, self.device = similarity, device
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
 
@@ -165,6 +166,7 @@ class Dense:
             device=self.device,
             description=part.name,
             state=state,
+            identity=self.identity,
         )
         return zip(part.queries, rankings, strict=True)
 
@@ -182,7 +184,8 @@ def _trained(name: str, results: Path, settings: Evaluation) -> Dense:
         options = {"query_prefix": "", "passage_prefix": "", "max_length": settings.max_length}
         return RetrieverEncoder(Retriever.load(folder, device=device, **options), settings.batch_tokens)
 
-    return _dense(name, results, load, [folder], settings, _prefixes(settings), "dot")
+    how = {"max_length": settings.max_length}
+    return _dense(name, results, load, [folder], how, settings, _prefixes(settings), "dot")
 
 
 def _untrained(model: Model, results: Path, settings: Evaluation) -> Dense:
@@ -198,7 +201,8 @@ def _untrained(model: Model, results: Path, settings: Evaluation) -> Dense:
         retriever = Retriever.from_backbone(folder, max_length=settings.max_length, dtype=dtype)
         return RetrieverEncoder(retriever.to(device), settings.batch_tokens)
 
-    return _dense(model.system, results, load, [folder], settings, _prefixes(settings), "dot")
+    how = {"max_length": settings.max_length}
+    return _dense(model.system, results, load, [folder], how, settings, _prefixes(settings), "dot")
 
 
 def _encoder(model: Model, results: Path, settings: Evaluation) -> Dense:
@@ -227,7 +231,8 @@ def _encoder(model: Model, results: Path, settings: Evaluation) -> Dense:
 
     prefixes = (model.query_prefix.replace("\\n", "\n"), model.passage_prefix.replace("\\n", "\n"))
     folders = [folder, base] if base else [folder]
-    return _dense(model.system, results, load, folders, settings, prefixes, model.similarity or "cosine")
+    how = {"max_length": max_length, "pooling": model.pooling}
+    return _dense(model.system, results, load, folders, how, settings, prefixes, model.similarity or "cosine")
 
 
 def _bm25(model: Model, results: Path, settings: Evaluation) -> BM25:
@@ -259,19 +264,21 @@ def _dense(
     results: Path,
     load: Callable[[str], Encoder],
     folders: list[Path],
+    how: dict[str, int | str],
     settings: Evaluation,
     prefixes: tuple[str, str],
     similarity: str,
 ) -> Dense:
     """A system with an encoder on each GPU there is, or on the CPU, and a store where the settings ask for one.
 
-    folders: what the encoder is loaded from.
+    folders: what the encoder is loaded from. how: what else its embeddings of a text depend on.
     """
     devices = _devices()
+    how |= {"devices": devices, "batch_tokens": settings.batch_tokens}
     encoders = [load(device) for device in devices]
     encoder: Encoder = Replicas(encoders) if len(encoders) > 1 else encoders[0]
     if settings.store_embeddings:
-        key = sha256_json([*map(folder_sha256, folders), settings.max_length, devices[0][:4]])[:16]
+        key = sha256_json([how, *map(folder_sha256, folders)])[:16]
         encoder = Store(encoder, results / "embeddings" / name / key)
     query_prefix, passage_prefix = prefixes
     return Dense(
@@ -282,6 +289,7 @@ def _dense(
         passage_prefix=passage_prefix,
         similarity=similarity,
         device=devices[0],
+        identity=sha256_json(how),
     )
 
 
