@@ -1,7 +1,13 @@
 """Revela: dense retrievers learned by language modelling.
 
-`from revela import Retriever` loads and runs a trained retriever. It is imported on first use, so that
-`import revela.config` stays light.
+>>> from revela import Retriever
+>>> retriever = Retriever.load("my-retriever/retriever")
+>>> documents = ["def add(a, b): return a + b", "def read(path): return open(path).read()"]
+>>> scores = retriever.encode(["sum of two numbers"], kind="query") @ retriever.encode(documents, kind="passage").T
+>>> documents[scores.argmax()]
+'def ...
+
+`Retriever` is imported on first use, so that `import revela.config` stays light.
 """
 
 import importlib

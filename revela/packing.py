@@ -97,7 +97,10 @@ def run(decoder: PreTrainedModel, input_ids: Tensor, packing: Packing, attention
 
 
 def receive(module: nn.Module, packing: Packing | None, s_aux: Tensor | None) -> None:
-    """Notes that an attention layer received the batch. PackingError if it did not, or does more than plain attention."""
+    """Notes that an attention layer received the batch. PackingError if it did not, or does more than plain attention.
+
+    s_aux: attention sinks [heads], which no supported model has.
+    """
     if packing is None:
         raise PackingError(f"{type(module).__name__} of layer {module.layer_idx} did not receive the batch")
     if s_aux is not None:

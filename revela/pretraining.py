@@ -92,7 +92,7 @@ def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) 
 
 
 def repetition(generator: np.random.Generator, row: np.ndarray) -> np.ndarray:
-    """A row that repeats a stretch of the given row's tokens in random order: only copying predicts it.
+    """A row [L] that repeats a stretch of the given row's tokens in random order: only copying predicts it.
 
     Tokens of a real row, because ids drawn from the whole vocabulary are each seen too seldom to be copied.
     """
@@ -113,6 +113,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        """Updates every matrix from its gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.Tensor]] = {}
             for parameter in group["params"]:
@@ -318,7 +319,7 @@ def random_similarity(document: torch.Tensor, generator: np.random.Generator) ->
 def two_stream_losses(
     lm: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, sim: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean next-token loss of the e-stream and of the h-stream."""
+    """Mean next-token loss (a scalar, in nats) of the e-stream and of the h-stream; ids and mask [B, L], sim [B, B]."""
     h, e = inbatch.hidden_states(lm, ids, mask, sim, value_norm=False, e_stream=True)
     predicted = mask[:, 1:].bool()
     labels = ids[:, 1:][predicted]
@@ -380,7 +381,7 @@ def check_gate(facts: dict[str, float], settings: Pretraining) -> None:
 
 @torch.no_grad()
 def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretraining, bos: int) -> dict[str, float]:
-    """Loss early and late in held-out contexts, and on the repeated part of random tokens."""
+    """Loss in nats early and late in held-out contexts, rows [n, L], and on the repeated part of random tokens."""
     length = settings.context
     loss = torch.cat([next_token_loss(lm, torch.from_numpy(part).long()) for part in np.array_split(rows, 8)])
     generator = np.random.default_rng(settings.seed)
@@ -395,6 +396,7 @@ def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretrainin
 
 
 def main() -> None:
+    """Pretrains one backbone, as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="YAML of config.Pretraining")
     parser.add_argument("--model", required=True, help="a key of its models")

@@ -135,7 +135,7 @@ class Retriever(nn.Module):
 
     @torch.no_grad()
     def embed(self, prepared: Prepared, *, batch_tokens: int = 16384) -> np.ndarray:
-        """The second half of `encode`."""
+        """The second half of `encode`: embeddings, float32 [n, d]."""
         texts, kind, distinct, rows = prepared
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training

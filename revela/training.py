@@ -425,7 +425,7 @@ def to_pinned(batch: Tokens) -> Tokens:
 
 
 def sum_over_processes(values: list[float | Tensor]) -> list[float]:
-    """The sum of each value over all processes."""
+    """The sum of each scalar over all processes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
     dist.all_reduce(total)

@@ -52,7 +52,7 @@ class Objective(nn.Module):
         return {f"{side}_{name}": ids for side, tokens in sides.items() for name, ids in tokens.items()}
 
     def embed(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        """Embeddings of queries and passages, by one forward in which no pad is computed."""
+        """Embeddings [n, d] of queries and of passages, by one forward in which no pad is computed."""
         sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("query", "passage")]
         length = max(ids.shape[1] for ids, _ in sides)
         ids, mask = (torch.cat([F.pad(x, (0, length - x.shape[1])) for x in both]) for both in zip(*sides))

@@ -26,7 +26,7 @@ class Contriever(Objective):
         return len(batch["query_input_ids"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log of the positive's share among the candidates; logged is whether it came first."""
+        """-log of the positive's share among the candidates, a scalar in nats; logged is whether it came first."""
         logits = scores(*self.embed(batch), **self.cosines)
         loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")
         return loss, {"accuracy": (logits.argmax(1) == 0).float().mean()}

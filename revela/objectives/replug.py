@@ -44,7 +44,7 @@ class Replug(Objective):
         return len(batch["scores"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """The divergence summed over anchors; logged is how often both distributions agree on the best."""
+        """The divergence summed over anchors, a scalar in nats; logged is how often both distributions agree on the best."""
         logits = scores(*self.embed(batch), **self.cosines)
         target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)

@@ -66,7 +66,7 @@ class Revela(Objective):
         return int((batch["lm_labels"][:, 1:] != IGNORED).sum())
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over tokens; logged are its means per token and how sharp Sim is."""
+        """The loss summed over tokens, a scalar in nats; logged are its means per token and how sharp Sim is."""
         sim = self.similarity(batch)
         h, e = hidden_states(
             self.lm,

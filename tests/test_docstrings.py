@@ -1,0 +1,98 @@
+"""Public functions say what they take and give; examples in docstrings run."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+from retrievers import trained
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "revela").rglob("*.py"))
+ARRAYS = ("Tensor", "ndarray")
+
+
+def classes():
+    """All classes of the package."""
+    for path in MODULES:
+        yield from (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+
+
+def of_interface():
+    """method -> what interfaces say of it: a class of `Protocol`, or `Objective`, documents it for all."""
+    said = {}
+    for node in classes():
+        if node.name == "Objective" or any(ast.unparse(base) == "Protocol" for base in node.bases):
+            for method in (one for one in node.body if isinstance(one, ast.FunctionDef)):
+                said[method.name] = f"{ast.get_docstring(method) or ''} {ast.get_docstring(node)}"
+    return said
+
+
+def public(path):
+    """(qualified name, node, docstring of its class or interface) of public classes, functions and methods."""
+    tree, interface = ast.parse(path.read_text()), INTERFACE
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node.name, node, ""
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    said = interface.get(method.name, "")
+                    yield f"{node.name}.{method.name}", method, f"{ast.get_docstring(node) or ''} {said}"
+
+
+INTERFACE = of_interface()
+
+
+def is_property_or_short(node):
+    """What its name and types say completely: a body of one statement, such as a property that returns a field."""
+    body = [statement for statement in node.body if not isinstance(statement, ast.Expr)]
+    return len(body) <= 1 and node.end_lineno - node.lineno <= 6
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_says_what_it_is_for(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring and docstring[0].isupper() or docstring.startswith("`"), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_public_names_have_docstrings(path):
+    bare = [
+        name
+        for name, node, _ in public(path)
+        if not ast.get_docstring(node)
+        and name.rpartition(".")[2] not in INTERFACE
+        and not (isinstance(node, ast.FunctionDef) and is_property_or_short(node))
+    ]
+    assert not bare, f"{path}: no docstring: {', '.join(bare)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_of_arrays_give_shapes(path):
+    """A shape is written [B, L]; a scalar is called one."""
+    silent = []
+    for name, node, of_class in public(path):
+        if isinstance(node, ast.FunctionDef):
+            annotations = [ast.unparse(a.annotation) for a in node.args.args + node.args.kwonlyargs if a.annotation]
+            annotations += [ast.unparse(node.returns)] if node.returns else []
+            said = (ast.get_docstring(node) or "") + of_class
+            if any(array in one for one in annotations for array in ARRAYS) and not any(
+                s in said for s in ("[", "scalar")
+            ):
+                silent.append(name)
+    assert not silent, f"{path}: no shapes: {', '.join(silent)}"
+
+
+EXAMPLES = [path for path in MODULES if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_examples_run(path, request, tmp_path, monkeypatch):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    if path.name == "__init__.py" and path.parent.name == "revela":  # its example loads a retriever
+        trained(request.getfixturevalue("backbone"), tmp_path / "my-retriever/retriever")
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert tried and not failed
