@@ -467,13 +467,21 @@ class Cell:
 
     @property
     def path(self) -> str:
-        """For example ``revela/code/llama-3.2-1b/qwen2.5-0.5b/bs8-tau1e-3``."""
+        """What the cell is called.
+
+        >>> Cell("revela", "code", "llama-3.2-1b", "qwen2.5-0.5b", 8, "tau1e-3").path
+        'revela/code/llama-3.2-1b/qwen2.5-0.5b/bs8-tau1e-3'
+        """
         variant = f"-{self.variant}" if self.variant else ""
         return f"{self.method}/{self.corpus}/{self.retriever}/{self.lm}/bs{self.batch_size}{variant}"
 
     @classmethod
     def parse(cls, path: str) -> Cell:
-        """The cell that a path names; ConfigError where it names none."""
+        """The cell that a path names; ConfigError where it names none.
+
+        >>> Cell.parse("contriever/wiki/llama-3.2-1b/none/bs16").method
+        'contriever'
+        """
         match = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/([^/]+)/bs(\d+)(?:-([^/]+))?", path)
         if not match:
             raise ConfigError(f"{path!r} is not a cell; write method/corpus/retriever/lm/bsN or .../bsN-variant")
@@ -780,7 +788,7 @@ def _sheet(path: str, row_type: type[Strict], scale: str) -> list:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t", restkey="(too many columns)"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}; it is named as a sheet of the configuration") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: not a sheet of tab-separated UTF-8 text ({error})") from None
     seen, result = set(), []
