@@ -438,6 +438,7 @@ def test_lineage_names_what_stands_behind_each_value(study, tmp_path):
     model = cell["model"]
     assert (model["adapter_sha256"], model["config_sha256"], model["seed"]) == ("e" * 64, "c" * 64, 42)
     assert model["commits"] == ["a1b2c3"] and model["gpu_hours"] > 0 and model["data_sha256"] == "d" * 64
+    assert model["usage"] is None  # of a cell whose attempts nobody counted
     assert set(model["data_revisions"]) == {"stackoverflow", "tutorials", "library-documentation"}
     value = cell["cells"]["CosQA"]
     assert value["value"] == 29.0 and value["run_id"] == "run-of-cosqa" and value["scored_at"] == "a1b2c3"

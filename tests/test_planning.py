@@ -116,7 +116,9 @@ def test_what_is_not_known_is_assumed_and_said(costs):
 def test_every_job_of_a_cell_has_a_cost(costs):
     cell = Cell.parse("replug/mixed/qwen2.5-0.5b/llama-3.2-1b/bs16")
     assert costs.of("train", {"cell": cell.path}).operations > 0
-    scores = costs.of("replug_scores", {"corpus": "mixed", "batch_size": "16", "lm": "llama-3.2-1b"})
+    scores = costs.of(
+        "replug_scores", {"corpus": "mixed", "batch_size": "16", "lm": "llama-3.2-1b", "scoring": "mean156-bf16"}
+    )
     assert scores.gpus == 1 and scores.disk == pytest.approx(320_000 * 256 * 4 / 1e9)
     for rule, wildcards in {
         "dataset": {"dataset": "wikipedia"},

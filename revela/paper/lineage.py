@@ -14,6 +14,7 @@ from revela.config import LM_EVAL, Cell, ConfigError, Study
 from revela.paper import PaperError
 from revela.paper.values import columns, metric, rows, score_file, tasks
 from revela.provenance import atomic_write, git_commit, read_manifest, sha256_file
+from revela.usage import total
 
 
 def lineage(study: Study, table: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def model_lineage(study: Study, system: str) -> dict[str, Any] | None:
         Off the shelf: ``folder`` and ``model_revision``. Trained here: ``folder``, ``adapter_sha256`` (the retriever's
         files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``, ``commits`` (that it was trained at),
         ``data_sha256``, ``data_revisions`` (of the corpus's datasets), ``steps``, ``processes``, ``device``,
-        ``gpu_hours``, ``hours``.
+        ``gpu_hours``, ``hours``, ``usage`` (of all attempts together, as `revela.usage.total` says).
     """
     try:
         cell = study.check_cell(Cell.parse(system))
@@ -104,6 +105,7 @@ def model_lineage(study: Study, system: str) -> dict[str, Any] | None:
         "device": manifest["device"],
         "gpu_hours": last["gpu_hours"],
         "hours": manifest["wall_seconds"] / 3600,
+        "usage": total(Path(study.config.results, "usage", system)),
     }
 
 
