@@ -68,13 +68,33 @@ def test_every_cell_has_settings(path):
 
 
 def test_the_paper_has_46_cells():
-    runs = load("config/config.yaml").runs
+    study = load("config/config.yaml")
+    runs = [run for run in study.runs if not study.on_request(run)]
     assert {method: sum(run.method == method for run in runs) for method in METHODS} == {
         "revela": 39,
         "replug": 5,
         "contriever": 2,
     }
     assert {run.batch_size for run in runs if run.retriever in ("llama-3.2-3b", "llama-3.1-8b")} == {8}
+
+
+def test_the_ablations_of_ours():
+    """One setting at a time, in no table of the paper."""
+    study = load("config/config.yaml")
+    ablations = [run for run in study.runs if study.on_request(run)]
+    assert {(run.method, run.retriever, run.lm, run.batch_size) for run in ablations} == {
+        ("revela", "qwen2.5-0.5b", "llama-3.2-1b", 16)
+    }
+    changed = [(run.corpus, run.variant) for run in ablations]
+    both = ["float32-similarity", "tau1e-3", "tau1e-2", "frozen-lm", "paper-prefix"]
+    assert sorted(changed) == sorted(
+        [(corpus, variant) for corpus in ("wiki", "code") for variant in both]
+        + [("wiki", "no-value-norm"), ("wiki", "whole-query"), ("code", "value-norm"), ("code", "first-half")]
+        + [(f"{corpus}-group{size}", "") for corpus in ("wiki", "code") for size in (1, 4)]
+    )
+    base = study.training_settings(Cell.parse("revela/wiki/qwen2.5-0.5b/llama-3.2-1b/bs16"))
+    assert all(study.training_settings(run.cell) != base for run in ablations if run.variant)
+    assert study.training_settings(Cell.parse("revela/wiki-group4/qwen2.5-0.5b/llama-3.2-1b/bs16")) == base
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

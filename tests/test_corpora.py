@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import pydoc_data.topics
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,8 @@ from test_chunking import WIKITEXT, write_punkt
 from revela import corpora
 from revela.chunking import chunk, sentence_splitter
 from revela.config import Corpus, Source
-from revela.corpora import CorpusError, compare_group_sizes, documents, texts, write_batches, write_chunks
+from revela.corpora import CorpusError, compare_group_sizes, documents, texts, write_batches, write_chunks, write_report
+from revela.paper.figures import corpus_figure
 
 
 @pytest.fixture
@@ -265,20 +267,33 @@ def test_a_folder_without_text_is_one_line(tmp_path, data, punkt):
     one_line(error)
 
 
-def test_real_articles_lose_no_word(tmp_path, punkt):
+def wikitext(folder):
+    """122 articles of Wikipedia."""
     if not WIKITEXT.exists():
         pytest.skip(f"{WIKITEXT} is not there (REVELA_SHARED names its folder)")
-    wiki = Corpus(sources=[{"dataset": "wikitext", "join_by": "title"}])
-    folder = WIKITEXT.parents[1]
+    return Source(dataset="d", join_by="title"), WIKITEXT.parents[1], pq.read_table(WIKITEXT)["text"].to_pylist()
+
+
+def python_documentation(folder):
+    """What `help()` knows of the language."""
+    pages = list(pydoc_data.topics.topics.values())
+    write(folder / "topics.jsonl", lines(*({"text": page} for page in pages)))
+    return Source(dataset="d"), folder, pages
+
+
+@pytest.mark.parametrize("real", [wikitext, python_documentation], ids=lambda real: real.__name__)
+def test_real_text_loses_no_word(tmp_path, punkt, real):
+    source, folder, texts_ = real(tmp_path / "data")
     for workers in (1, 2):
         output = tmp_path / f"{workers}" / "chunks.parquet"
-        counts = write_chunks(wiki, {"wikitext": folder}, punkt, output, max_words=120, workers=workers)
-    assert (tmp_path / "1/chunks.parquet").read_bytes() == (tmp_path / "2/chunks.parquet").read_bytes()
-    articles = pq.read_table(WIKITEXT)["text"].to_pylist()
+        one = Corpus(sources=[source])
+        counts = write_chunks(one, {"d": folder}, punkt, output, max_words=120, workers=workers)
+    for name in ("chunks.parquet", "chunks.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     rows = rows_of(tmp_path / "1/chunks.parquet")
-    assert words(chunk for row in rows for chunk in row["chunks"]) == words(articles)
+    assert words(chunk for row in rows for chunk in row["chunks"]) == words(texts_)
     assert max(map(int, counts["words_of_chunk"])) <= 120
-    assert 95 < counts["words"] / counts["chunks"] < 120
+    assert 80 < counts["words"] / counts["chunks"] < 120
 
 
 # --- batches
@@ -494,6 +509,27 @@ def test_group_sizes_side_by_side(tmp_path):
     }
     one = write_batches(settings, [chunks], tmp_path / "batches.parquet", batch_size=4, seed=0)
     assert one == counts["group_size"]["2"]
+
+
+def test_a_report_and_its_figure(tmp_path):
+    chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [6, 2, 1, 3, 4, 9]})
+    chunk_counts = {"chunks_of_document": {"6": 1, "2": 1, "1": 1, "3": 1, "4": 1, "9": 1}}
+    corpora.write_counts(chunks, chunk_counts)
+    one = corpus(sources=[{"dataset": "a"}], documents=4)
+    written = {
+        size: write_batches(one, [chunks], tmp_path / f"{size}.parquet", batch_size=size, seed=0) for size in (4, 2)
+    }
+    groups = compare_group_sizes(one, chunks, tmp_path / "groups.json", batch_size=4, seed=0)
+    files = [tmp_path / "4.json", tmp_path / "2.json"]
+    whole = write_report(tmp_path / "chunks.json", files, tmp_path / "groups.json", tmp_path / "report.json")
+    assert whole == {"chunks": chunk_counts, "batches": {"4": written[4], "2": written[2]}, "group_sizes": groups}
+    assert json.loads((tmp_path / "report.json").read_text()) == whole
+    ready = write_report(None, files, None, tmp_path / "report.json")
+    assert ready["chunks"] is ready["group_sizes"] is None
+    for name, report in {"whole": whole, "ready": ready}.items():
+        corpus_figure(report, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"])
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "whole.png").stat().st_size > (tmp_path / "ready.png").stat().st_size > 10_000
 
 
 def test_half_a_character_is_no_text(tmp_path, punkt):
