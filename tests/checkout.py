@@ -10,6 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CONTENT = ("Snakefile", "slurm", "workflow", "revela", "config", "tests/small")
 
+# In the environment of every run; a test looks for them in all that a run wrote.
+KEYS = ("HF_TOKEN", "OPENAI_API_KEY", "COHERE_API_KEY", "CO_API_KEY", "VOYAGE_API_KEY")
+SECRETS = {name: f"planted-{number}-secret" for number, name in enumerate(KEYS)}
+
 
 class Checkout:
     """A folder with all that the workflow needs, and no results."""
@@ -29,7 +33,7 @@ class Checkout:
 
     @property
     def environment(self):
-        return os.environ | {"PYTHONPATH": str(self.folder), "COLUMNS": "200"}
+        return os.environ | SECRETS | {"PYTHONPATH": str(self.folder), "COLUMNS": "200"}
 
     def snakemake(self, *arguments, **options):
         """What the command printed, and its exit status."""

@@ -332,11 +332,11 @@ def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
         (["search", "notes", "notes", "query"], "this is not a saved retriever"),
         (["evaluate", "nowhere", "benchmark"], "valid: bm25, or a folder"),
         (["evaluate", "bm25", "nowhere"], "no such folder"),
-        (["evaluate", "bm25", "notes"], "no corpus.jsonl"),
+        (["evaluate", "bm25", "notes"], "notes/qrels: no test.jsonl"),
         (["evaluate", "bm25", "benchmark", "--split", "dev"], "no dev.jsonl"),
         (["export", "nowhere", "out"], "nowhere"),
         (["export", "retriever", "out", "--format", "adapter"], "has no adapter"),
-        (["export", "notes", "out", "--base", "notes"], "no adapter_config.json"),
+        (["export", "notes", "out", "--base", "notes"], "no config.json"),
         (["push", "notes", "me/model"], "is no export"),
         (["plan", "--configfile", "nowhere.yaml"], "nowhere.yaml"),
     ],
@@ -373,6 +373,7 @@ def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
 
 def test_doctor(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)  # SLURM may be here, and its controller stopped
     checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
     assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
     assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")
