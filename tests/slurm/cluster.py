@@ -158,7 +158,7 @@ class Cluster:
     def run(self, *command, check=True):
         """What a command of SLURM's says."""
         done = subprocess.run(
-            self.inside(*command), env=self.environment, capture_output=True, text=True, check=False, timeout=60
+            self.inside(*command), env=self.environment, capture_output=True, text=True, check=False, timeout=120
         )
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}"
         return done.stdout
@@ -184,7 +184,7 @@ class Cluster:
     def _state(self):
         return self.run("sinfo", "-h", "-p", "batch", "-o", "%T", check=False).strip().rstrip("*$~#!%@^-")
 
-    def _wait(self, ready, what, seconds=60):
+    def _wait(self, ready, what, seconds=120):
         deadline = time.monotonic() + seconds
         while not ready():
             logs = "".join(path.read_text()[-2000:] for path in self.folder.glob("*.out"))

@@ -42,14 +42,14 @@ class Run:
                 self.process.kill()
         self.cluster.run("scancel", "--user=root", check=False)
 
-    def wait(self, seconds=600):
+    def wait(self, seconds=1800):
         """Its exit status."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {seconds} s:\n{self.text}\n{self.cluster.run('squeue')}")
 
-    def until(self, true, seconds=240):
+    def until(self, true, seconds=1800):
         """Waits until something is true while the run goes on; returns it."""
         deadline = time.monotonic() + seconds
         while not (value := true()):

@@ -5,15 +5,18 @@ What takes more than a minute or two is marked `by_hand`: `pytest -m by_hand tes
 
 import json
 import os
-import shutil
+import random
 import signal
 import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from checkout import Checkout
 from cluster import Cluster, why_not
+from conftest import TEXTS, make_backbone
 from run import Run
 
 from revela import usage
@@ -22,7 +25,6 @@ SMALL = ("--configfile", "tests/small/config.yaml")
 R = "results/small"
 CELL = "revela/code/random/random/bs4"
 LONG = f"{CELL}-long"
-INPUTS = (f"{R}/corpora/code/bs4/batches.parquet", f"{R}/resources/models/random")
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +43,15 @@ def checkout(tmp_path):
 
 
 @pytest.fixture
-def prepared(finished, checkout):
-    """A checkout in which everything is there to train a cell."""
-    (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
-    for name in ("resources", "corpora", "checkpoints"):
-        (checkout.folder / R / name).mkdir(parents=True)
-    for name in INPUTS:
-        source, target = finished.folder / name, checkout.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+def prepared(checkout):
+    """A checkout in which everything is there to train a cell, made without the workflow."""
+    make_backbone(checkout.folder / R / "resources/models/random", bos=True)
+    (checkout.folder / R / "checkpoints").mkdir()
+    batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"
+    batches.parent.mkdir(parents=True)
+    texts = [[TEXTS[(row + chunk) % len(TEXTS)] for chunk in range(4)] for row in range(24)]
+    rows = {"text": texts, "src": ["packages"] * 24, "document": [list("abcd")] * 24}
+    pq.write_table(pa.table(rows), batches)
     return checkout
 
 
@@ -129,6 +131,9 @@ def test_the_same_scores_as_without_slurm(cluster, finished, checkout):
     run_file = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
     for name in (*scores, run_file):
         assert (checkout.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
+    routes = "--wrap=cat /proc/net/route"
+    cluster.run("sbatch", "--wait", f"--output={checkout.folder}/routes.txt", routes)
+    assert len((checkout.folder / "routes.txt").read_text().splitlines()) == 1  # a heading, and no way out
     comments = {job["Comment"].split("_wildcards_")[0] for job in cluster.jobs().values()}
     assert {"rule_chunks", "rule_train", "rule_run", "rule_score"} <= comments
     assert not {"rule_dataset", "rule_model", "rule_table"} & comments  # downloads and tables stay where snakemake runs
@@ -187,10 +192,120 @@ def test_jobs_that_a_killed_run_left_are_not_doubled(cluster, prepared):
             assert second.wait() != 0
             assert f"wait until they have ended, or stop them: scancel {job}" in second.text
         cluster.run("scancel", job, check=False)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while run.jobs("train"):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     with Run(cluster, prepared, target, *SMALL) as third:
         assert third.wait() != 0
         assert "--unlock" in third.text
+
+
+# --- every habit, provoked for real; some need a minute's time limit, so all are left to be run by hand
+
+
+def assert_finished_once(cluster, checkout, cells):
+    """No job was run again after it had ended well, by SLURM's account and by ours."""
+    done = [
+        job["Comment"]
+        for job in cluster.jobs().values()
+        if job["WorkDir"] == str(checkout.folder) and job["JobState"] == "COMPLETED"
+    ]
+    assert len(done) == len(set(done))
+    for cell in cells:
+        outcomes = [attempt["outcome"] for attempt in usage.attempts(checkout.folder / f"{R}/usage/{cell}")]
+        assert outcomes.index("complete") == len(outcomes) - 1, outcomes
+
+
+@pytest.mark.by_hand
+def test_every_habit(cluster, prepared):
+    with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
+
+        def time_limit():
+            """Of one minute, the shortest there is."""
+            for job in run.jobs(states=("RUNNING",)):
+                cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+            run.until(lambda: run.jobs(states=("TIMEOUT",)))
+
+        def preempt():
+            run.preempt()
+            run.until(lambda: any(int(job["Restarts"]) for job in run.jobs("train").values()))
+
+        habits = [run.kill_trainer, run.cancel, run.requeue, run.restart_controller, run.restart_node]
+        interrupt(run, [*habits, run.lose_node, preempt, time_limit])
+        assert run.wait() == 0, run.text
+        states = {
+            job["JobState"] for job in run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")).values()
+        }
+    assert states == {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+    assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
+    assert_finished_once(cluster, prepared, [LONG])
+
+
+@pytest.mark.by_hand
+def test_preempted_and_cancelled(cluster, prepared):
+    """A partition whose preempted jobs are not requeued: the executor alone would wait for ever."""
+    (prepared.folder / "workflow/profiles/slurm/site.yaml").write_text("partition: cancelled\n")
+    with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
+        interrupt(run, [run.preempt])
+        run.until(lambda: run.jobs("train", ("PREEMPTED",)))
+        assert run.wait() == 0, run.text
+    assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
+
+
+@pytest.mark.by_hand
+def test_killed_for_memory(cluster, prepared):
+    """The second attempt asks for half as much again."""
+    prepared.edit("tests/small/config.yaml", "training_mem_mb: 1000", "training_mem_mb: 500")
+    with Run(cluster, prepared, f"{R}/models/{CELL}", *SMALL) as run:
+        assert run.wait() == 0, run.text
+        jobs = sorted(run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY")).items())
+    assert [job["MinMemoryNode"] for _, job in jobs][:2] == ["500M", "750M"]
+    assert [job["JobState"] for _, job in jobs][-1] == "COMPLETED" and len(jobs) > 1
+
+
+@pytest.mark.by_hand
+def test_full_disk(cluster, prepared):
+    """Checkpoints do not fit; once there is room the training goes on."""
+    folder = prepared.folder / f"{R}/checkpoints"
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    try:
+        with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
+            run.until(lambda: run.jobs("train", ("FAILED",)))
+            log = prepared.folder / f"{R}/logs/train/{LONG}.log"
+            run.until(lambda: "older checkpoints are as they were" in log.read_text())
+            subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
+            assert run.wait() == 0, run.text
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
+
+
+@pytest.mark.by_hand
+def test_twenty_random_interruptions(cluster, tmp_path):
+    """A table, made once in peace and once on a cluster that interrupts twenty times."""
+    peaceful, interrupted = Checkout(tmp_path / "peaceful"), Checkout(tmp_path / "interrupted")
+    for checkout in (peaceful, interrupted):
+        make_backbone(checkout.folder / "backbone", bos=True)
+        checkout.edit("tests/small/config.yaml", "max_steps: 6", "max_steps: 400")
+    table = [f"{R}/tables/table1.{suffix}" for suffix in ("tex", "csv", "md")]
+    printed, status = peaceful.snakemake(*table, *SMALL, "--cores", "2")
+    assert status == 0, printed
+
+    luck, count = random.Random(0), 0
+    with Run(cluster, interrupted, *table, *SMALL, "--retries", "30") as run:
+        habits = [run.kill_trainer, run.cancel, run.requeue, run.preempt]
+        habits += [run.restart_node, run.lose_node, run.restart_controller]
+        while run.process.poll() is None and count < 20:
+            time.sleep(luck.uniform(1, 15))
+            if run.jobs(states=("RUNNING",)):
+                luck.choice(habits)()
+                count += 1
+        assert run.wait() == 0, run.text
+    assert count == 20
+    for name in table:
+        assert (interrupted.folder / name).read_bytes() == (peaceful.folder / name).read_bytes(), name
+    cells = [f"{method}/code/random/random/bs4" for method in ("revela", "replug")]
+    assert_finished_once(cluster, interrupted, [*cells, "contriever/code/random/none/bs4"])
