@@ -1,11 +1,14 @@
 """The numbers of this project are those of coir-eval, beir and mteb, on a slice of the real CosQA."""
 
+from pathlib import Path
+
 import harnesses
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from benchmark_folders import real_cosqa, write_parquet
 
+ROOT = Path(__file__).parents[1]
 QUERIES, DOCUMENTS = 60, 400
 
 
@@ -29,11 +32,11 @@ def slice_of_cosqa(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def agreement(slice_of_cosqa, backbone, tmp_path_factory):
+def agreement(slice_of_cosqa, tmp_path_factory):
     pytest.importorskip("mteb")
     from revela.retriever import Retriever
 
-    retriever = Retriever.from_backbone(backbone, max_length=64, pooling="mean")
+    retriever = Retriever.from_backbone(ROOT / "resources/backbones/tiny-4m", max_length=64, pooling="mean")
     return harnesses.compare(retriever.encode, slice_of_cosqa, "cosqa", tmp_path_factory.mktemp("work"))
 
 
@@ -45,7 +48,7 @@ def test_the_same_number(agreement, system, harness):
     coir-eval and beir round to five decimals.
     """
     found = agreement[system]
-    assert 0.03 < found["project"] < 0.97
+    assert 0.05 < found["project"] < 0.97
     assert found[harness] == pytest.approx(found["project"], abs=1e-4)
 
 
