@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from ..config import Training
 from ..inbatch import head
-from ..provenance import atomic_write
+from ..provenance import PARTIAL, atomic_write, sha256_file
 from ..similarity import scores
 from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
 
@@ -92,23 +92,32 @@ def score_batch(
 def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settings: Training) -> None:
     """`score_batch` of every row of a batches.parquet, float32 [batches, B, B], as an npy file.
 
+    A run that was interrupted goes on where it was: until it is complete the file stands beside the output, under a
+    name of its own with the hash of the batches, and rows that are not yet scored are NaN.
+
     lm: folder of the language model, which is loaded in `settings.precision`, on a GPU where there is one.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    output = Path(output)
+    begun = output.with_name(f"{PARTIAL}{sha256_file(batches)[:12]}-{output.name}")
     model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype).to(device)
     tokenizer = AutoTokenizer.from_pretrained(lm)
-    with pq.ParquetFile(batches) as file, atomic_write(output) as partial:
-        scores = None
+    with pq.ParquetFile(batches) as file:
         rows = (
             row for group in file.iter_batches(batch_size=64, columns=["text"]) for row in group["text"].to_pylist()
         )
+        scores = np.load(begun, mmap_mode="r+") if begun.exists() else None
         for index, texts in enumerate(tqdm(rows, total=file.metadata.num_rows, desc="REPLUG scores", disable=None)):
             if scores is None:
                 shape = (file.metadata.num_rows, len(texts), len(texts))
-                scores = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-            scores[index] = score_batch(model, tokenizer, texts, settings).numpy()
-        scores.flush()
+                with atomic_write(begun) as partial:
+                    np.lib.format.open_memmap(partial, "w+", np.float32, shape).fill(np.nan)
+                scores = np.load(begun, mmap_mode="r+")
+            if np.isnan(scores[index]).any():
+                scores[index] = score_batch(model, tokenizer, texts, settings).numpy()
+    scores.flush()
+    begun.replace(output)
 
 
 def _repeat(cache: DynamicCache, row: int, length: int, times: int) -> DynamicCache:
