@@ -1,8 +1,8 @@
 """A SLURM of one node, real but for its GPUs: munged, slurmctld and slurmd of Debian's packages, started as root.
 
 The node says that it has 64 CPUs, 512 GB and four A100s, which are device files, so that every scheduling decision is
-SLURM's own. All of it lives in one folder and in one network namespace that knows nothing but itself: no job reaches
-another machine, and no port is taken.
+SLURM's own. All of it lives in one folder, and in namespaces of its own: there the folder is /etc/slurm, and the network knows
+nothing but itself, so no job reaches another machine, and no port is taken.
 """
 
 import os
@@ -57,15 +57,16 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=OFF Priorit
 PartitionName=closed Nodes=ALL MaxTime=INFINITE State=DOWN
 """
 
-# Without iproute2: brings the loopback device up, with an address that glibc does not take for no network at all.
-NETWORK = """
-import fcntl, pathlib, signal, socket, struct
+# The first process of the namespaces. Without iproute2: brings the loopback device up, with an address that glibc does not take for no network at all.
+INIT = """
+import fcntl, pathlib, signal, socket, struct, subprocess
+subprocess.run(["mount", "--bind", ".", "/etc/slurm"], check=True)
 def interface(name, request, value):
     fcntl.ioctl(socket.socket(), request, struct.pack("16s16s", name, value))
 address = lambda text: struct.pack("H2x4s", socket.AF_INET, socket.inet_aton(text))
 interface(b"lo", 0x8914, struct.pack("H", 0x41))  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
 interface(b"lo:1", 0x8916, address("10.0.0.1"))  # SIOCSIFADDR
-pathlib.Path("network.up").touch()
+pathlib.Path("init.up").touch()
 signal.pause()
 """
 
@@ -77,8 +78,8 @@ def why_not() -> str | None:
         return f"{', '.join(missing)} not installed (apt-get install slurm-wlm munge util-linux)"
     if os.getuid() != 0:
         return "SLURM's daemons are started as root"
-    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
-        return "no permission to make a network namespace"
+    if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode:
+        return "no permission to make namespaces"
     return None
 
 
@@ -90,6 +91,7 @@ class Cluster:
         self.processes = {}
 
     def __enter__(self):
+        os.makedirs("/etc/slurm", exist_ok=True)  # covered in the cluster's own namespace
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True)
         os.chmod(self.folder, 0o755)
@@ -102,8 +104,8 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         try:
-            self._start("network", "unshare", "--net", sys.executable, "-c", NETWORK, inside=False)
-            self._wait((self.folder / "network.up").exists, "the network namespace")
+            self._start("init", "unshare", "--net", "--mount", sys.executable, "-c", INIT, inside=False)
+            self._wait((self.folder / "init.up").exists, "the namespaces")
             names = ("key-file", "pid-file", "log-file", "seed-file", "socket")
             files = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in names]
             self._start("munged", "munged", "--foreground", "--force", "--num-threads=2", *files)
@@ -147,19 +149,15 @@ class Cluster:
 
     # --- commands
 
-    @property
-    def environment(self):
-        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
-
-    def inside(self, *command):
-        """A command line that runs in the cluster's network."""
-        return ["nsenter", f"--net=/proc/{self.processes['network'].pid}/ns/net", *map(str, command)]
+    def inside(self, *command, folder=None):
+        """A command line that runs in the cluster's namespaces, in a folder."""
+        process = self.processes["init"].pid
+        enter = ["nsenter", f"--net=/proc/{process}/ns/net", f"--mount=/proc/{process}/ns/mnt"]
+        return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', *map(str, (folder or self.folder, *command))]
 
     def run(self, *command, check=True):
         """What a command of SLURM's says."""
-        done = subprocess.run(
-            self.inside(*command), env=self.environment, capture_output=True, text=True, check=False, timeout=120
-        )
+        done = subprocess.run(self.inside(*command), capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}"
         return done.stdout
 
@@ -176,7 +174,6 @@ class Cluster:
             self.processes[name] = subprocess.Popen(
                 self.inside(*command) if inside else command,
                 cwd=self.folder,
-                env=self.environment,
                 stdout=out,
                 stderr=out,
             )

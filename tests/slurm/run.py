@@ -22,9 +22,8 @@ class Run:
         command = checkout.command(*arguments, "--profile", "slurm", *QUICK)
         with self.printed.open("a") as file:
             self.process = subprocess.Popen(
-                cluster.inside(*command),
-                cwd=checkout.folder,
-                env=checkout.environment | cluster.environment,
+                cluster.inside(*command, folder=checkout.folder),
+                env=checkout.environment,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

@@ -21,9 +21,14 @@ def job(snakemake, *, network=False):
     sys.stdout.reconfigure(line_buffering=True)
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    if not snakemake.resources.get("gpu"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    gpus = snakemake.resources.get("gpu")
     try:
+        if not gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        elif "SLURM_JOB_ID" not in os.environ:  # SLURM has said which
+            from revela.devices import claim
+
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
         yield
     except Exception as error:
         if not (isinstance(error, OSError) or type(error).__module__.startswith("revela.")):
