@@ -2,13 +2,19 @@
 
 All are given the same embeddings, by a function texts -> [n, d], so that whatever differs is the harness. By hand:
 
-    python tests/harnesses.py ../shared/data/CoIR-Retrieval cosqa resources/backbones/tiny-4m
+    python tests/harnesses.py ../shared/data/CoIR-Retrieval cosqa [FOLDER_OF_A_BACKBONE]
+
+Without a backbone, embeddings are sums of random vectors of words, which find more than a language model that was not
+trained to retrieve.
 """
 
 import contextlib
+import functools
 import io
 import os
+import re
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +24,20 @@ from revela.config import Config, Evaluation, Study
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.scores import score_task
 from revela.evaluation.systems import BM25, Dense, run_task
+
+
+@functools.cache
+def _of_word(word):
+    return np.random.default_rng(zlib.crc32(word.encode())).standard_normal(256, np.float32)
+
+
+def words(texts):
+    """Embeddings [n, 256]: sums of a random vector for each different word."""
+    vectors = np.zeros((len(texts), 256), np.float32)
+    for row, text in enumerate(texts):
+        for word in set(re.findall(r"[a-z]{3,}", text.lower())):
+            vectors[row] += _of_word(word)
+    return vectors
 
 
 def remembered(encode):
@@ -224,13 +244,12 @@ if __name__ == "__main__":
     import json
     import tempfile
 
-    from revela.retriever import Retriever
-
     os.environ["HF_HUB_OFFLINE"] = "1"
-    data, row, backbone = sys.argv[1:]
-    retriever = Retriever.from_backbone(backbone, max_length=128, pooling="mean")
+    data, row, *backbone = sys.argv[1:]
+    encode = words
+    if backbone:
+        from revela.retriever import Retriever
+
+        encode = Retriever.from_backbone(*backbone, max_length=128, pooling="mean").encode
     with tempfile.TemporaryDirectory() as temporary:
-        found = compare(
-            lambda texts: retriever.encode(texts, batch_tokens=2048), Path(data).resolve(), row, Path(temporary)
-        )
-    print(json.dumps(found, indent=1))
+        print(json.dumps(compare(encode, Path(data).resolve(), row, Path(temporary)), indent=1))
