@@ -708,7 +708,9 @@ class Study(BaseModel):
     def corpus_datasets(self, corpus: str) -> list[str]:
         """The datasets that a corpus is made of."""
         spec = self.config.corpora[corpus]
-        own = [*(source.dataset for source in spec.sources), *filter(None, [spec.released])]
+        if spec.ready:
+            return [spec.ready]
+        own = [source.dataset for source in spec.sources]
         return own + [dataset for part in spec.mix for dataset in self.corpus_datasets(part)]
 
     def is_copied(self, system: str) -> bool:

@@ -68,11 +68,11 @@ def write_cell(folder: Path, cell: Cell, batch: int = 16) -> None:
     size = {"smollm2-135m": 0.3, "qwen2.5-0.5b": 0.6, "llama-3.2-1b": 1.0, "llama-3.2-3b": 2.4}.get(cell.retriever, 5)
     hours = 176 * size * (0.6 if cell.method == "replug" else 0.2 if cell.method == "contriever" else 1)
     hours *= cell.batch_size / 16
-    steps = 200
+    steps = 40
     log = [
         {
             "step": step,
-            "loss": 2.6 + 1.2 * math.exp(-step / 40) + 0.1 * size + 0.08 * math.sin(1.7 * step),
+            "loss": 2.6 + 1.2 * math.exp(-step / 8) + 0.1 * size + 0.08 * math.sin(1.7 * step),
             "elapsed": 900 * hours * step / steps,
             "gpu_hours": hours * step / steps,
         }

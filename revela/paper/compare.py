@@ -79,8 +79,9 @@ def compare(
 
 
 def compare_table(study: Study, table: str, *, partly: bool = False) -> pd.DataFrame:
-    """`compare` for a table with printed values. partly: systems without scores are not run, instead of an error."""
-    printed = read_printed(study.config.tables[table].printed)
+    """`compare` for the columns of a table. partly: systems without scores are not run, instead of an error."""
+    spec = study.config.tables[table]
+    printed = {label: values for label, values in read_printed(spec.printed).items() if label in spec.columns}
     return compare(columns(study, table, partly=partly), printed, errata(study, table))
 
 
