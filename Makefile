@@ -48,7 +48,7 @@ lint: setup
 
 backbone: setup
 	$(SNAKEMAKE) backbones
-	rm -rf resources/backbones && mkdir resources/backbones && cp -r $(DEMO)/backbones/tiny-* resources/backbones/
+	rm -rf resources/backbones && mkdir resources/backbones && cp -r $(DEMO)/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
