@@ -183,9 +183,10 @@ def test_results_in_a_place_that_is_no_folder(checkout):
     assert "Snakefile/demo cannot be written" in failure(checkout, options=DEMO)
 
 
-def test_no_permission_to_write(checkout):
-    results = checkout.folder / "results"
-    results.mkdir(mode=0o555)
+@pytest.mark.parametrize("folder, said", [("results", "results/demo"), (".snakemake", ".snakemake")])
+def test_no_permission_to_write(checkout, folder, said):
+    folder = checkout.folder / folder
+    folder.mkdir(mode=0o555)
     command = checkout.command("--cores", "1", *DEMO)
     if os.getuid() == 0:  # root may write anywhere, but for what it gives up
         if not shutil.which("setpriv"):
@@ -197,5 +198,5 @@ def test_no_permission_to_write(checkout):
     )
     assert done.returncode != 0
     assert done.stderr.strip().splitlines()[-1] == (
-        f"results: results/demo cannot be written: no permission in {results}, or it is not a folder"
+        f"results: {said} cannot be written: no permission in {folder}, or it is not a folder"
     )

@@ -16,14 +16,14 @@ QUICK = ("--slurm-status-command=squeue", "--slurm-init-seconds-before-status-ch
 class Run:
     """`snakemake --profile slurm` at work on the cluster, and what can happen to it."""
 
-    def __init__(self, cluster, checkout, *arguments):
+    def __init__(self, cluster, checkout, *arguments, **environment):
         self.cluster, self.checkout = cluster, checkout
         self.printed = checkout.folder / "printed.txt"
         command = checkout.command(*arguments, "--profile", "slurm", *QUICK)
         with self.printed.open("a") as file:
             self.process = subprocess.Popen(
                 cluster.inside(*command, folder=checkout.folder),
-                env=checkout.environment,
+                env=checkout.environment | environment,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

@@ -126,15 +126,19 @@ def test_what_jobs_of_the_paper_ask_for(cluster, checkout):
 def test_the_same_scores_as_without_slurm(cluster, finished, checkout):
     (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
     scores = [f"{R}/scores/{system}/coir-small.json" for system in (CELL, "bm25")]
-    with Run(cluster, checkout, *scores, *SMALL) as run:
+    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text("modules: [cuda/12.8]\n")
+    module = {"BASH_FUNC_module%%": '() { echo "$*" >> modules.txt; }'}  # as Lmod and Environment Modules define it
+    with Run(cluster, checkout, *scores, *SMALL, **module) as run:
         assert run.wait() == 0, run.text
+        done = run.jobs(states=("COMPLETED",))
+    assert (checkout.folder / "modules.txt").read_text() == "load cuda/12.8\n" * len(done)
     run_file = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
     for name in (*scores, run_file):
         assert (checkout.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
     routes = "--wrap=cat /proc/net/route"
     cluster.run("sbatch", "--wait", f"--output={checkout.folder}/routes.txt", routes)
     assert len((checkout.folder / "routes.txt").read_text().splitlines()) == 1  # a heading, and no way out
-    comments = {job["Comment"].split("_wildcards_")[0] for job in cluster.jobs().values()}
+    comments = {job["Comment"].split("_wildcards_")[0] for job in done.values()}
     assert {"rule_chunks", "rule_train", "rule_run", "rule_score"} <= comments
     assert not {"rule_dataset", "rule_model", "rule_table"} & comments  # downloads and tables stay where snakemake runs
 
@@ -240,6 +244,27 @@ def test_every_habit(cluster, prepared):
     assert states == {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
     assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
     assert_finished_once(cluster, prepared, [LONG])
+
+
+@pytest.mark.by_hand
+def test_no_more_gpus_than_the_site_allows(cluster, checkout):
+    """Two cells of four GPUs each, of which a site allows six: one waits for the other, and not in the queue."""
+    for name in ("models/llama-3.2-1b", "models/smollm2-135m"):
+        (checkout.folder / "results/resources" / name).mkdir(parents=True)
+    batches = checkout.folder / "results/corpora/wiki/bs8/batches.parquet"
+    batches.parent.mkdir(parents=True)
+    batches.touch()
+    site = "partition: closed\ngpu_partition: closed\ngpus: 6\n"
+    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text(site)
+    cells = [
+        f"results/models/revela/wiki/{retriever}/llama-3.2-1b/bs8" for retriever in ("llama-3.2-1b", "smollm2-135m")
+    ]
+    with Run(cluster, checkout, *cells, "--rerun-triggers", "mtime") as run:
+        (first,) = run.until(run.jobs)
+        time.sleep(10)
+        assert list(run.jobs()) == [first]
+        cluster.run("scancel", first)
+        run.until(lambda: first not in run.jobs() and len(run.jobs()) == 1)
 
 
 @pytest.mark.by_hand

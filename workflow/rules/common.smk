@@ -32,12 +32,16 @@ def load_study():
     return load_or_exit(load, config["study"])
 
 
-def check_results_folder():
-    """A results folder that cannot be written stops the run before the first job."""
-    folder = Path(R).absolute()
-    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        sys.exit(f"results: {R} cannot be written: no permission in {existing}, or it is not a folder")
+def check_folders():
+    """A folder that cannot be written stops the run before the first job."""
+    for name in (R, ".snakemake"):
+        folder = Path(name).absolute()
+        existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            continue
+        others = existing.stat().st_uid != os.getuid()
+        advice = f"; it is {existing.owner()}'s: work in a checkout of your own" if others else ""
+        sys.exit(f"results: {name} cannot be written: no permission in {existing}, or it is not a folder{advice}")
 
 
 def command_line():
@@ -51,7 +55,7 @@ ARGS = command_line()
 STUDY = load_study()
 CONFIG = STUDY.config
 R = CONFIG.results
-check_results_folder()
+check_folders()
 
 
 def either(names):
