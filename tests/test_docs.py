@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conftest import TEXTS, make_backbone
 from retrievers import cell_folder, trained
 from snakemake.cli import parse_args
 
-from revela import export, own_text, planning
+from revela import doctor, export, own_text, planning
 from revela.cli import app, main
 from revela.config import Cell, load
 from revela.export import export_sentence_transformer
@@ -96,7 +97,8 @@ def test_snakemake(checkout, configfile):
             targets += options.targets
     targets += planned_targets() if configfile is None else []
     assert targets
-    command = ["-n", "--quiet", "rules", *dict.fromkeys(targets), *(["--configfile", configfile] if configfile else [])]
+    command = ["-n", *dict.fromkeys(targets), "--quiet", "rules"]
+    command += ["--configfile", configfile] if configfile else []
     printed, status = checkout.snakemake(*command)
     assert status == 0, printed
 
@@ -167,6 +169,7 @@ def stand_ins(place, monkeypatch):
         cell = place / "results/demo/models/revela/code/tiny-4m/tiny-4m/bs16"
         return cell / "retriever"
 
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)  # SLURM may be here, and its controller stopped
     monkeypatch.setattr(own_text, "run", run)
     monkeypatch.setattr(
         export, "_fetched", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
@@ -179,6 +182,8 @@ def stand_ins(place, monkeypatch):
 @pytest.mark.parametrize("page, command", of("revela"))
 def test_revela(page, command, stand_ins, capsys, monkeypatch):
     """In the order of the pages, so that a command finds what those before it made."""
+    if command.startswith("revela train"):  # pages train different texts into a folder of the same name
+        shutil.rmtree("my-retriever", ignore_errors=True)
     if "export" in command and not Path("exported").exists():
         trained("resources/backbones/tiny-4m", "exported")  # what `revela push exported` of the help begins with
     assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
