@@ -182,7 +182,7 @@ def slurm() -> Check:
             "SLURM", "error", f"sinfo failed ({error})", "the controller does not answer; ask the cluster's staff"
         )
     partitions = sorted(set(answer.split("\n")) - {""})
-    site = "enter your account and partition in workflow/profiles/slurm/"
+    site = "enter your account and partition in workflow/profiles/slurm/site.yaml"
     if not any("gpu" in line for line in partitions):
         return Check("SLURM", "warning", f"no partition with GPUs: {', '.join(partitions)}", site)
     return Check("SLURM", "ok", ", ".join(partitions), site)

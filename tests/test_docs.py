@@ -17,7 +17,7 @@ from snakemake.cli import parse_args
 
 from revela import doctor, export, own_text, planning
 from revela.cli import app, main
-from revela.config import Cell, load
+from revela.config import Cell, Chunking, Corpus, Evaluation, Training, load
 from revela.export import export_sentence_transformer
 
 ROOT = Path(__file__).parents[1]
@@ -225,3 +225,18 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_linked_from_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert all(f"docs/{page.name}" in readme for page in PAGES if page.parent.name == "docs")
+
+
+def test_every_switch_of_the_protocol_exists():
+    """The settings that docs/protocol.md names, written as in the configuration."""
+    models = {"training": Training, "evaluation": Evaluation, "chunking": Chunking, "corpora": Corpus}
+    page = (ROOT / "docs/protocol.md").read_text()
+    named = re.findall(r"`((?:training|evaluation|chunking|corpora|methods)\.[\w.*]+)`", page)
+    assert len(named) > 12
+    for setting in named:
+        section, *keys = setting.split(".")
+        model = models.get(section, Training)
+        keys = keys[1:] if section in ("corpora", "methods") else keys  # a corpus's or a method's name
+        if keys[0] == "training":
+            model, keys = Training, keys[1:]
+        assert not keys or keys[0] in model.model_fields, setting
