@@ -23,26 +23,30 @@ from revela.export import export_sentence_transformer
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("make", "snakemake", "revela", "source", "python", "pip", "sbatch", "hf", "apt-get", "export")
+SLURM = ("squeue", "sinfo", "sbatch", "scancel")  # its own commands; what is submitted by them is tested elsewhere
+PROGRAMS = ("make", "snakemake", "revela", "source", "python", "pytest", "pip", "hf", "apt-get", "export", *SLURM)
 
 
 def commands():
     """(page, command) of every command in a block of shell, and of every example in the command line's help."""
     for page in PAGES:
-        for language, content in CODE.findall(page.read_text()):
+        text = page.read_text()
+        for language, content in CODE.findall(text):
             if language in ("bash", "sh", "shell", "console"):
-                for line in content.replace("\\\n", " ").splitlines():
-                    if line.strip() and not line.startswith("#"):
-                        yield page.name, shlex.join(shlex.split(line, comments=True))
-        for block in re.findall(r"(?:^    .*\n)+", page.read_text(), re.MULTILINE):
-            for line in block.splitlines():
-                if line.split()[0] in PROGRAMS:
-                    yield page.name, shlex.join(shlex.split(line, comments=True))
-    for command in app.registered_commands:
-        yield "--help", shlex.join(shlex.split(command.epilog.removeprefix("Example: ")))
+                yield from ((page.name, command(line)) for line in content.replace("\\\n", " ").splitlines())
+        for line in re.findall(r"^ {4,}(\S.*)", CODE.sub("", text), re.MULTILINE):
+            if Path(line.split()[0]).name in PROGRAMS:
+                yield page.name, command(line)
+    for one in app.registered_commands:
+        yield "--help", command(one.epilog.removeprefix("Example: "))
 
 
-COMMANDS = list(dict.fromkeys(commands()))
+def command(line):
+    """A line of shell without comment, and without the folder of the environment's programs."""
+    return shlex.join(shlex.split(line.strip().removeprefix(".venv/bin/"), comments=True))
+
+
+COMMANDS = [pair for pair in dict.fromkeys(commands()) if pair[1]]
 
 
 def of(program):
@@ -52,6 +56,7 @@ def of(program):
 
 def test_there_are_commands_and_all_are_checked():
     checked = {*of("make"), *of("snakemake"), *of("revela"), *of("source"), *of("python")}
+    checked |= {pair for program in SLURM for pair in of(program)}
     assert len(of("revela")) > 12 and len(of("snakemake")) > 6
     assert [pair for pair in COMMANDS if pair not in checked] == []
 
