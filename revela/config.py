@@ -286,11 +286,6 @@ class Figure(Strict):
             raise ValueError(f"a figure of kind {self.kind} is given {needs or 'neither panels nor cell'}")
         return self
 
-    @property
-    def systems(self) -> list[str]:
-        """The trained cells that it shows beside those of its tables."""
-        return [self.cell] if self.kind == "dynamics" else []
-
 
 class Compute(Strict):
     """What a job asks for. Memory and time are planned (`revela.planning`) where they are null.
@@ -670,6 +665,15 @@ class Study(BaseModel):
         tables = [entry.partition("=")[0].strip() for entry in run.tables.split(";") if entry.strip()]
         known = self.config.tables
         return bool(tables) and all(table in known and known[table].on_request for table in tables)
+
+    def shown_cells(self) -> list[str]:
+        """The trained cells that tables and figures stand on, but for those made on request; in the sheet's order."""
+        figures = [figure for figure in self.config.figures.values() if not figure.on_request]
+        tables = {name for name, table in self.config.tables.items() if not table.on_request}
+        tables |= {table for figure in figures for table in figure.panels.values()}
+        shown = {system for table in tables for system in self.table_systems(table).values()}
+        shown |= {figure.cell for figure in figures if figure.kind == "dynamics"}
+        return [run.system for run in self.runs if run.system in shown]
 
     def table_systems(self, table: str) -> dict[str, str]:
         """label -> system of a table's columns, in the table's order.

@@ -58,7 +58,7 @@ def test_every_table_and_figure_resolves(path):
         assert study.table_scores(name)
     for figure in study.config.figures.values():
         assert set(figure.panels.values()) <= set(study.config.tables)
-        assert all(study.check_cell(Cell.parse(system)) for system in figure.systems)
+        assert not figure.cell or study.check_cell(Cell.parse(figure.cell))
 
 
 @pytest.mark.parametrize("path", SCALES)

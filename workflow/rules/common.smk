@@ -337,9 +337,7 @@ TABLES += [
 ]
 DEFAULT_FIGURES = [name for name, figure in CONFIG.figures.items() if not figure.on_request]
 FIGURES = [f"{R}/figures/{figure}.{suffix}" for figure in DEFAULT_FIGURES for suffix in ("pdf", "png")]
-_SHOWN = {system for table in DEFAULT_TABLES for system in STUDY.table_systems(table).values()}
-_SHOWN |= {system for figure in DEFAULT_FIGURES for system in CONFIG.figures[figure].systems}
-CELLS = [run.cell.path for run in STUDY.runs if run.cell.path in _SHOWN]  # what the tables and figures stand on
+CELLS = STUDY.shown_cells()
 CORPORA = sorted({Cell.parse(cell).corpus for cell in CELLS})
 FIGURES += [f"{R}/figures/corpus-{corpus}.{suffix}" for corpus in CORPORA for suffix in ("pdf", "png")]
 
