@@ -34,12 +34,12 @@ def texts(kind: str, count: int) -> list[str]:
 
 def sentence_transformer(folder: Path, device: str):
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     transformer = Transformer(str(folder), max_seq_length=MAX_LENGTH)
     transformer.tokenizer.pad_token = transformer.tokenizer.pad_token or transformer.tokenizer.eos_token
-    pooling = Pooling(transformer.get_word_embedding_dimension(), pooling_mode="mean")
-    return SentenceTransformer(modules=[transformer, pooling], device=device)
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    return SentenceTransformer(modules=[transformer, pooling], device=device).float()
 
 
 def example_loop(retriever: Retriever, batch: list[str], size: int = 128) -> np.ndarray:
