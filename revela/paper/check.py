@@ -67,7 +67,9 @@ def failures(comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     failing = every[every["verdict"] == "FAIL"][
         ["table", "column", "row", "ours", "printed", "corrected", "difference"]
     ]
-    return failing.sort_values("difference", key=abs, ascending=False).assign(corrected=lambda f: f["corrected"].fillna(""))
+    return failing.sort_values("difference", key=abs, ascending=False).assign(
+        corrected=lambda f: f["corrected"].fillna("")
+    )
 
 
 def to_html(page: str) -> str:
