@@ -186,7 +186,7 @@ def _write_merged(retriever: Retriever, folder: Path, dtype: torch.dtype) -> Non
 
 def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         _write_merged(retriever, Path(scratch), dtype)

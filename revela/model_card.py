@@ -204,7 +204,7 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
 
 _USAGE = {
     "sentence-transformers": [
-        "from sentence_transformers import SentenceTransformer",
+        "from sentence_transformers import SentenceTransformer  # 6.0 or newer",
         "",
         'model = SentenceTransformer("path/or/name/of/this/model")',
         'documents = ["def add(a, b): return a + b", "def read(path): return open(path).read()"]',

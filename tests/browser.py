@@ -77,7 +77,7 @@ class Browser:
         """All text that the page shows."""
         return self.run("document.body ? document.body.innerText : ''")
 
-    def wait_for(self, text, seconds=60):
+    def wait_for(self, text, seconds=120):
         """Until the page shows a text."""
         deadline = time.monotonic() + seconds
         while text not in self.text():

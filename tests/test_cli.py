@@ -116,7 +116,7 @@ def test_search_finds_the_text_itself(name, capsys):
 def information_retrieval_evaluator(export, part):
     """nDCG@10, MAP@100, MRR@10 and recall by sentence-transformers, on a part of a task."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     relevant = {query: {d for d, score in judged.items() if score > 0} for query, judged in part.qrels.items()}
     evaluator = InformationRetrievalEvaluator(
