@@ -13,10 +13,10 @@ Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the 
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from record import save, show
@@ -136,7 +136,8 @@ def peak(arguments: list[str]) -> dict[str, float]:
 def held(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status").read_text()  # getrusage would begin with what the parent process held
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def projection(mfu: float | None) -> list[dict]:
