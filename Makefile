@@ -12,24 +12,31 @@ SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
 	$(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES) --quiet host reason
 
 help:
-	@echo "make setup     install everything into .venv"
+	@echo "make setup     install into .venv what everything here needs"
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
 	@echo "make backbone  pretrain the demo's language models again (up to two hours)"
 	@echo "make clean     remove what the demo made"
 
-setup: .venv/installed
+INSTALL = $(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt
+
+# The demo needs the first alone, tests and linters both.
+setup: .venv/installed .venv/installed-dev
 
 # torch first and by its exact version; the rest is resolved around it.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, for example: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable .
 	touch $@
 
-demo: setup
+.venv/installed-dev: .venv/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
 	$(SNAKEMAKE)
 	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) --report $(DEMO)/report.zip
 	@cat $(DEMO)/tables/table1.md
@@ -46,7 +53,7 @@ lint: setup
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
-backbone: setup
+backbone: .venv/installed
 	$(SNAKEMAKE) backbones
 	rm -rf resources/backbones && mkdir resources/backbones && cp -r $(DEMO)/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
