@@ -69,7 +69,7 @@ def through_beir(model, batch: list[str]) -> None:
 
     search = DenseRetrievalExactSearch(Both(), batch_size=128, show_progress_bar=False)
     corpus = {str(number): {"title": "", "text": text} for number, text in enumerate(batch)}
-    search.search(corpus, {"q": batch[0]}, 10, "dot")
+    search.search(corpus, {"q": batch[0], "r": batch[1]}, 10, "dot")  # it cannot answer a single query
 
 
 def main() -> None:
