@@ -44,7 +44,7 @@ demo: .venv/installed
 		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
