@@ -231,9 +231,11 @@ def draw_hours(found: Panels) -> Canvas:
                 markersize=4, elinewidth=0.7, capsize=1.5,
             )  # fmt: skip
         for _, point in frame.iterrows():
-            size = point["label"].partition("-")[2]  # the marker says which method it is
+            label, method = point["label"], point["method"]
+            if label.lower().startswith(method):  # which the marker says already
+                label = label.partition("-")[2]
             ax.annotate(
-                size, (point["hours"], point["mean"]), (4, 0), textcoords="offset points", va="center", fontsize=5.5
+                label, (point["hours"], point["mean"]), (4, 0), textcoords="offset points", va="center", fontsize=5.5
             )
         device = frame["device"].iloc[0]
         ax.set_xlim(0, 1.2 * frame["hours"].max())
