@@ -1,6 +1,7 @@
 """A page in headless Chromium, driven over a pipe by the DevTools protocol, so that no further package is needed."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ class Browser:
     def __enter__(self):
         there, to_browser = os.pipe()
         from_browser, here = os.pipe()
+        # Away from 3 and 4, which the browser's own ends become one after the other.
+        there, here = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (there, here))
         options = [
             "--headless=new",
             "--no-sandbox",
@@ -28,7 +31,7 @@ class Browser:
         ]
         command = f'exec "$0" "$@" 3<&{there} 4>&{here}'  # the numbers that the browser expects
         self.process = subprocess.Popen(
-            ["sh", "-c", command, CHROMIUM, *options, f"--user-data-dir={self.folder}", "about:blank"],
+            ["bash", "-c", command, CHROMIUM, *options, f"--user-data-dir={self.folder}", "about:blank"],
             pass_fds=(there, here),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

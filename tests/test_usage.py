@@ -51,6 +51,7 @@ def test_gpus_are_weighted_by_time(tmp_path, monkeypatch):
     monkeypatch.setattr(usage, "_gauges", lambda: [lambda: (0.5, 30.0), lambda: (0.9, 40.0)])
     with usage.record(tmp_path, gpus=2) as attempt:
         attempt["outcome"] = "complete"
+        time.sleep(0.2)  # seconds are kept to a tenth
     total = usage.total(tmp_path)
     assert total["utilisation"] == 0.7 and total["peak_memory_gb"] == 40.0
 

@@ -126,6 +126,7 @@ def test_what_jobs_of_the_paper_ask_for(cluster, checkout):
 # --- the same results
 
 
+@pytest.mark.by_hand
 def test_the_same_scores_as_without_slurm(cluster, finished, checkout):
     (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
     scores = [f"{R}/scores/{system}/coir-small.json" for system in (CELL, "bm25")]
@@ -173,6 +174,7 @@ def interrupt(run, habits):
         habit()
 
 
+@pytest.mark.by_hand
 def test_training_goes_on_after_interruptions(cluster, prepared):
     """The trainer killed, and its job taken off the node: fewer steps are done again than lie between checkpoints."""
     with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
@@ -188,6 +190,7 @@ def test_training_goes_on_after_interruptions(cluster, prepared):
     assert {attempt["slurm_job"] for attempt in attempts} == jobs.keys()
 
 
+@pytest.mark.by_hand
 def test_jobs_that_a_killed_run_left_are_not_doubled(cluster, prepared):
     """Snakemake is killed; its job trains on. Another run is refused, by the queue and then by the stale lock."""
     target = f"{R}/models/{LONG}"
