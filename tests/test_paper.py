@@ -441,7 +441,9 @@ def test_lineage_names_what_stands_behind_each_value(study, tmp_path):
     assert model["usage"] is None  # of a cell whose attempts nobody counted
     assert set(model["data_revisions"]) == {"stackoverflow", "tutorials", "library-documentation"}
     value = cell["cells"]["CosQA"]
-    assert value["value"] == pytest.approx(29.0) and value["run_id"] == "run-of-cosqa" and value["scored_at"] == "a1b2c3"
+    assert (
+        value["value"] == pytest.approx(29.0) and value["run_id"] == "run-of-cosqa" and value["scored_at"] == "a1b2c3"
+    )
     assert value["score_file"].endswith("scores/revela/code/llama-3.2-3b/llama-3.2-1b/bs8/coir.json")
     assert value["data_revision"] == {"owner/coir-cosqa": "f" * 40}
     assert cell["cells"]["Mean"]["mean_of"] == list(cell["cells"])[:-1]
