@@ -39,13 +39,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder (same suffix) that becomes `path` if the block succeeds.
 
     The content is on the disk before the name is, so a reader, or the next run after a power cut, finds the whole
-    file or none. If the block raises, nothing is left. The parent folder is made.
+    file or none. If the block raises, nothing is left. The parent folder is made. Permissions are those of the umask.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(PARTIAL + path.name)
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    mode = partial.stat().st_mode  # the block may put another file here, as safetensors does, for its user alone
     try:
         yield partial
+        partial.chmod(mode)
         _fsync(partial)
         os.replace(partial, path)
     except BaseException:
@@ -56,15 +60,23 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary empty folder that becomes `path` if the block succeeds; an older `path` is replaced."""
+    """Yields a temporary empty folder that becomes `path` if the block succeeds; an older `path` is replaced.
+
+    Permissions of what the block wrote are those of the umask; files that it linked keep theirs.
+    """
     path = Path(path)
     partial, replaced = path.with_name(PARTIAL + path.name), path.with_name(f"{PARTIAL}{path.name}.replaced")
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
+    mode = partial.stat().st_mode
     try:
         yield partial
         for entry in [*partial.rglob("*"), partial]:
+            if entry.is_dir():
+                entry.chmod(mode)
+            elif entry.stat().st_nlink == 1:
+                entry.chmod(mode & 0o666)
             _fsync(entry)
         if path.exists():
             os.rename(path, replaced)

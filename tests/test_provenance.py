@@ -1,10 +1,15 @@
 import hashlib
 import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from revela import provenance
 from revela.provenance import ProvenanceError, atomic_folder, atomic_write, code_hash, import_closure
@@ -57,6 +62,28 @@ def test_atomic_folder_that_fails_keeps_the_old_folder(tmp_path):
         raise RuntimeError
     assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("umask, of_files, of_folders", [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
+def test_permissions_are_those_of_the_umask(tmp_path, umask, of_files, of_folders):
+    """Also of files that are written as their user's alone; a linked file is its owner's affair."""
+    linked = tmp_path / "linked"
+    linked.touch()
+    linked.chmod(0o600)
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "folder") as partial:
+            shutil.move(tempfile.mkdtemp(), partial / "sub")
+            save_file({"weight": torch.zeros(2)}, partial / "sub/model.safetensors")
+            os.link(linked, partial / "linked")
+        with atomic_write(tmp_path / "model.safetensors") as partial:
+            save_file({"weight": torch.zeros(2)}, partial)
+    finally:
+        os.umask(before)
+    for name, mode in {"folder": of_folders, "folder/sub": of_folders, "folder/linked": 0o600}.items():
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
+    for name in ("folder/sub/model.safetensors", "model.safetensors"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == of_files, name
 
 
 # --- hashes and manifests
