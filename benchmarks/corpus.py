@@ -1,18 +1,23 @@
 """Corpus preparation in words a second, against a plain loop over NLTK's sentences in one process.
 
-    python benchmarks/corpus.py [--quick] [--articles FOLDER] [--workers 1 2]
+    python benchmarks/corpus.py [--quick] [--articles FOLDER]
 
-Text: the articles of a folder of parquet files (columns text, title; `data/wikitext` of the shared folder by default)
-and Python's own documentation, as `pydoc` brings it. Both ways read documents and write chunks of 120 words; the plain
-loop writes them as JSON lines. Whole, a half and a quarter of the documents show whether time grows with the text alone.
-Every measurement begins with cold caches; the best of a few repetitions counts. CPU seconds are of all processes: on a
-machine with other work they say more than the seconds on the clock.
+Text: the articles of a folder of parquet files (columns text, title; `data/wikitext` of the shared folder by default),
+Python's own documentation as `pydoc` brings it, and the docstrings of the demo's packages, a document for each module.
+Both ways read documents and write chunks of 120 words; the plain loop writes them as JSON lines. An eighth, a quarter,
+a half and all of the documents show whether time grows with the text alone. Every measurement begins with cold caches;
+the best of a few repetitions counts. CPU seconds are of all processes.
+
+Limits: on all the text two workers take 1.6 times as many words a second as the plain loop, and a word of it costs
+one worker at most 1.25 times the CPU seconds of a word of an eighth.
 """
 
 import argparse
 import json
 import os
 import pydoc_data.topics
+import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,14 +25,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
+from record import save, show
 
 from revela.chunking import read_parameters
-from revela.config import Corpus
-from revela.corpora import read_table, write_chunks
+from revela.config import Corpus, load
+from revela.corpora import texts, write_chunks
+from revela.embedded import write_dataset
 from revela.resources import build_punkt
 
-ARTICLES = Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared")) / "data/wikitext"
+ROOT = Path(__file__).parents[1]
+ARTICLES = Path(os.environ.get("REVELA_SHARED", ROOT.parent / "shared")) / "data/wikitext"
 MAX_WORDS = 120
+GAIN, GROWTH = 1.6, 1.25
 
 
 def plain(documents: Path, punkt: Path, output: Path) -> None:
@@ -68,39 +77,60 @@ def measure(way, documents: Path, punkt: Path, folder: Path, repetitions: int) -
     return min(seconds for seconds, _ in found), min(cpu for _, cpu in found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the text, once")
-    parser.add_argument("--articles", type=Path, default=ARTICLES)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    arguments = parser.parse_args()
-    texts = [row["text"] for path in sorted(arguments.articles.rglob("*.parquet")) for row in read_table(path)]
-    texts += list(pydoc_data.topics.topics.values())
-    texts = texts[:: 4 if arguments.quick else 1]
-    repetitions = 1 if arguments.quick else 3
-    ways = {"plain NLTK loop": plain} | {f"{n} worker{'s' * (n > 1)}": ours(n) for n in arguments.workers}
-    print(
-        f"{'way':<18}{'documents':>10}{'words':>10}{'seconds':>9}{'CPU s':>8}{'words/s':>10}{'per CPU s':>11}{'gain':>7}"
-    )
+def read_texts(articles: Path, docstrings: Path) -> list[str]:
+    """All documents, mixed, so that a part of them is like the whole."""
+    docstrings.mkdir()
+    write_dataset(load(ROOT / "config/demo.yaml").config.datasets["packages"].installed, "docstrings", docstrings)
+    found = [*texts(articles), *pydoc_data.topics.topics.values(), *texts(docstrings)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def measure_all(articles: Path, shares: tuple[int, ...], repetitions: int) -> list[dict]:
+    """A row for each part of the text and each way."""
+    rows = []
+    ways = {0: plain} | {number: ours(number) for number in (1, 2)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        build_punkt(folder / "punkt", texts[:40])
-        for share in (4, 2, 1):
-            some = texts[::share]
+        found = read_texts(articles, folder / "docstrings")
+        build_punkt(folder / "punkt", found[:80])
+        for share in shares:
+            some = found[: len(found) // share]
             words = sum(len(text.split()) for text in some)
-            documents = folder / f"text{share}" / "documents.parquet"
+            documents = folder / f"share{share}" / "documents.parquet"
             documents.parent.mkdir()
             pq.write_table(pa.table({"text": some}), documents)
-            seconds = {}
-            for name, way in ways.items():
-                seconds[name], cpu = measure(way, documents, folder / "punkt", folder, repetitions)
-                gain = seconds["plain NLTK loop"] / seconds[name]
-                print(
-                    f"{name:<18}{len(some):>10,}{words:>10,}{seconds[name]:>9.2f}{cpu:>8.2f}"
-                    f"{words / seconds[name]:>10,.0f}{words / cpu:>11,.0f}{gain:>7.2f}",
-                    flush=True,
-                )
+            taken = {n: measure(way, documents, folder / "punkt", folder, repetitions) for n, way in ways.items()}
+            for number, (seconds, cpu) in taken.items():
+                row = {"documents": len(some), "words": words, "workers": number or "plain loop"}
+                row |= {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3)}
+                row |= {"words_per_second": round(words / seconds), "words_per_cpu_second": round(words / cpu)}
+                rows.append(row | {"gain": round(taken[0][0] / seconds, 2)})
+    return rows
+
+
+def check(rows: list[dict]) -> bool:
+    """Whether the limits are kept; says by how much."""
+    gain = next(row["gain"] for row in reversed(rows) if row["workers"] == 2)
+    of_one = [row["words_per_cpu_second"] for row in rows if row["workers"] == 1]
+    growth = of_one[0] / of_one[-1]
+    kept = gain >= GAIN and growth <= GROWTH
+    print(f"two workers: {gain:.2f} times the plain loop (limit {GAIN}); CPU seconds a word: {growth:.2f} times those")
+    print(f"of the smallest part (limit {GROWTH}): {'kept' if kept else 'exceeded'}")
+    return kept
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a sixteenth and an eighth of the text, once")
+    parser.add_argument("--articles", type=Path, default=ARTICLES)
+    options = parser.parse_args()
+    shares, repetitions = ((16, 8), 1) if options.quick else ((8, 4, 2, 1), 3)
+    rows = measure_all(options.articles, shares, repetitions)
+    show(rows)
+    save("corpus", {"articles": options.articles.name, "max_words": MAX_WORDS, "quick": options.quick}, rows)
+    return int(not check(rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

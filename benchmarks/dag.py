@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from record import save, show
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from checkout import ROOT, Checkout
 
@@ -28,11 +30,12 @@ def targets() -> dict[str, list[str]]:
     study = load("config/config.yaml")
     systems = [run.system for run in study.runs] + [m.system for m in study.models.values() if m.kind != "api"]
     everything = [f"results/scores/{system}/{benchmark}.json" for system in systems for benchmark in study.benchmarks]
-    tables = [f"results/tables/{table}.md" for table in study.config.tables]
+    shown = [f"results/tables/{table}.md" for table in study.config.tables]
+    shown += [f"results/figures/{figure}.pdf" for figure in study.config.figures]
     return {
         "table 1": ["results/tables/table1.tex"],
-        "all tables and figures": ["all", "models", *tables],
-        "all systems on all benchmarks": ["all", "models", *tables, *everything],
+        "all tables and figures": ["all", "models", *shown],
+        "all systems on all benchmarks": ["all", "models", *shown, *everything],
     }
 
 
@@ -40,8 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="table 1 alone")
     arguments = parser.parse_args()
-    failed = False
-    print(f"{'plan':<32}{'jobs':>7}{'seconds':>10}{'CPU s':>8}{'GB':>7}")
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         checkout = Checkout(Path(temporary) / "checkout")
         for name, wanted in list(targets().items())[: 1 if arguments.quick else None]:
@@ -59,8 +61,11 @@ def main() -> int:
                 sys.exit("\n".join(lines[-5:]))
             jobs = next(int(line.split()[1]) for line in lines if line.startswith("total"))
             cpu, memory = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
-            failed |= cpu > SECONDS or memory > GIGABYTES
-            print(f"{name:<32}{jobs:>7,}{seconds:>10.1f}{cpu:>8.1f}{memory:>7.2f}", flush=True)
+            row = {"plan": name, "jobs": jobs, "seconds": round(seconds, 1)}
+            rows.append(row | {"cpu_seconds": round(cpu, 1), "gigabytes": round(memory, 2)})
+    show(rows)
+    save("dag", {"limit_cpu_seconds": SECONDS, "limit_gigabytes": GIGABYTES, "quick": arguments.quick}, rows)
+    failed = any(row["cpu_seconds"] > SECONDS or row["gigabytes"] > GIGABYTES for row in rows)
     print(f"limits: {SECONDS:g} CPU seconds and {GIGABYTES:g} GB: {'exceeded' if failed else 'kept'}")
     return int(failed)
 

@@ -402,8 +402,8 @@ def write_batches(
 
     Returns:
         The counts: batches, chunks, words, documents, chunks by their number of words, batches by their number of
-        documents and by their source, and how many batches each part of the corpus holds and gave. What concerns documents is null for released batches,
-        which do not name theirs.
+        documents and by their source, and how many batches each part of the corpus holds and gave. What concerns
+        documents is null for released batches, which do not name theirs.
 
     Raises:
         CorpusError: More batches are wanted than exist, or a released row has another number of chunks.
