@@ -111,11 +111,12 @@ def encode(
 
     from revela.own_text import passages
     from revela.provenance import atomic_write
+    from revela.retriever import Retriever
 
     if out.suffix != ".npy":
         raise typer.BadParameter(f"{out}: the name of a .npy file is expected", param_hint="--out")
     found = passages(text)
-    embeddings = _retriever(model).encode([one for _, one in found], kind=kind)
+    embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     with atomic_write(out.with_suffix(".json")) as partial:
@@ -138,8 +139,9 @@ def search(
     import numpy as np
 
     from revela.own_text import passages
+    from revela.retriever import Retriever
 
-    found, retriever = passages(text), _retriever(model)
+    found, retriever = passages(text), Retriever.load(model)
     if not found:
         raise typer.BadParameter(f"{text}: holds no text", param_hint="TEXT")
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
@@ -293,10 +295,3 @@ def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _retriever(model: str):
-    from revela.retriever import SETTINGS, Retriever
-
-    folder = Path(model)
-    return Retriever.load(folder / "retriever" if (folder / "retriever" / SETTINGS).is_file() else folder)

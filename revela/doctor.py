@@ -1,4 +1,7 @@
-"""What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded."""
+"""What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded.
+
+An error is what keeps `make demo` from running. What only some targets need, such as GPUs, the hub or SLURM, is a warning.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,12 @@ def examine(config: str | Path = "config/config.yaml", *, network: bool = True) 
         config: The study whose models are asked for on the hub.
         network: Ask the hub at all.
     """
-    for check in (python, packages, pytorch, gpu, deepspeed, disk):
-        yield check()
+    yield from (python(), packages())
+    torch = pytorch()
+    yield torch
+    if torch.status == "ok":
+        yield gpu()
+    yield from (deepspeed(), disk())
     try:
         study = load(config)
     except ConfigError as error:
@@ -63,7 +70,8 @@ def packages() -> Check:
     """The versions that constraints.txt pins."""
     pins = ROOT / "constraints.txt"
     if not pins.is_file():
-        return Check("packages", "warning", "not a checkout, so versions cannot be compared with constraints.txt")
+        advice = "run `make setup` in a checkout, which installs the versions that the project was tested with"
+        return Check("packages", "warning", "not a checkout: there is no constraints.txt to compare with", advice)
     pinned = dict(line.split("==") for line in pins.read_text().splitlines() if "==" in line and line[0] != "#")
     other = []
     for name, version in pinned.items():
@@ -136,7 +144,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
     """The hub's token, and whether it opens the gated models of a study. The token itself is never shown."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
     names = [model.source.removeprefix("hub:") for model in study.models.values() if model.source.startswith("hub:")]
     if get_token():
@@ -156,12 +164,11 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
         except GatedRepoError:
             closed.append(name)
         except RepositoryNotFoundError:
-            yield Check("hub", "error", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
-        except (HfHubHTTPError, OSError) as error:
+            yield Check("hub", "warning", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
+        except (HTTPError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            yield Check(
-                "hub", "warning", f"cannot be reached ({reason})", "downloads need a network; all else does not"
-            )
+            advice = "downloads need a network; the demo, and models and data that are here already, need none"
+            yield Check("hub", "warning", f"cannot be reached ({reason})", advice)
             return
     for name in closed:
         advice = f"accept its licence at https://huggingface.co/{name}, with the account of your token"
@@ -177,10 +184,9 @@ def slurm() -> Check:
     try:
         command = ["sinfo", "--noheader", "--format=%P %G"]
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check(
-            "SLURM", "error", f"sinfo failed ({error})", "the controller does not answer; ask the cluster's staff"
-        )
+    except (OSError, subprocess.SubprocessError):
+        advice = "see `scontrol ping`; without a controller, run without `--profile slurm`"
+        return Check("SLURM", "warning", "installed, but `sinfo` gets no answer from its controller", advice)
     partitions = sorted(set(answer.split("\n")) - {""})
     site = "enter your account and partition in workflow/profiles/slurm/site.yaml"
     if not any("gpu" in line for line in partitions):

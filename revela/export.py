@@ -138,12 +138,9 @@ def _fetched(place: str, folder: Path) -> Path:
 
 def load_retriever(model: str | Path) -> Retriever:
     """The retriever of a trained cell, or of a retriever's own folder, in float32 on the CPU."""
-    folder = Path(model)
-    if (folder / "retriever" / SETTINGS).is_file():
-        folder = folder / "retriever"
-    retriever = Retriever.load(folder, device="cpu", dtype=torch.float32)
+    retriever = Retriever.load(model, device="cpu", dtype=torch.float32)
     if retriever.pooling != "eos":
-        raise ExportError(f"{folder}: pools by {retriever.pooling}; exported are retrievers that pool at EOS")
+        raise ExportError(f"{model}: pools by {retriever.pooling}; exported are retrievers that pool at EOS")
     return retriever
 
 
@@ -206,14 +203,7 @@ def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch
             prompts = {"query": retriever.query_prefix, "document": retriever.passage_prefix}
             model = SentenceTransformer(modules=modules, prompts=prompts, similarity_fn_name="cosine", device="cpu")
             model.save_pretrained(str(folder), create_model_card=False)
-    settings = {
-        "query_prefix": retriever.query_prefix,
-        "passage_prefix": retriever.passage_prefix,
-        "max_length": retriever.max_length,
-        "pooling": retriever.pooling,
-        "normalize": retriever.normalize,
-    }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json.dumps(retriever.settings, indent=1) + "\n", encoding="utf-8")
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -314,23 +304,23 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     The token is the hub client's own affair: HF_TOKEN, or `hf auth login`.
 
     Raises:
-        ExportError: The folder is no export, or the hub refuses it.
+        ExportError: The folder is no export, there is no token, or the hub refuses it.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     folder = Path(folder)
     if not (folder / "README.md").is_file() or not any(folder.glob("*.safetensors")):
         raise ExportError(f"{folder}: is no export (no README.md and weights); write one with `revela export`")
+    if not get_token():
+        raise ExportError("no token of the hub; set HF_TOKEN or run `hf auth login`")
     api = HfApi()
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload of a Revela retriever")
-    except LocalTokenNotFoundError:
-        raise ExportError("no token of the hub; set HF_TOKEN or run `hf auth login`") from None
     except HFValidationError:
         raise ExportError(f"{repository!r} is not a name on the hub; valid: owner/name") from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{repository}: the hub did not take it ({reason})") from None
     return str(address)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -185,6 +185,12 @@ class Retriever(nn.Module):
 
     # --- folders
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `retriever.json` says of how texts become embeddings."""
+        names = ("query_prefix", "passage_prefix", "max_length", "pooling", "normalize")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def from_backbone(
         cls,
@@ -223,13 +229,7 @@ class Retriever(nn.Module):
         """
         from peft import PeftModel
 
-        settings = {
-            "query_prefix": self.query_prefix,
-            "passage_prefix": self.passage_prefix,
-            "max_length": self.max_length,
-            "pooling": self.pooling,
-            "normalize": self.normalize,
-        }
+        settings = self.settings
         with atomic_folder(folder) as partial:
             if isinstance(self.backbone, PeftModel):
                 settings["base"] = reference(self.base, Path(folder))
@@ -253,12 +253,12 @@ class Retriever(nn.Module):
         passage_prefix: str | None = None,
         max_length: int | None = None,
     ) -> Retriever:
-        """A retriever that `save` wrote, ready to encode. Prefixes and length are as saved unless given.
+        """A retriever that `save` wrote, or that of a trained cell. Prefixes and length are as saved unless given.
 
         device: a GPU if there is one, by default. dtype: bfloat16 on a GPU, float32 elsewhere, by default.
         Raises RetrieverError if the folder is none of a retriever or an adapter's backbone is missing or another.
         """
-        folder = Path(folder)
+        folder = retriever_folder(folder)
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -274,6 +274,12 @@ class Retriever(nn.Module):
         settings |= {name: value for name, value in given.items() if value is not None}
         tokenizer = AutoTokenizer.from_pretrained(base)
         return cls(backbone, tokenizer, base=base, **settings).to(device).eval()
+
+
+def retriever_folder(model: str | Path) -> Path:
+    """Where the retriever of a trained cell is, or the folder itself where it is no cell's."""
+    inner = Path(model, "retriever")
+    return inner if (inner / SETTINGS).is_file() else Path(model)
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:

@@ -87,6 +87,31 @@ def real_cosqa():
     return folder
 
 
+def cosqa_of_distinct(folder, queries=None, documents=None):
+    """The real CosQA in CoIR's layout, with one document of each text, so that none tie; all of it, or its first rows.
+
+    Of documents that are alike, the first stays, and stands for the others in the judgements.
+    """
+    source = real_cosqa()
+    names = {
+        "corpus": "cosqa-queries-corpus/data/corpus-00000-of-00001.parquet",
+        "queries": "cosqa-queries-corpus/data/queries-00000-of-00001.parquet",
+        "qrels": "cosqa-qrels/data/test-00000-of-00001.parquet",
+    }
+    rows = {kind: pq.read_table(source / name).to_pylist() for kind, name in names.items()}
+    first = {}
+    kept = {row["_id"]: first.setdefault(row["text"], row)["_id"] for row in rows["corpus"]}
+    rows["qrels"] = [row | {"corpus_id": kept[row["corpus_id"]]} for row in rows["qrels"] if row["score"] > 0][:queries]
+    asked, relevant = ({row[column] for row in rows["qrels"]} for column in ("query_id", "corpus_id"))
+    rows["queries"] = [row for row in rows["queries"] if row["_id"] in asked]
+    others = [row for row in first.values() if row["_id"] not in relevant]
+    others = others[: None if documents is None else documents - len(relevant)]
+    rows["corpus"] = [row for row in first.values() if row["_id"] in relevant] + others
+    for kind, name in names.items():
+        write_parquet(folder / name, rows[kind])
+    return folder
+
+
 class Encoder:
     """An encoder made of a function texts -> embeddings, which remembers the texts of each call."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmark_folders import real_cosqa, write_beir
+from benchmark_folders import cosqa_of_distinct, write_beir
 from conftest import TEXTS
 from retrievers import cell_folder, trained
 
@@ -131,7 +131,7 @@ def test_numbers_are_those_of_sentence_transformers(place, tmp_path, backbone, l
     if layout == "beir":
         folder, part, options = place / "benchmark", "benchmark", []
     else:
-        folder, part, options = small_cosqa(tmp_path), "cosqa", ["--layout", "coir", "--part", "cosqa"]
+        folder, part, options = cosqa_of_distinct(tmp_path, 40, 300), "cosqa", ["--layout", "coir", "--part", "cosqa"]
     succeed(capsys, "export", "retriever", tmp_path / "export")
     found = json.loads(
         succeed(capsys, "evaluate", tmp_path / "export", folder, *options, "--run", tmp_path / "r.run.gz", "--json")
@@ -152,39 +152,6 @@ def test_numbers_are_those_of_sentence_transformers(place, tmp_path, backbone, l
     assert ours["Recall@10"] == pytest.approx(theirs["x_cosine_recall@10"], abs=1e-6)
     assert ours["MAP"] == pytest.approx(theirs["x_cosine_map@1000"], abs=1e-6)
     assert found["queries"] == len(loaded.queries) == len(dict(read_run(tmp_path / "r.run.gz")))
-
-
-def small_cosqa(folder):
-    """300 documents and 40 queries of the real CosQA, no two documents alike, so that nothing ties."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    source = real_cosqa()
-
-    def read(name):
-        return pq.read_table(next((source / name).rglob("*.parquet"))).to_pylist()
-
-    corpus = {row["text"]: row for row in pq.read_table(next(source.rglob("corpus-*.parquet"))).to_pylist()}.values()
-    known = {row["_id"]: row for row in corpus}
-    qrels = [row for row in read("cosqa-qrels") if row["corpus_id" if "corpus_id" in row else "corpus-id"] in known][
-        :40
-    ]
-    column = {name.replace("-", "_"): name for name in qrels[0]}
-    wanted = {row[column["query_id"]] for row in qrels}
-    queries = [
-        row for row in pq.read_table(next(source.rglob("queries-*.parquet"))).to_pylist() if row["_id"] in wanted
-    ]
-    kept = {row[column["corpus_id"]]: known[row[column["corpus_id"]]] for row in qrels}
-    for row in list(corpus)[:300]:
-        kept.setdefault(row["_id"], row)
-    for path, rows in {
-        "cosqa-queries-corpus/data/corpus-00000-of-00001.parquet": list(kept.values()),
-        "cosqa-queries-corpus/data/queries-00000-of-00001.parquet": [{**q, "text": q["text"].strip()} for q in queries],
-        "cosqa-qrels/data/test-00000-of-00001.parquet": qrels,
-    }.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), folder / path)
-    return folder
 
 
 def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
@@ -218,10 +185,17 @@ def test_push_is_private_unless_told_otherwise(tmp_path, capsys, monkeypatch):
             calls.append(options)
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
     succeed(capsys, "export", "retriever", tmp_path / "export", "--format", "merged")
+    assert not calls  # an export uploads nothing
     assert succeed(capsys, "push", tmp_path / "export", "me/model").strip() == "https://huggingface.co/me/model"
     assert calls[0] == {"private": True, "exist_ok": True}
     assert calls[1]["repo_id"] == "me/model" and calls[1]["folder_path"] == tmp_path / "export"
+    succeed(capsys, "push", tmp_path / "export", "me/model", "--public")
+    assert calls[2]["private"] is False
+    monkeypatch.delenv("HF_TOKEN")
+    assert "set HF_TOKEN or run `hf auth login`" in fail(capsys, "push", tmp_path / "export", "me/model")
+    assert len(calls) == 4
 
 
 # --- training on own text
@@ -372,13 +346,13 @@ def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
 
 
 def test_doctor(capsys, monkeypatch):
+    """Where these tests run the demo does, so nothing is an error, whatever else is missing; each lack has its advice."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)  # SLURM may be here, and its controller stopped
     checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
     assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
     assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")
     assert {"packages", "DeepSpeed", "disk", "hub token", "SLURM"} <= checks.keys()
-    assert all(check["advice"] for check in checks.values() if check["status"] == "error")
+    assert all(check["advice"] for check in checks.values() if check["status"] != "ok")
 
 
 def test_doctor_of_a_broken_machine(monkeypatch, tmp_path, capsys):
@@ -386,24 +360,31 @@ def test_doctor_of_a_broken_machine(monkeypatch, tmp_path, capsys):
     import httpx
     import huggingface_hub
     import huggingface_hub.constants
-    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.errors import GatedRepoError, HTTPError
 
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sinfo").write_text("#!/bin/sh\nexit 1\n")
     for name in ("sbatch", "sinfo"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert doctor.slurm().status == "error"
+    assert doctor.slurm().status == "warning" and "scontrol ping" in doctor.slurm().advice
     (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'gpu* gpu:a100:4'\n")
     assert doctor.slurm().found == "gpu* gpu:a100:4"
 
-    fail_status = main(["doctor", "--configfile", "nowhere.yaml"])
-    assert fail_status == 1 and "nowhere.yaml" in capsys.readouterr().out
+    monkeypatch.setattr(
+        doctor, "pytorch", lambda: doctor.Check("torch", "error", "ImportError: no torch", "make setup")
+    )
+    fail_status, said = main(["doctor", "--configfile", "nowhere.yaml"]), capsys.readouterr().out
+    assert fail_status == 1 and "nowhere.yaml" in said and "GPU" not in said
 
     class Hub:
         def auth_check(self, name):
             if name.startswith("meta-llama/"):
                 raise GatedRepoError("no", response=httpx.Response(403, request=httpx.Request("GET", "https://x")))
+
+    class NoHub:
+        def auth_check(self, name):
+            raise HTTPError("no such host")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -417,3 +398,6 @@ def test_doctor_of_a_broken_machine(monkeypatch, tmp_path, capsys):
     }  # fmt: skip
     assert "https://huggingface.co/meta-llama/Llama-3.2-1B" in closed[0].advice
     assert "hf_plantedsecret" not in repr(checks)
+    monkeypatch.setattr(huggingface_hub, "HfApi", NoHub)
+    *_, unreached = doctor.hub(load("config/config.yaml"), network=True)
+    assert (unreached.status, unreached.found) == ("warning", "cannot be reached (no such host)")

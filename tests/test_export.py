@@ -202,7 +202,8 @@ def test_mteb_describes_and_loads_it(tmp_path, lm):
     assert np.abs(model.encode_query(TEXTS) - retriever.encode(TEXTS, kind="query")).max() < 1e-5
 
 
-def test_pushing_without_network_or_export_says_so(case, tmp_path):
+def test_pushing_without_network_or_export_says_so(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
     with pytest.raises(ExportError, match="is no export"):
         push(tmp_path, "me/model")
     with pytest.raises(ExportError, match="me/model: the hub did not take it"):

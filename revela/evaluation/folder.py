@@ -54,14 +54,12 @@ def load_model(model: str, *, max_length: int | None = None) -> System:
     """
     if model == "bm25":
         return BM25()
-    from revela.retriever import SETTINGS, Retriever
+    from revela.retriever import SETTINGS, Retriever, retriever_folder
 
-    folder = Path(model)
-    for place in (folder / "retriever", folder):
-        if (place / SETTINGS).is_file():
-            return AsSaved(model, Retriever.load(place, max_length=max_length))
-    if (folder / "config.json").is_file():
-        return AsSaved(model, Retriever.from_backbone(folder, max_length=max_length or 512))
+    if (retriever_folder(model) / SETTINGS).is_file():
+        return AsSaved(model, Retriever.load(model, max_length=max_length))
+    if Path(model, "config.json").is_file():
+        return AsSaved(model, Retriever.from_backbone(model, max_length=max_length or 512))
     raise EvaluationError(f"{model}: no such model; valid: bm25, or a folder of a trained cell, retriever or export")
 
 
