@@ -2,15 +2,18 @@
 
     python benchmarks/encoding.py [--quick] [--model FOLDER] [--device cuda]
 
-The same weights, mean pooling, texts and greatest length for all; the embeddings are compared. Texts are cut from
-Python's documentation: "mixed" between 3 and 300 words, most of them short, as in a corpus; "even" 100 words each.
-Ratios are of CPU seconds on a CPU, where other work may slow the clock, and of the clock on a GPU.
+The same weights in float32, mean pooling, texts and greatest length for all; the embeddings are compared. Texts are cut
+from Python's documentation: "mixed" between 3 and 300 words, most of them short, as in a corpus; "even" 100 words each.
+sentence-transformers, on torch, has the batches of its default, and smaller and larger ones; the others have the 128 of
+coir-eval's and beir's examples. Ways take turns, so that all meet the same machine. Ratios are of CPU seconds on a CPU,
+where other work may slow the clock, and of the clock on a GPU.
 """
 
 import argparse
 import logging
 import os
 import pydoc_data.topics
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +45,18 @@ def sentence_transformer(folder: Path, device: str):
     return SentenceTransformer(modules=[transformer, pooling], device=device).float()
 
 
-def example_loop(retriever: Retriever, batch: list[str], size: int = 128) -> np.ndarray:
-    """coir-eval's example: batches in the order of the texts, each padded to its longest."""
-    tokenizer, model, found = retriever.tokenizer, retriever.backbone, []
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    options = {"max_length": MAX_LENGTH, "padding": True, "truncation": True, "return_tensors": "pt"}
-    with torch.no_grad():
-        for first in range(0, len(batch), size):
-            tokens = tokenizer(batch[first : first + size], **options).to(model.device)
-            hidden = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-            mask = tokens["attention_mask"].unsqueeze(-1)
-            found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy())
-    return np.concatenate(found)
+def example_model(folder: Path, device: str):
+    """coir-eval's example, which pads batches in the order of the texts."""
+    from coir import models
+    from transformers import AutoTokenizer
+
+    models.device, models.tqdm = torch.device(device), lambda steps, **_: steps
+    model = models.YourCustomDEModel(str(folder))
+    model.model.float()
+    model.tokenizer = AutoTokenizer.from_pretrained(folder)  # it takes away special tokens from its own
+    model.tokenizer.pad_token = model.tokenizer.pad_token or model.tokenizer.eos_token
+    model.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return model
 
 
 def through_beir(model, batch: list[str]) -> None:
@@ -81,27 +84,30 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    count, repeats = (300, 1) if options.quick else (4000, 5)
+    count, repeats = (100, 1) if options.quick else (600, 3)
     retriever = Retriever.from_backbone(options.model, max_length=MAX_LENGTH, pooling="mean", normalize=False)
     retriever = retriever.to(options.device).eval()
     other = sentence_transformer(options.model, options.device)
+    example = example_model(options.model, options.device)
     rows = []
     for kind in ("mixed", "even"):
         batch = texts(kind, count)
-        ways = {
-            "revela": lambda batch=batch: retriever.encode(batch, batch_tokens=options.batch_tokens),
-            "sentence-transformers": lambda batch=batch: other.encode(batch, show_progress_bar=False),
-            "coir-eval's loop": lambda batch=batch: example_loop(retriever, batch),
-            "beir's DRES": lambda batch=batch: through_beir(other, batch),
-        }
-        ours = ways["revela"]()
-        for name in ("sentence-transformers", "coir-eval's loop"):
-            np.testing.assert_allclose(ways[name](), ours, atol=1e-3)
-        measured = {name: timed(way, repeats) for name, way in ways.items()}
+        ways = {"revela": lambda batch=batch: retriever.encode(batch, batch_tokens=options.batch_tokens)}
+        for size in (32, 8, 128):
+            ways[f"sentence-transformers, {size}"] = lambda batch=batch, size=size: other.encode(
+                batch, batch_size=size, show_progress_bar=False
+            )
+        ways["coir-eval's example"] = lambda batch=batch: example.encode_text(batch, 128, MAX_LENGTH)
+        for way in list(ways.values())[1:]:
+            np.testing.assert_allclose(way(), ways["revela"](), atol=1e-3)
+        ways["beir's DRES"] = lambda batch=batch: through_beir(other, batch)
+        rounds = [{name: timed(way, 1) for name, way in ways.items()} for _ in range(repeats)]
         unit = "seconds" if options.device.startswith("cuda") else "cpu_seconds"
-        for name, times in measured.items():
+        for name in ways:
+            times = {u: statistics.median(turn[name][u] for turn in rounds) for u in ("seconds", "cpu_seconds")}
+            ratio = statistics.median(turn[name][unit] / turn["revela"][unit] for turn in rounds)
             row = {"texts": kind, "way": name, **times, "documents/s": round(count / times["seconds"], 1)}
-            rows.append(row | {"ratio": round(times[unit] / measured["revela"][unit], 2)})
+            rows.append(row | {"ratio": round(ratio, 2)})
     show(rows)
     settings = {"documents": count, "repeats": repeats, "model": options.model.name, "max_length": MAX_LENGTH}
     save("encoding", settings | {"batch_tokens": options.batch_tokens, "device": options.device}, rows)
