@@ -86,7 +86,7 @@ def sentence_splitter(folder: str | Path) -> Callable[[str], list[str]]:
 
 
 def read_parameters(folder: str | Path) -> PunktParameters:
-    """Punkt's parameters in a folder that `resources.build_punkt` made."""
+    """Punkt's parameters in a folder that `resources.build_punkt` made; ChunkingError where there are none."""
     path = Path(folder) / PUNKT_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

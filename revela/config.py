@@ -626,12 +626,12 @@ class Study(BaseModel):
         return list(dict.fromkeys(task.benchmark for task in self.tasks))
 
     def benchmark_tasks(self, benchmark: str) -> list[Task]:
-        """The tasks of one benchmark, in the order of the sheet."""
+        """The tasks of one benchmark, in the order of the sheet; ConfigError if there is no such benchmark."""
         _known("benchmark", benchmark, self.benchmarks)
         return [task for task in self.tasks if task.benchmark == benchmark]
 
     def task(self, benchmark: str, task: str) -> Task:
-        """One task by name."""
+        """One task by name; ConfigError if there is none."""
         tasks = {row.task: row for row in self.benchmark_tasks(benchmark)}
         _known(f"task of {benchmark}", task, tasks)
         return tasks[task]
@@ -679,6 +679,7 @@ class Study(BaseModel):
         """label -> system of a table's columns, in the table's order.
 
         A system is a cell's path, ``untrained/{model}`` for a backbone, or a model's name.
+        Raises ConfigError where a column has no row, or the table is unknown.
         """
         _known("table", table, self.config.tables)
         spec = self.config.tables[table]

@@ -107,7 +107,7 @@ def rows(
 
 
 def texts(folder: str | Path, column: str = "text") -> Iterator[str]:
-    """The text of every row of a dataset's folder that has any."""
+    """The text of every row of a dataset's folder that has any; CorpusError for a file that cannot be read."""
     for where, row in rows(folder, [column]):
         if text := _string(row[column], column, Path(folder) / where):
             yield text
@@ -248,7 +248,7 @@ def documents(
 
     The id is dataset/file:number of its (first) row. With `join_by`, neighbouring rows with the same value in that
     column form one document, their texts separated by a space: passages back into articles. `on_read` is told of
-    the bytes of files as they are read.
+    the bytes of files as they are read. Raises CorpusError, which names the file and the row.
     """
     columns = [source.text] if source.join_by is None else [source.text, source.join_by]
     found = (
@@ -286,6 +286,9 @@ def write_chunks(
     Returns:
         The counts: documents, empty (without text), chunks, words, and documents by their number of chunks and
         chunks by their number of words, for each source and in all.
+
+    Raises:
+        CorpusError: A file that cannot be read, or a source without text.
     """
     counts = {source.dataset: _no_counts() for source in corpus.sources}
 
@@ -423,7 +426,8 @@ def compare_group_sizes(
 
     For each: the counts of `write_batches`, but nothing is written. Where the corpus states the paper's number of
     documents, their batches are counted too (``batches_of_stated``), so that both of the paper's numbers have one of
-    ours beside them: the documents of its batches, and the batches of its documents.
+    ours beside them: the documents of its batches, and the batches of its documents. Raises CorpusError where there is
+    too little text for a batch.
     """
     groups = {}
     for size in GROUP_SIZES:

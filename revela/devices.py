@@ -21,7 +21,10 @@ class DeviceError(RuntimeError):
 
 
 def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
-    """Waits until so many GPUs are free, holds them, and returns their names as in CUDA_VISIBLE_DEVICES."""
+    """Waits until so many GPUs are free, holds them, and returns their names as in CUDA_VISIBLE_DEVICES.
+
+    Raises DeviceError where there are never so many.
+    """
     devices = visible()
     if wanted > len(devices):
         raise DeviceError(

@@ -61,7 +61,7 @@ def python_files(distribution: str) -> list[tuple[str, str]]:
     """(path, text) of an installed distribution's own Python files, sorted by path.
 
     Tests, vendored packages and files that are generated while a wheel is built are left out,
-    so the result depends on the version alone.
+    so the result depends on the version alone. Raises EmbeddedError if there is no such distribution, or no text.
     """
     try:
         files = metadata.distribution(distribution).files or []
@@ -196,6 +196,9 @@ def write_benchmark(layout: str, distributions: list[str], folder: Path, *, quer
 
     Returns:
         ``sha256`` over all tasks, and the counts of each task.
+
+    Raises:
+        EmbeddedError: An unknown layout, or distributions without documented functions.
     """
     found = {name: functions(name) for name in distributions}
     everything = [function for name in distributions for function in found[name]]

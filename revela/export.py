@@ -84,7 +84,10 @@ def export_merged(
 
 
 def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[str | Path] = ()) -> None:
-    """Writes the bare PEFT adapter. It names the hub's model below it if it came from there, else its folder."""
+    """Writes the bare PEFT adapter. It names the hub's model below it if it came from there, else its folder.
+
+    Raises ExportError for a retriever of which all weights were trained.
+    """
     retriever = load_retriever(model)
     if not isinstance(retriever.backbone, PeftModel):
         raise ExportError(f"{model}: has no adapter, as all of its weights were trained; export it as another format")
@@ -137,7 +140,10 @@ def _fetched(place: str, folder: Path) -> Path:
 
 
 def load_retriever(model: str | Path) -> Retriever:
-    """The retriever of a trained cell, or of a retriever's own folder, in float32 on the CPU."""
+    """The retriever of a trained cell, or of a retriever's own folder, in float32 on the CPU.
+
+    Raises ExportError if it does not pool at EOS.
+    """
     retriever = Retriever.load(model, device="cpu", dtype=torch.float32)
     if retriever.pooling != "eos":
         raise ExportError(f"{model}: pools by {retriever.pooling}; exported are retrievers that pool at EOS")

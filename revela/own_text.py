@@ -310,7 +310,7 @@ def _training_steps(out: Path) -> int:
 
 
 def link_export(out: str | Path, cell: Cell) -> Path:
-    """The export under a short name, `out`/retriever."""
+    """The export under a short name, `out`/retriever; OwnTextError if something else has that name."""
     link, target = Path(out, "retriever"), Path("exports", cell.path)
     if link.is_symlink():
         link.unlink()
@@ -328,7 +328,7 @@ def passages(place: str | Path) -> list[tuple[str, str]]:
 
     A folder's documents are cut into chunks of at most 120 words, as for training, at sentences that Punkt learns from
     them. A `chunks.parquet` of a corpus holds chunks already. Of other files, JSON lines and parquet have a column
-    `text`, and in any other each line is a text.
+    `text`, and in any other each line is a text. Raises OwnTextError for what is not there or no text.
     """
     from revela.corpora import CorpusError, read_table, rows
 

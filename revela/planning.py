@@ -354,7 +354,7 @@ class Costs:
     # --- speed
 
     def peak(self, gpus: int, mfu: float) -> float:
-        """Operations a second that so many GPUs reach."""
+        """Operations a second that so many GPUs reach; ConfigError for a device of which no peak is known."""
         peak = flops.peak(self.compute.device)
         if peak is None:
             raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")

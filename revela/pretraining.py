@@ -250,7 +250,7 @@ def pretrain(lm: LlamaForCausalLM, rows: np.ndarray, shape: BackboneShape, setti
 
 
 def next_token_loss(lm: LlamaForCausalLM, input_ids: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each next token, [rows, length - 1]."""
+    """Cross-entropy of each next token, [rows, length - 1], of input_ids [rows, length]."""
     logits = lm(input_ids=input_ids, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none").view_as(input_ids[:, 1:])
 
@@ -289,18 +289,18 @@ class TwoStreamBatches:
 
 
 def oracle(document: torch.Tensor) -> torch.Tensor:
-    """Sim that spreads each row over the other chunks of the same document; [B, B]."""
+    """Sim [B, B] that spreads each row over the other chunks of the same document; the document of each chunk is [B]."""
     same = (document[:, None] == document).float().fill_diagonal_(0)
     return same / same.sum(1, keepdim=True)
 
 
 def uniform(document: torch.Tensor) -> torch.Tensor:
-    """Sim that spreads each row over all other chunks; [B, B]."""
+    """Sim [B, B] that spreads each row over all other chunks; the document of each chunk is [B]."""
     return torch.ones(len(document), len(document)).fill_diagonal_(0) / (len(document) - 1)
 
 
 def wrong(document: torch.Tensor) -> torch.Tensor:
-    """Sim that spreads each row over the chunks of other documents; [B, B]."""
+    """Sim [B, B] that spreads each row over the chunks of other documents; the document of each chunk is [B]."""
     other = (document[:, None] != document).float()
     return other / other.sum(1, keepdim=True)
 

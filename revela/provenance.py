@@ -205,7 +205,10 @@ def code_hash(module: str, *, without: Collection[str] = ()) -> str:
 
 
 def import_closure(module: str, *, without: Collection[str] = ()) -> list[str]:
-    """The modules of the package that run when `module` is imported and used, itself included, sorted."""
+    """The modules of the package that run when `module` is imported and used, itself included, sorted.
+
+    Raises ProvenanceError if there is no such module.
+    """
     closure, waiting = set(), [module]
     while waiting:
         name = waiting.pop()

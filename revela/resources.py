@@ -55,8 +55,8 @@ def fetch_dataset(dataset: Dataset, folder: str | Path) -> dict:
     `hub`: the files of the repositories that match `patterns` (several repositories: each in a subfolder by its name
     without the owner). `path`: the files of a local folder, hidden ones left out, as hard links where the file system
     allows and else copied; if that folder has a manifest it is verified first. `files`: the files that match a glob
-    pattern, likewise. `installed`: text or a benchmark made
-    from installed packages (`revela.embedded`), whose hash must be `dataset.sha256` where that is given.
+    pattern, likewise. `installed`: text or a benchmark made from installed packages (`revela.embedded`), whose hash must
+    be `dataset.sha256` where that is given. Raises ResourceError with one line on what cannot be had, and what to do.
     """
     folder = Path(folder)
     with atomic_folder(folder) as partial:
@@ -80,7 +80,8 @@ def fetch_model(model: Model, folder: str | Path) -> dict:
     """Make a model's folder in the Hugging Face layout and return its manifest.
 
     `model.source` is ``hub:owner/name[@revision]`` or ``path:folder``; a local folder with a manifest is verified
-    against it. Only safetensors, tokenizer and configuration are taken: no pickles, no code.
+    against it. Only safetensors, tokenizer and configuration are taken: no pickles, no code. Raises ResourceError with
+    one line on what the place lacks, or the page to open.
     """
     folder = Path(folder)
     kind, _, place = model.source.partition(":")
@@ -234,6 +235,9 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
         texts: Documents to train Punkt on (Kiss and Strunk, 2006), of which every n-th is used, n a power of two, so
             that at most four million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's
             data folders or by `nltk.download`.
+
+    Raises:
+        ResourceError: The texts have no word, or `punkt_tab` cannot be had.
     """
     if texts is None:
         parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}

@@ -97,7 +97,7 @@ class Retriever(nn.Module):
         return self._pad(self._ids(texts, kind, first_half))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *, packed: bool = False) -> Tensor:
-        """Embeddings [n, d], float32 or better, of texts [n, L] that are padded on the right.
+        """Embeddings [n, d], float32 or better, of input_ids and attention_mask [n, L], padded on the right.
 
         packed: compute no pad (`revela.packing`), which pays where lengths differ; for causal decoders.
         """
@@ -135,7 +135,7 @@ class Retriever(nn.Module):
 
     @torch.no_grad()
     def embed(self, prepared: Prepared, *, batch_tokens: int = 16384) -> np.ndarray:
-        """The second half of `encode`: embeddings, float32 [n, d]."""
+        """The second half of `encode`: embeddings, float32 [n, d]; RetrieverError where one is not finite."""
         texts, kind, distinct, rows = prepared
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training
@@ -207,6 +207,7 @@ class Retriever(nn.Module):
         """A retriever on the weights of a Hugging Face folder, read as `dtype`, with fresh adapters if `lora` is given.
 
         The adapters are float32 and drawn from torch's global generator. Without `lora` all weights are trainable.
+        Raises RetrieverError if the folder is none of a model, lacks weights, or has no EOS to pool at.
         """
         backbone = _load_backbone(folder, dtype)
         return cls(

@@ -222,7 +222,7 @@ def join_processes() -> None:
 
 
 def read_job(arguments: list[str]) -> Job:
-    """The job of a JSON file, whose inputs exist."""
+    """The job of a JSON file, whose inputs exist; TrainingError naming the key otherwise."""
     if len(arguments) != 1:
         raise TrainingError("usage: python -m revela.training JOB.json")
     path = Path(arguments[0])
@@ -291,7 +291,10 @@ def seed_of(seed: int, position: int) -> int:
 
 
 def count_steps(job: Job, batches: int, processes: int) -> int:
-    """Steps of the whole run: as set, or one epoch; what is left over for less than a step is not used."""
+    """Steps of the whole run: as set, or one epoch; what is left over for less than a step is not used.
+
+    Raises TrainingError where there is less than one, or processes cannot share one.
+    """
     settings = job.training
     steps = settings.max_steps or batches // settings.batches_per_step
     if batches == 0 or steps == 0:
@@ -425,7 +428,7 @@ def to_pinned(batch: Tokens) -> Tokens:
 
 
 def sum_over_processes(values: list[float | Tensor]) -> list[float]:
-    """The sum of each scalar over all processes."""
+    """The sums over all processes of these values, a scalar each."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     total = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
     dist.all_reduce(total)
@@ -466,7 +469,7 @@ def peak_memory() -> float:
 
 
 def check_finite(step: int, loss: float, norm: float, job: Job) -> None:
-    """Stops a run that has diverged; its checkpoints are from before."""
+    """Stops a run that has diverged, by TrainingError; its checkpoints are from before."""
     if not math.isfinite(loss):
         raise TrainingError(f"step {step}: the loss is {loss}; lower learning_rate, or raise temperature ({job.cell})")
     if not math.isfinite(norm) or norm < 0:
@@ -504,7 +507,7 @@ def device_memory() -> int:
 
 
 def check_gradients(silent: set[str], objective: Objective) -> None:
-    """Stops a run in which something trainable has no part in the loss."""
+    """Stops a run in which something trainable has no part in the loss, by TrainingError."""
     if silent:
         first = min(silent)
         total = sum(parameter.requires_grad for parameter in objective.parameters())
@@ -586,7 +589,7 @@ def export(
 
 
 def check_trained(job: Job, retriever: Retriever, lm: nn.Module | None) -> None:
-    """Refuses to export adapters that change nothing, as they are before the first step: all their B are zero."""
+    """Refuses adapters that change nothing, as they are before the first step: TrainingError if all their B are zero."""
     idle = job.training.similarity == "uniform"  # the control whose retriever stays as it was
     for part, model in {"retriever": None if idle else retriever, "lm": lm}.items():
         b = [] if model is None else [weight for name, weight in model.named_parameters() if ".lora_B." in name]

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from retrievers import trained
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "revela").rglob("*.py"))
 ARRAYS = ("Tensor", "ndarray")
+# A letter, a name, 1 or .. for a dimension, or a product of them: [B, L], [1, streams * T, hidden], [.., d]
+SHAPE = re.compile(r"\[(?:(?:[\w' *-]*[A-Za-z1][\w' *-]*|\.{2,3})(?:, |(?=\])))+\]")
+METHOD = [*(ROOT / "revela" / f"{name}.py" for name in ("similarity", "inbatch", "batching", "pairs")),
+          *sorted((ROOT / "revela/objectives").glob("*.py"))]  # fmt: skip
+SOURCE = re.compile(r"(?:sections? \d(?:\.\d)?|App\. [A-C](?:\.\d)?|eq\. \d)(?!\d)")
 
 
 def classes():
@@ -71,18 +77,59 @@ def test_public_names_have_docstrings(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_functions_of_arrays_give_shapes(path):
-    """A shape is written [B, L]; a scalar is called one."""
+    """A shape is written [B, L], a scalar is called one, and each array that is taken is named, here or "as for" there."""
+    silent = []
+    for name, node, of_class in public(path):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        arguments = [a for a in node.args.args + node.args.kwonlyargs if a.annotation and is_array(a.annotation)]
+        said = (ast.get_docstring(node) or "") + of_class
+        if (arguments or node.returns and is_array(node.returns)) and not (SHAPE.search(said) or "scalar" in said):
+            silent.append(name)
+        if "as for `" in said:
+            continue
+        silent += [f"{name}({one.arg})" for one in arguments if not re.search(rf"\b{one.arg}\b", said, re.IGNORECASE)]
+    assert not silent, f"{path}: no shapes: {', '.join(silent)}"
+
+
+def is_array(annotation):
+    return any(array in ast.unparse(annotation) for array in ARRAYS)
+
+
+ERRORS = {node.name for node in classes() if node.name.endswith("Error")}
+
+
+def raised(node, helpers):
+    """Names of the project's errors that a function raises, itself or by functions of its module that are not public."""
+    found, waiting, seen = set(), [node], set()
+    while waiting:
+        for one in ast.walk(waiting.pop()):
+            if isinstance(one, ast.Raise) and one.exc is not None:
+                error = one.exc.func if isinstance(one.exc, ast.Call) else one.exc
+                found |= {ast.unparse(error)} & ERRORS
+            if isinstance(one, ast.Call) and (name := ast.unparse(one.func)) in helpers and name not in seen:
+                seen.add(name)
+                waiting.append(helpers[name])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_errors_are_documented(path):
+    """By the name of the error, in the docstring of the function, or of the class or interface that it belongs to."""
+    body = ast.parse(path.read_text()).body
+    helpers = {node.name: node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("_")}
     silent = []
     for name, node, of_class in public(path):
         if isinstance(node, ast.FunctionDef):
-            annotations = [ast.unparse(a.annotation) for a in node.args.args + node.args.kwonlyargs if a.annotation]
-            annotations += [ast.unparse(node.returns)] if node.returns else []
             said = (ast.get_docstring(node) or "") + of_class
-            if any(array in one for one in annotations for array in ARRAYS) and not any(
-                s in said for s in ("[", "scalar")
-            ):
-                silent.append(name)
-    assert not silent, f"{path}: no shapes: {', '.join(silent)}"
+            silent += [f"{name}: {error}" for error in raised(node, helpers) if error not in said]
+    assert not silent, f"{path}: not documented: {', '.join(silent)}"
+
+
+@pytest.mark.parametrize("path", METHOD, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_method_says_where_the_paper_has_it(path):
+    """The module gives a section or an equation; so does the interface of objectives by what implements it."""
+    assert SOURCE.search(ast.get_docstring(ast.parse(path.read_text()))), f"{path}: no section or equation of the paper"
 
 
 EXAMPLES = [path for path in MODULES if ">>>" in path.read_text()]

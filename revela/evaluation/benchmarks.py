@@ -67,7 +67,10 @@ class Corpus:
 
     @cached_property
     def index(self) -> Index:
-        """Ids, their order, and which documents have the same text. Reads the corpus once."""
+        """Ids, their order, and which documents have the same text. Reads the corpus once.
+
+        Raises BenchmarkError where it is empty, or an id stands twice.
+        """
         ids, digests = [], []
         for id, text in self:
             ids.append(id)

@@ -85,6 +85,7 @@ def evaluate_folder(
 
     Raises:
         BenchmarkError: The folder cannot be read.
+        EvaluationError: No query has a relevant document.
     """
     folder = Path(folder)
     name = part or folder.resolve().name

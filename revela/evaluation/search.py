@@ -115,7 +115,7 @@ class TopK:
         self.best = torch.empty((len(queries), 0), dtype=torch.int64, device=device)  # [q, items kept], best first
 
     def add(self, vectors: np.ndarray, ranks: np.ndarray) -> None:
-        """Consider items [n, d] of distinct ranks [n], 0 <= rank < 2^31, as inner products with the queries."""
+        """Consider vectors [n, d] of distinct ranks [n], 0 <= rank < 2^31, by their inner products with the queries."""
         import torch
 
         vectors = torch.from_numpy(vectors).to(self.queries)
@@ -221,7 +221,7 @@ class Twins:
 
 
 def best_documents(corpus: Corpus, scores: np.ndarray, top_k: int) -> Ranking:
-    """The best of documents that have a positive score [n] each, which may be 0 for most: a sparse ranking."""
+    """The best documents by their scores [n], among those with a positive one: a sparse ranking."""
     documents = np.flatnonzero(scores > 0)
     if len(documents) > top_k:
         threshold = np.partition(scores[documents], -top_k)[-top_k]

@@ -55,7 +55,7 @@ def compare(a: dict[str, Any], b: dict[str, Any], *, metric: str = "nDCG@10", sa
 
 
 def paired_test(strata: Sequence[np.ndarray], weights: Sequence[float], samples: int, seed: int) -> dict[str, float]:
-    """Test of the weighted sum of the means of several sets of paired differences [n].
+    """Test of the weighted sum of the means of several strata, each of paired differences [n].
 
     Returns:
         difference: The sum.
@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the comparison of two score files."""
+    """Prints the comparison of two score files; an EvaluationError as a line of its own."""
     parser = argparse.ArgumentParser(prog="python -m revela.evaluation.significance", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("a", type=Path, help="scores of a system")

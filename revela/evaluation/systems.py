@@ -32,7 +32,8 @@ class System(Protocol):
     def search(self, part: Part, top_k: int, state: Path | None) -> Iterator[tuple[str, Ranking]]:
         """(query id, its `top_k` best documents) for each query of the part, in order.
 
-        `state` is a file from which a search that takes long may go on after it was stopped.
+        `state` is a file from which a search that takes long may go on after it was stopped. Raises EvaluationError for
+        a part that the system cannot search.
         """
         ...
 

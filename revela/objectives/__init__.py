@@ -1,4 +1,4 @@
-"""The objectives: a batch becomes a loss, and nothing else.
+"""The objectives (Revela, section 3; REPLUG, App. B.3; Contriever, App. C.1): a batch becomes a loss, and nothing else.
 
 They share an interface (`batch.Objective`), so that one training loop serves all:
 

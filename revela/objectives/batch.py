@@ -1,4 +1,4 @@
-"""What the objectives share: texts as tokens of either model, and tokens as the retriever's embeddings."""
+"""What the objectives share: texts as tokens of either model, and tokens as embeddings at EOS (section 4.1)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Replug(Objective):
     """
 
     def collate(self, row: dict) -> Tokens:
-        """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of `score_batch`}."""
+        """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of `score_batch`}, else ObjectiveError."""
         texts = list(row["text"])
         lm_scores = torch.as_tensor(row["scores"], dtype=torch.float32)
         if lm_scores.shape != (len(texts), len(texts)):

@@ -50,6 +50,9 @@ def compare(
     Returns:
         Columns: column, row, ours, low, high (the confidence interval), printed, corrected (where the paper errs),
         difference, verdict.
+
+    Raises:
+        PaperError: A column has other rows in the paper than here.
     """
     own = {column.label: column for column in ours if not column.copied}
     corrected = {(e.column, e.row): e.corrected for e in wrong}

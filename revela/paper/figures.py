@@ -192,7 +192,10 @@ def draw_lines(found: Panels, axis: str) -> Canvas:
 
 
 def hours(study: Study, table: str) -> pd.DataFrame:
-    """label, method, hours, device (GPU-hours, or hours on a CPU), mean, margin of each trained column."""
+    """label, method, hours, device (GPU-hours, or hours on a CPU), mean, margin of each trained column.
+
+    Raises PaperError if no column is a trained cell's.
+    """
     found = []
     for column in columns(study, table):
         try:
@@ -252,6 +255,7 @@ def dynamics(cell: Path) -> Panels:
     """step -> a line for each chunk of the watched batch: chunk, document, loss, and its weights on all chunks, to_1..
 
     cell: the folder of a trained cell of Revela, in which `dynamics.jsonl` has a line for each watched step.
+    Raises PaperError where there is no such record.
     """
     path = cell / "dynamics.jsonl"
     try:
@@ -309,7 +313,7 @@ def draw_dynamics(found: Panels) -> Canvas:
 
 
 def training(study: Study, cells: Sequence[str]) -> Panels:
-    """method and corpus -> curve, step, loss of each of their cells."""
+    """method and corpus -> curve, step, loss of each of their cells; PaperError if there are none."""
     found: dict[str, list[pd.DataFrame]] = {}
     for path in cells:
         cell = Cell.parse(path)
@@ -399,7 +403,7 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
 
 
 def cost(path: Path) -> Panels:
-    """One panel: method, batch_size, seconds, as `revela.paper.cost` measured them."""
+    """One panel: method, batch_size, seconds, as `revela.paper.cost` measured them; PaperError if it did not."""
     try:
         measured = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

@@ -28,6 +28,9 @@ def lineage(study: Study, table: str) -> dict[str, Any]:
         - measured: ``score_file`` and its ``score_sha256``, ``run_id`` (the run's SHA-256; none for lm-eval),
           ``scored_at`` (commit), ``dataset`` and its ``data_revision``;
         - a mean: ``mean_of``, the rows or tables that it is the mean of.
+
+    Raises:
+        PaperError: A score file or a manifest that cannot be read.
     """
     spec, names = study.config.tables[table], rows(study, table)
     entries = {}
@@ -75,6 +78,9 @@ def model_lineage(study: Study, system: str) -> dict[str, Any] | None:
         files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``, ``commits`` (that it was trained at),
         ``data_sha256``, ``data_revisions`` (of the corpus's datasets), ``steps``, ``processes``, ``device``,
         ``gpu_hours``, ``hours``, ``usage`` (of all attempts together, as `revela.usage.total` says).
+
+    Raises:
+        PaperError: A manifest that cannot be read.
     """
     try:
         cell = study.check_cell(Cell.parse(system))

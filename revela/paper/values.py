@@ -71,7 +71,10 @@ def tasks(study: Study, benchmark: str) -> dict[str, str]:
 
 
 def rows(study: Study, table: str) -> list[str]:
-    """The names of a table's rows, the mean last: the paper's where it has printed values, else the tasks' labels."""
+    """The names of a table's rows, the mean last: the paper's where it has printed values, else the tasks' labels.
+
+    Raises PaperError where the paper has more rows, or fewer.
+    """
     spec = study.config.tables[table]
     own = list(spec.means_of) if spec.means_of else list(tasks(study, spec.benchmark).values())
     if not spec.printed:
@@ -123,7 +126,7 @@ def _norm(values) -> float:
 def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
     """The paper's printed values: label -> row -> value, the mean last.
 
-    The file has a line for each row under "Task", or for each system under "Model".
+    The file has a line for each row under "Task", or for each system under "Model"; PaperError for any other.
     """
     with open(path, newline="", encoding="utf-8") as file:
         lines = [line for line in csv.reader(file) if line]
