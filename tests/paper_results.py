@@ -1,14 +1,36 @@
 """Results of the paper's scale without its work: score files of given means, and cells with logs and manifests."""
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from revela.config import Cell, Study
-from revela.paper.values import metric, score_file, tasks
+from revela.config import Cell, Study, load
+from revela.paper.values import metric, read_printed, score_file, tasks
 from revela.provenance import write_manifest
 
+ROOT = Path(__file__).parents[1]
 STEPS = (0, 100, 200)
+
+
+@contextlib.contextmanager
+def printed_study(results: Path) -> Iterator[Study]:
+    """The paper's configuration with results of which each value is the printed one, and its means too, nearly."""
+    with contextlib.chdir(ROOT):  # where the printed values stand
+        study = with_results(load("config/config.yaml"), results)
+
+        def value(table, label, row):
+            printed = study.config.tables[table].printed
+            return list(read_printed(printed)[label].values())[row] if printed else 40 + row
+
+        write_results(study, value, queries=20)
+        yield study
+
+
+def with_results(study: Study, results: Path) -> Study:
+    """A study whose results stand in another folder."""
+    return study.model_copy(update={"config": study.config.model_copy(update={"results": str(results)})})
 
 
 def write_scores(path: Path, means: dict[str, float], metric: str = "nDCG@10", queries: int = 40) -> Path:
@@ -50,6 +72,7 @@ def write_results(study: Study, value, queries: int = 40) -> None:
             write_resource(results / "resources/datasets" / dataset)
     for model in study.models:
         write_resource(results / "resources/models" / model)
+    write_cost(results / "cost" / f"{study.config.figures['cost'].cell}.json")
 
 
 def write_resource(folder: Path) -> None:
@@ -94,6 +117,14 @@ def write_cell(folder: Path, cell: Cell, batch: int = 16) -> None:
         commits=["a1b2c3"],
         wall_seconds=900 * hours,
     )
+
+
+def write_cost(path: Path) -> None:
+    """As if REPLUG's cost grew with the square of the batch size, and Revela's with the batch size."""
+    sizes, powers = (2, 4, 8, 16), {"REPLUG": 2, "Revela": 1}
+    points = [{"method": m, "batch_size": b, "seconds": b**power} for b in sizes for m, power in powers.items()]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"device": "A100", "points": points}))
 
 
 def watched_batch(step: int, size: int) -> dict:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from paper_results import write_results, write_scores
+from paper_results import printed_study, with_results, write_scores
 
-from revela.config import ConfigError, Figure, Table, load
+from revela.config import ConfigError, Figure, Table
 from revela.paper import PaperError
 from revela.paper.check import compare_all, failures, report, to_page, write_check
 from revela.paper.compare import compare, compare_table, split, to_markdown, verdict, write_comparison
@@ -37,18 +37,7 @@ PAPER = ROOT / "config/paper"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The paper's configuration with results of which each value is the printed one, and its means too, nearly."""
-    results = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        study = load("config/config.yaml")
-        study = study.model_copy(update={"config": study.config.model_copy(update={"results": str(results)})})
-
-        def value(table, label, row):
-            printed = study.config.tables[table].printed
-            return list(read_printed(printed)[label].values())[row] if printed else 40 + row
-
-        write_results(study, value, queries=20)
+    with printed_study(tmp_path_factory.mktemp("results")) as study:
         yield study
 
 
@@ -339,7 +328,7 @@ def test_systems_can_be_rows(study, tmp_path):
 
 
 def test_a_missing_system_is_an_error_and_not_run_where_asked(study, tmp_path):
-    gone = study.model_copy(update={"config": study.config.model_copy(update={"results": str(tmp_path)})})
+    gone = with_results(study, tmp_path)
     with pytest.raises(PaperError, match="not a score file"):
         columns(gone, "table8")
     assert columns(gone, "table8", partly=True) == []
@@ -393,7 +382,7 @@ def test_wide_comparisons_are_cut_between_groups(study):
 
 
 def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
-    changed = study.model_copy(update={"config": study.config.model_copy(update={"results": str(tmp_path / "r")})})
+    changed = with_results(study, tmp_path / "r")
     shutil.copytree(Path(study.config.results, "scores"), tmp_path / "r/scores")
     output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
     write_check(changed, output)
@@ -412,7 +401,7 @@ def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
 
 
 def test_the_check_of_nothing_measured(study, tmp_path):
-    gone = study.model_copy(update={"config": study.config.model_copy(update={"results": str(tmp_path)})})
+    gone = with_results(study, tmp_path)
     comparisons = compare_all(gone)
     assert set(pd.concat(comparisons.values())["verdict"]) == {"not run"}
     assert failures(comparisons).empty

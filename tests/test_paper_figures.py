@@ -9,41 +9,20 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TEXTS
-from paper_results import write_results
+from paper_results import printed_study, with_results
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revela import dynamics
-from revela.config import Training, load
+from revela.config import Training
 from revela.objectives import Contriever, Revela
 from revela.paper import PaperError, cost, figures
-from revela.paper.values import read_printed
 from revela.retriever import Retriever
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The paper's configuration with results of which each value is the printed one."""
-    results = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        study = load("config/config.yaml")
-        study = study.model_copy(update={"config": study.config.model_copy(update={"results": str(results)})})
-
-        def value(table, label, row):
-            printed = study.config.tables[table].printed
-            return list(read_printed(printed)[label].values())[row] if printed else 40 + row
-
-        write_results(study, value, 20)
-        measured = results / "cost" / f"{study.config.figures['cost'].cell}.json"
-        measured.parent.mkdir(parents=True)
-        points = [{"method": m, "batch_size": b, "seconds": b**p} for b in (2, 4, 8, 16) for m, p in METHODS.items()]
-        measured.write_text(json.dumps({"device": "A100", "points": points}))
+    with printed_study(tmp_path_factory.mktemp("results")) as study:
         yield study
-
-
-METHODS = {"REPLUG": 2, "Revela": 1}
 
 
 def make(study, name, folder):
@@ -111,7 +90,7 @@ def test_the_slope_of_the_cost():
 
 
 def test_a_figure_without_its_files_is_an_error(study, tmp_path):
-    gone = study.model_copy(update={"config": study.config.model_copy(update={"results": str(tmp_path)})})
+    gone = with_results(study, tmp_path)
     for name, message in {
         "figure4": "not a score file",
         "figure6": "no record of a watched batch",
