@@ -1,7 +1,7 @@
 """One batch while a cell of Revela is trained: the weights that its chunks have for each other, and their losses.
 
-The batch is the first of the training file, its chunks as they stand there; for Wikipedia that is the head of the
-corpus, as in figure 6. Nothing of the training depends on it.
+The batch is the first of the training file with chunks of several documents, as they stand there; for Wikipedia that is
+at the head of the corpus, as in figure 6. Nothing of the training depends on it.
 """
 
 from __future__ import annotations

@@ -118,7 +118,9 @@ def train(job: Job, stop: StopRequest) -> bool:
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
     log = Log(checkpoints.log, steps) if rank == 0 else None
     silent = parameters_without_gradient(objective) if done["step"] == 0 else set()
-    watch = dynamics.Watch(objective, rows.first(), checkpoints.folder / dynamics.FILE if log else None)
+    watch = dynamics.Watch(
+        objective, rows.first_of_several_documents(), checkpoints.folder / dynamics.FILE if log else None
+    )
     operations = Operations(job, retriever, lm)
 
     def batches_of(step: int) -> list[Tokens]:
@@ -275,9 +277,11 @@ class Rows:
             row["scores"] = row["scores"][np.ix_(order, order)]
         return row
 
-    def first(self) -> dict[str, Any]:
-        """The first row of the file, as it stands there."""
-        return self.table.slice(0, 1).to_pylist()[0]
+    def first_of_several_documents(self) -> dict[str, Any]:
+        """The first row with chunks of two documents or more, as it stands in the file; where none has, the first."""
+        documents = self.table["document"] if "document" in self.table.column_names else []
+        index = next((index for index, ids in enumerate(documents) if len(set(ids.as_py())) > 1), 0)
+        return self.table.slice(index, 1).to_pylist()[0]
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:

@@ -575,6 +575,15 @@ def test_each_epoch_sees_each_row_once_with_its_chunks_in_an_order_of_its_own(da
     assert seen[30] != Rows(data / "batches.parquet", None, seed=2)[30]
 
 
+@pytest.mark.parametrize("documents, expected", [(["aa", "ab", "cd"], 1), (["aa", "bb"], 0), (None, 0)])
+def test_the_batch_that_is_watched_is_of_several_documents(tmp_path, documents, expected):
+    columns = {"text": [["x", "y"], ["z", "w"], ["v", "u"]][: len(documents or "xyz")]}
+    columns |= {"document": list(map(list, documents))} if documents else {}
+    pq.write_table(pa.table(columns), tmp_path / "batches.parquet")
+    found = Rows(tmp_path / "batches.parquet", None, 1).first_of_several_documents()
+    assert found == pa.table(columns).to_pylist()[expected]
+
+
 def test_scores_follow_their_chunks(data):
     rows = Rows(data / "batches.parquet", data / "scores.npy", seed=1)
     table, scores = pq.read_table(data / "batches.parquet").to_pylist(), np.load(data / "scores.npy")
