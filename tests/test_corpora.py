@@ -513,7 +513,11 @@ def test_group_sizes_side_by_side(tmp_path):
 
 def test_a_report_and_its_figure(tmp_path):
     chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [6, 2, 1, 3, 4, 9]})
-    chunk_counts = {"chunks_of_document": {"6": 1, "2": 1, "1": 1, "3": 1, "4": 1, "9": 1}}
+    chunk_counts = {
+        "documents": 6,
+        "chunks": 25,
+        "chunks_of_document": {"6": 1, "2": 1, "1": 1, "3": 1, "4": 1, "9": 1},
+    }
     corpora.write_counts(chunks, chunk_counts)
     one = corpus(sources=[{"dataset": "a"}], documents=4)
     written = {

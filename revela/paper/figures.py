@@ -366,36 +366,40 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
         report: As `revela.corpora.write_report` returns it. Panels of what it does not know are left out.
         output: The files; their suffixes say in which format.
     """
-    batches, groups = report["batches"], report["group_sizes"]
-    words = {f"B = {size}": counts["words_of_chunk"] for size, counts in batches.items()}
-    documents = {f"B = {size}": counts["documents_of_batch"] for size, counts in batches.items()}
-    panels = [("words of a chunk", "chunks with at most so many", words)]
-    if report["chunks"]:
-        of_documents = {"all documents": report["chunks"]["chunks_of_document"]}
-        panels.append(("chunks of a document", "documents with at most so many", of_documents))
-    if all(documents.values()):
-        panels.append(("documents of a batch", "batches", documents))
+    chunks, batches, groups = report["chunks"], report["batches"], report["group_sizes"]
+    curves = {
+        ("words of a chunk", "chunks, cumulative (%)"): {f"B = {b}": c["words_of_chunk"] for b, c in batches.items()},
+        ("documents of a batch", "batches (%)"): {
+            f"B = {b}: {c['batches']:,} batches": c["documents_of_batch"] for b, c in batches.items()
+        },
+    }
+    if chunks:
+        label = f"{chunks['documents']:,} documents,\n{chunks['chunks']:,} chunks"
+        curves["chunks of a document", "documents, cumulative (%)"] = {label: chunks["chunks_of_document"]}
     if groups:
-        by_group = {f"groups of {size}": c["documents_of_batch"] for size, c in groups["group_size"].items()}
-        panels.append(("documents of a batch of 16", "batches", by_group))
+        stated = ", ".join(f"{number:,} {what}" for what, number in groups["stated"].items() if number)
+        curves["documents of a batch of 16", "batches (%)"] = {
+            f"groups of {n}: {c['documents']:,} documents in {c['batches']:,} batches": c["documents_of_batch"]
+            for n, c in groups["group_size"].items()
+        }
+    known = {panel: lines for panel, lines in curves.items() if all(lines.values())}
+    across = 3 if len(known) == 3 else min(len(known), 2)
+    down = len(known) // across
     with rc_context(STYLE):
-        canvas = Canvas(figsize=(WIDTH, 2.1 * ((len(panels) + 1) // 2)), layout="constrained")
-        axes = canvas.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        for ax, (what, share_of, lines) in zip(axes, panels):
+        canvas = Canvas(figsize=(WIDTH if across > 1 else 3.4, 2.2 * down), layout="constrained")
+        for ax, ((what, share), lines) in zip(canvas.subplots(down, across, squeeze=False).flat, known.items()):
             for (label, counts), style in zip(lines.items(), _styles()):
-                values = sorted((int(value), number) for value, number in counts.items())
-                numbers = np.array([number for _, number in values])
-                shown = np.cumsum(numbers) if "at most" in share_of else numbers
-                ax.plot(
-                    [value for value, _ in values], 100 * shown / numbers.sum(), label=label, markevery=0.1, **style
-                )
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+                values = np.array(sorted((int(value), number) for value, number in counts.items()))
+                shown = np.cumsum(values[:, 1]) if "cumulative" in share else values[:, 1]
+                marked = 1 if len(values) < 20 else 0.1
+                ax.plot(values[:, 0], 100 * shown / values[:, 1].sum(), label=label, markevery=marked, **style)
             if what == "chunks of a document":
                 ax.set_xscale("log")
-            ax.set(xlabel=what, ylabel=f"{share_of} (%)", ylim=(0, None))
-            ax.legend()
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            ax.set(xlabel=what, ylabel=share, ylim=(0, None))
+            title = f"the paper: {stated}" if "of 16" in what else None
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=6, title=title, title_fontsize=6)
         _save(canvas, output)
 
 
