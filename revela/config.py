@@ -366,13 +366,18 @@ class Model(Strict):
     name: str = Field(pattern=NAME)
     kind: Literal["backbone", "encoder", "bm25", "api"]
     source: str = Field(
-        "", description="hub:owner/name[@revision], path:folder, provider:name of an API, or empty (BM25)."
+        "",
+        description="hub:owner/name[@revision], path:folder, provider:name of an API, or settings of BM25, which is "
+        "k1=1.5;b=0.75 where empty.",
     )
     base: str = Field("", description="The backbone that an encoder's weights are an adapter of.")
     size: str = Field("", description="As printed in the tables, for example 0.5B.")
     pooling: Literal["", "eos", "mean", "cls"] = ""
     query_prefix: str = ""
     passage_prefix: str = ""
+    passage_prefixes: str = Field(
+        "", description="task=prefix pairs, separated by ';', for tasks whose passages have another prefix."
+    )
     similarity: Literal["", "cosine", "dot"] = ""
     max_length: int | None = None
     price: float | None = Field(None, ge=0, description="US dollars for a million tokens of an API.")
@@ -779,9 +784,21 @@ def load_sizes(path: str | Path) -> Sizes:
     return _validate(Sizes, _read_yaml(path), str(path))
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; by itself the last one would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -792,12 +809,18 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
 def _sheet(path: str, row_type: type[Strict], scale: str) -> list:
     """Rows of a tab-separated sheet that belong to a scale."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", restkey="(too many columns)"))
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark in front
+            reader = csv.DictReader(file, delimiter="\t", restkey="(too many columns)")
+            rows, columns = list(reader), reader.fieldnames or []
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; it is named as a sheet of the configuration") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: not a sheet of tab-separated UTF-8 text ({error})") from None
+    valid = list(row_type.model_fields)
+    for position, column in enumerate(columns or [""]):
+        if column not in valid or column in columns[:position]:
+            fault = "stands twice" if column in valid else f"is no column, between tabs; valid: {', '.join(valid)}"
+            raise ConfigError(f"{path}, line 1: {column!r} {fault}")
     seen, result = set(), []
     for number, row in enumerate(rows, start=2):
         values = {key: value for key, value in row.items() if value not in (None, "")}

@@ -74,6 +74,30 @@ def test_bm25_by_hand(tmp_path):
     assert rankings["q3"] == [("d1", pytest.approx(cat, rel=1e-6))]
 
 
+def test_bm25_that_weighs_queries_by_hand(tmp_path):
+    """A query's words are weighed as a document's are: three cats and a dog, four words that the corpus has."""
+    documents = {"d1": ("", "cats cats dogs"), "d2": ("", "dogs"), "d3": ("", "fish")}
+    case = part(tmp_path, documents=documents, queries={"q": "cats cats unicorn cats dogs"}, qrels={"q": {"d1": 1}})
+
+    def weight(documents_with_word, frequency, length):
+        idf = math.log(1 + (3 - documents_with_word + 0.5) / (documents_with_word + 0.5))
+        return idf * frequency / (frequency + 0.9 * (1 - 0.4 + 0.4 * length / (5 / 3)))
+
+    bright = load_system("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4;weigh-queries")))
+    [(_, ranking)] = bright.search(case, 10)
+    cat, dog = weight(1, 3, 4), weight(2, 1, 4)
+    expected = {"d1": cat * weight(1, 2, 3) + dog * weight(2, 1, 3), "d2": dog * weight(2, 1, 1)}
+    assert dict(ranking) == pytest.approx(expected, rel=1e-6)
+    plain = load_system("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4")))
+    [(_, ranking)] = plain.search(case, 10)
+    assert dict(ranking)["d1"] == pytest.approx(3 * weight(1, 2, 3) + weight(2, 1, 3), rel=1e-6)
+
+
+def test_settings_of_bm25_that_are_none(tmp_path):
+    with pytest.raises(EvaluationError, match=r"b: source 'k1=1' of models\.tsv is no setting of BM25; valid: k1=0\.9"):
+        load_system("b", study(tmp_path, model("b", "bm25", source="k1=1")))
+
+
 def test_bm25_of_twins_ties_exactly(tmp_path):
     documents = {id: ("", "red green blue") for id in ("d1", "d10", "d9")} | {"other": ("", "red")}
     case = part(tmp_path, documents=documents, queries={"q1": "blue red green"}, qrels={"q1": {"d1": 1}})
@@ -213,6 +237,20 @@ def test_encoder_as_its_row_says(tmp_path, results, backbone, similarity):
     assert_rankings(system.search(case, 10), by_hand(retriever, case, "ask:\n", "", cosine=similarity == "cosine"))
 
 
+def test_passages_of_some_tasks_have_another_prefix(tmp_path, results):
+    """E5 takes "query: " for both sides of Quora."""
+    columns = {"pooling": "mean", "query_prefix": "query: ", "passage_prefix": "passage: "}
+    row = model("tiny", "encoder", passage_prefixes="quora=query: ;other=x=y", **columns)
+    system = load_system("tiny", study(results, row))
+    assert system.passage_prefixes == {"quora": "query: ", "other": "x=y"}
+    for name, expected in (("quora", "query: cats"), ("t", "passage: cats")):
+        write_coir(tmp_path, name, documents={"d1": ("", "cats")}, qrels={"q1": {"d1": 1}})
+        [case] = load_task(task("coir", name), tmp_path)
+        system.encoder = Encoder(ones)
+        list(system.search(case, 3))
+        assert system.encoder.calls == [["query: cats"], [expected]]
+
+
 def test_encoder_as_its_sentence_transformers_folder_says(tmp_path, results, backbone):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
@@ -259,7 +297,7 @@ def test_names_that_cannot_be_run(tmp_path, monkeypatch, name, message):
 def test_cell_that_was_not_trained(tmp_path):
     from revela.retriever import RetrieverError
 
-    with pytest.raises(RetrieverError, match=r"retriever: no retriever\.json"):
+    with pytest.raises(RetrieverError, match="bs4/retriever: no "):
         load_system("revela/wiki/tiny/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
     with pytest.raises(ConfigError, match="unknown 'large'"):
         load_system("revela/wiki/large/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
@@ -285,11 +323,18 @@ def test_start_up_is_light(tmp_path):
     assert (tmp_path / "run.gz").exists()
 
 
-def test_every_task_of_the_paper_has_an_instruction(monkeypatch):
-    """E5-Mistral is told what is asked for."""
+def test_settings_of_the_paper_by_task(monkeypatch):
+    """E5-Mistral is told what is asked for, E5 sees two queries in Quora, and BRIGHT has its own BM25."""
     from pathlib import Path
 
     monkeypatch.chdir(Path(__file__).parents[1])
     paper = load("config/config.yaml")
+    assert {name for name, row in paper.models.items() if row.passage_prefixes == "quora=query: "} == {
+        "e5-pt-large",
+        "e5-base-v2",
+    }
+    assert paper.table_systems("table7")["BM25"] == "bm25-bright"
+    bright = load_system("bm25-bright", paper)
+    assert (bright.k1, bright.b, bright.weigh_queries) == (0.9, 0.4, True)
     assert "{task}" in paper.models["e5-mistral"].query_prefix
     assert [task.key for task in paper.tasks if not task.instruction] == []

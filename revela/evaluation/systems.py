@@ -7,10 +7,13 @@ came, or a row of models.tsv that is BM25, an off-the-shelf encoder (an adapter 
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from revela.config import Cell, Evaluation, Model, Study, Task
 from revela.evaluation import EvaluationError
@@ -101,10 +104,14 @@ class BM25:
 
     A document that shares no word with the query has the score 0 and is not retrieved. Title and text are one
     text: whatever stands between them is no part of a word.
+
+    With `weigh_queries` the words of a query are weighed as those of a document are: query-side BM25, which the
+    authors of BRIGHT took (k1 0.9, b 0.4; Ge, Sharifymoghaddam and Lin 2025, arXiv 2509.02558). In queries as long as
+    theirs it keeps words that stand there often from counting as often.
     """
 
-    def __init__(self, name: str = "bm25"):
-        self.name = name
+    def __init__(self, name: str = "bm25", *, k1: float = 1.5, b: float = 0.75, weigh_queries: bool = False):
+        self.name, self.k1, self.b, self.weigh_queries = name, k1, b, weigh_queries
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         import bm25s
@@ -121,11 +128,27 @@ class BM25:
         documents = list(tokenizer.streaming_tokenize((text for _, text in part.corpus), allow_empty=False))
         if not any(documents):
             raise EvaluationError(f"{part.name}: no document has a word that BM25 could index")
-        index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
         index.index((documents, tokenizer.get_vocab_dict()), show_progress=False)
         words = tokenizer.streaming_tokenize(part.queries.values(), update_vocab=False, allow_empty=False)
+        length = np.mean([len(document) for document in documents])
         for query, ids in zip(part.queries, words, strict=True):
-            yield query, best_documents(part.corpus, index.get_scores_from_ids(ids), top_k)
+            found = self._weighed(index, ids, length) if self.weigh_queries else index.get_scores_from_ids(ids)
+            yield query, best_documents(part.corpus, found, top_k)
+
+    def _weighed(self, index: Any, words: list[int], average: float) -> np.ndarray:
+        """Scores [n] of all documents: sums over words of the weight in the query times that in the document."""
+        weights, documents, starts = (index.scores[name] for name in ("data", "indices", "indptr"))
+        size = index.scores["num_docs"]
+        words, counts = np.unique(np.array(words, np.int64), return_counts=True)
+        having = starts[words + 1] - starts[words]
+        idf = np.log(1 + (size - having + 0.5) / (having + 0.5))
+        in_query = idf * counts / (counts + self.k1 * (1 - self.b + self.b * counts.sum() / average))
+        scores = np.zeros(size, np.float32)
+        for word, weight in zip(words, in_query, strict=True):
+            entries = slice(starts[word], starts[word + 1])
+            scores[documents[entries]] += weight * weights[entries]
+        return scores
 
 
 class Dense:
@@ -139,14 +162,19 @@ class Dense:
         *,
         query_prefix: str = "",
         passage_prefix: str = "",
+        passage_prefixes: Mapping[str, str] | None = None,
         similarity: str = "dot",
         device: str = "cpu",
         identity: str = "",
     ):
-        """device: where scores are taken. identity: what tells encoders of the same model apart."""
+        """passage_prefixes: of parts that have another one. device: where scores are taken.
+
+        identity: what tells encoders of the same model apart.
+        """
         self.name, self.encoder, self.settings, self.identity = name, encoder, settings, identity
         self.similarity, self.device = similarity, device
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
+        self.passage_prefixes = passage_prefixes or {}
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         prefix = self.query_prefix
@@ -162,7 +190,7 @@ class Dense:
             self.encoder,
             top_k=top_k,
             shard_documents=self.settings.shard_documents,
-            prefix=self.passage_prefix,
+            prefix=self.passage_prefixes.get(part.name, self.passage_prefix),
             similarity=self.similarity,
             device=self.device,
             description=part.name,
@@ -230,14 +258,24 @@ def _encoder(model: Model, results: Path, settings: Evaluation) -> Dense:
             retriever.backbone = load_adapter(retriever.backbone, folder)
         return RetrieverEncoder(retriever.to(device), settings.batch_tokens)
 
-    prefixes = (model.query_prefix.replace("\\n", "\n"), model.passage_prefix.replace("\\n", "\n"))
+    prefixes = {
+        "query_prefix": model.query_prefix.replace("\\n", "\n"),
+        "passage_prefix": model.passage_prefix.replace("\\n", "\n"),
+        "passage_prefixes": dict(pair.split("=", 1) for pair in filter(None, model.passage_prefixes.split(";"))),
+    }
     folders = [folder, base] if base else [folder]
     how = {"max_length": max_length, "pooling": model.pooling}
     return _dense(model.system, results, load, folders, how, settings, prefixes, model.similarity or "cosine")
 
 
 def _bm25(model: Model, results: Path, settings: Evaluation) -> BM25:
-    return BM25(model.system)
+    match = re.fullmatch(r"k1=([\d.]+);b=([\d.]+)(;weigh-queries)?", model.source or "k1=1.5;b=0.75")
+    if not match:
+        raise EvaluationError(
+            f"{model.name}: source {model.source!r} of models.tsv is no setting of BM25; valid: k1=0.9;b=0.4, and "
+            ";weigh-queries after it"
+        )
+    return BM25(model.system, k1=float(match[1]), b=float(match[2]), weigh_queries=bool(match[3]))
 
 
 def _api(model: Model, results: Path, settings: Evaluation) -> Dense:
@@ -256,8 +294,8 @@ def _folder(results: Path, model: str) -> Path:
     return results / "resources" / "models" / model
 
 
-def _prefixes(settings: Evaluation) -> tuple[str, str]:
-    return settings.query_prefix, settings.passage_prefix
+def _prefixes(settings: Evaluation) -> dict[str, Any]:
+    return {"query_prefix": settings.query_prefix, "passage_prefix": settings.passage_prefix}
 
 
 def _dense(
@@ -267,12 +305,13 @@ def _dense(
     folders: list[Path],
     how: dict[str, int | str],
     settings: Evaluation,
-    prefixes: tuple[str, str],
+    prefixes: dict[str, Any],
     similarity: str,
 ) -> Dense:
     """A system with an encoder on each GPU there is, or on the CPU, and a store where the settings ask for one.
 
-    folders: what the encoder is loaded from. how: what else its embeddings of a text depend on.
+    folders: what the encoder is loaded from. how: what else its embeddings of a text depend on. prefixes: as `Dense`
+    takes them.
     """
     devices = _devices()
     how |= {"devices": devices, "batch_tokens": settings.batch_tokens}
@@ -281,16 +320,14 @@ def _dense(
     if settings.store_embeddings:
         key = sha256_json([how, *map(folder_sha256, folders)])[:16]
         encoder = Store(encoder, results / "embeddings" / name / key)
-    query_prefix, passage_prefix = prefixes
     return Dense(
         name,
         encoder,
         settings,
-        query_prefix=query_prefix,
-        passage_prefix=passage_prefix,
         similarity=similarity,
         device=devices[0],
         identity=sha256_json(how),
+        **prefixes,
     )
 
 

@@ -48,6 +48,7 @@ use rule run as run_bm25 with:
         mem_mb=memory("run_bm25"),
         runtime=runtime("run_bm25"),
     params:
+        system=system_settings,
         task=task_settings,
         evaluation=EVALUATION,
         code=code("revela.evaluation.systems", WITHOUT_MODEL),
