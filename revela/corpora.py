@@ -13,6 +13,7 @@ names), the first kind that is there being the one that is read:
 - JSON, `.json` or `.json.gz`: one list of rows, or one row a line. As in code-rag-bench/online-tutorials
   (`online_tutorials.json`, 1 GB: title, text) and code-rag-bench/library-documentation (`library_docs.json`: doc_id,
   doc_content).
+- CSV and TSV, with the names of the columns in the first line.
 - Text files: a file is a row with the one column `text`.
 
 So a README, a licence or a loading script beside tables is not taken for text. A source that is `mixed` reads all of
@@ -21,6 +22,7 @@ its files instead: tables by their suffix, and every other file as UTF-8 text.
 
 from __future__ import annotations
 
+import csv
 import functools
 import gzip
 import hashlib
@@ -55,6 +57,7 @@ KINDS = {
     "parquet": (".parquet",),
     "jsonl": (".jsonl", ".jsonl.gz"),
     "json": (".json", ".json.gz"),
+    "csv": (".csv", ".tsv"),
     "text": TEXT_SUFFIXES,
 }
 NOT_DATA = {MANIFEST, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
@@ -99,7 +102,8 @@ def rows(
             for number, row in enumerate(_parquet_rows(path, columns, on_read)):
                 yield f"{name}:{number}", row
         else:
-            for number, row in enumerate(_json_values(path, on_read, lines=kind == "jsonl")):
+            values = _csv_rows(path, on_read) if kind == "csv" else _json_values(path, on_read, lines=kind == "jsonl")
+            for number, row in enumerate(values):
                 if not isinstance(row, dict):
                     raise CorpusError(f"{path}: row {number} is a {type(row).__name__}, not an object with columns")
                 _require(columns, list(row), path)
@@ -136,6 +140,11 @@ def _kind(path: Path) -> str | None:
     return next((kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)), None)
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file holds rows with columns, by its suffix."""
+    return _kind(path) not in (None, "text")
+
+
 def _parquet_rows(path: Path, columns: list[str], on_read: Callable[[int], Any]) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
@@ -161,6 +170,18 @@ def _json_values(path: Path, on_read: Callable[[int], Any] = lambda size: None, 
                 read += 1
     except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CorpusError(f"{path}: row {read} is not JSON that can be read ({error})") from None
+
+
+def _csv_rows(path: Path, on_read: Callable[[int], Any]) -> Iterator[dict[str, str | None]]:
+    csv.field_size_limit(sys.maxsize)
+    read = 0
+    try:
+        with _open(path, on_read) as file:
+            for row in csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True):
+                yield row
+                read += 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: row {read} is not CSV that can be read ({error})") from None
 
 
 def _is_lines(head: str) -> bool:

@@ -37,6 +37,15 @@ class ExportError(ValueError):
     """A model that cannot be exported, or a place that does not take it. The message is one line."""
 
 
+def _free(output: str | Path) -> Path:
+    """The place, where nothing stands, or an empty folder, or an earlier export; ExportError otherwise."""
+    output = Path(output)
+    earlier = "revela" in (front_matter(output / "README.md").get("tags") or ())
+    if output.exists() and not earlier and not (output.is_dir() and not any(output.iterdir())):
+        raise ExportError(f"{output}: is there already, and no export that could be replaced; name a new folder")
+    return output
+
+
 # --- what is exported
 
 
@@ -53,15 +62,16 @@ def export_sentence_transformer(
 
     Args:
         model: A trained cell, or the folder of a retriever.
-        output: The folder to write; an older one is replaced.
+        output: The folder to write; an earlier export is replaced.
         scores: Score files (`results/scores/...json`) for the model card.
         dtype: Of the weights. In bfloat16, half the size, embeddings differ from the retriever's by rounding.
 
     Raises:
-        ExportError: The retriever does not pool at EOS, or the export is not what it should be.
+        ExportError: The retriever does not pool at EOS, the export is not what it should be, or something else has its
+            name.
         RetrieverError: The folder is none of a retriever.
     """
-    retriever = load_retriever(model)
+    output, retriever = _free(output), load_retriever(model)
     expected = _probe(retriever)
     with atomic_folder(output) as partial:
         _write_sentence_transformer(retriever, partial, getattr(torch, dtype))
@@ -76,8 +86,11 @@ def export_merged(
     scores: Sequence[str | Path] = (),
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
-    """Writes the backbone as a Hugging Face folder of safetensors, with the adapters merged into its weights."""
-    retriever = load_retriever(model)
+    """Writes the backbone as a Hugging Face folder of safetensors, with the adapters merged into its weights.
+
+    Raises ExportError as `export_sentence_transformer` does.
+    """
+    output, retriever = _free(output), load_retriever(model)
     with atomic_folder(output) as partial:
         _write_merged(retriever, partial, getattr(torch, dtype))
         write_card(partial, model, retriever, scores, "transformers")
@@ -88,7 +101,7 @@ def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[st
 
     Raises ExportError for a retriever of which all weights were trained.
     """
-    retriever = load_retriever(model)
+    output, retriever = _free(output), load_retriever(model)
     if not isinstance(retriever.backbone, PeftModel):
         raise ExportError(f"{model}: has no adapter, as all of its weights were trained; export it as another format")
     with atomic_folder(output) as partial:

@@ -29,7 +29,6 @@ from revela.provenance import PACKAGE, atomic_write
 ROOT = PACKAGE.parent
 CORPUS = "mine"  # the name of the corpus in paths
 NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
-SUFFIXES = "md,txt,rst,tex,py,js,ts,java,go,rb,php,c,h,cpp,jsonl,json,parquet"
 
 # The paper's settings (section 4.1), with fewer batches in a step, because own text is seldom 320,000 batches of it.
 PAPER = {
@@ -157,8 +156,11 @@ def write_study(
 
 
 def _pattern(text: str) -> str:
+    from revela.corpora import KINDS
+
     if Path(text).is_dir():
-        return f"{glob.escape(str(Path(text)))}/**/*.{{{SUFFIXES}}}"
+        suffixes = ",".join(suffix.removeprefix(".") for kind in KINDS.values() for suffix in kind)
+        return f"{glob.escape(str(Path(text)))}/**/*.{{{suffixes}}}"
     if not Path(text).is_file() and not set(text) & set("*?[{"):
         raise OwnTextError(f"--text {text}: no such folder or file; valid: a folder, a file, or a pattern with * or **")
     return text
@@ -327,10 +329,10 @@ def passages(place: str | Path) -> list[tuple[str, str]]:
     """(id, text) of what stands in a file or a folder.
 
     A folder's documents are cut into chunks of at most 120 words, as for training, at sentences that Punkt learns from
-    them. A `chunks.parquet` of a corpus holds chunks already. Of other files, JSON lines and parquet have a column
-    `text`, and in any other each line is a text. Raises OwnTextError for what is not there or no text.
+    them. A `chunks.parquet` of a corpus holds chunks already. Other tables have a column `text`, and in any other file
+    each line is a text. Raises OwnTextError for what is not there or no text.
     """
-    from revela.corpora import CorpusError, read_table, rows
+    from revela.corpora import CorpusError, is_table, read_table, rows
 
     place = Path(place)
     if place.is_dir():
@@ -339,7 +341,7 @@ def passages(place: str | Path) -> list[tuple[str, str]]:
         raise OwnTextError(f"{place}: no such file or folder")
     if place.suffix == ".parquet" and _has_chunks(place):
         return [(f"{row['document']}#{n}", text) for row in read_table(place) for n, text in enumerate(row["chunks"])]
-    if place.name.endswith((".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz")):
+    if is_table(place):
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, place.name).symlink_to(place.resolve())
             try:

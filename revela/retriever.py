@@ -262,8 +262,12 @@ class Retriever(nn.Module):
         folder = retriever_folder(folder)
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RetrieverError(f"{folder}: no {SETTINGS}, so this is not a saved retriever") from None
+        except (FileNotFoundError, NotADirectoryError):
+            what = "a language model" if (folder / "config.json").is_file() else f"no {SETTINGS} here"
+            what = f"{what}, so this is not a saved retriever" if folder.is_dir() else "no such folder"
+            raise RetrieverError(f"{folder}: {what}") from None
+        except ValueError as error:
+            raise RetrieverError(f"{folder / SETTINGS}: cannot be read ({error})") from None
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         base, base_sha256 = settings.pop("base", None), settings.pop("base_sha256", None)

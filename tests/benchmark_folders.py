@@ -78,10 +78,14 @@ def write_bright(folder, name="t", *, documents, queries, gold, excluded):
     return folder
 
 
+def shared_data():
+    """The folder of real data, which lies beside the checkout; it may be absent."""
+    return Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+
+
 def real_cosqa():
     """The folder with CoIR's CosQA as it is on the hub; the test is skipped where there is none."""
-    shared = Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared"))
-    folder = shared / "data" / "CoIR-Retrieval"
+    folder = shared_data() / "CoIR-Retrieval"
     if not (folder / "cosqa-queries-corpus").is_dir():
         pytest.skip(f"needs the real CosQA in {folder}; REVELA_SHARED names the folder above data/")
     return folder

@@ -74,6 +74,20 @@ def test_nothing_but_safetensors_is_written(case):
     assert all("auto_map" not in path.read_text() for path in export.rglob("*.json"))
 
 
+def test_an_earlier_export_is_replaced_and_nothing_else(tmp_path, backbone):
+    trained(backbone, tmp_path / "retriever")
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        export_merged(tmp_path / "retriever", tmp_path / "empty")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/README.md").write_text("---\ntags: [mine]\n---\n")
+    for write in (export_merged, export_sentence_transformer, export_adapter):
+        for place in ("notes", "notes/README.md", "retriever"):
+            with pytest.raises(ExportError, match="is there already"):
+                write(tmp_path / "retriever", tmp_path / place)
+    assert (tmp_path / "notes/README.md").read_text() == "---\ntags: [mine]\n---\n"
+
+
 def test_an_adapter_that_changes_nothing_is_not_exported(tmp_path, backbone):
     Retriever.from_backbone(backbone, max_length=40, lora=LORA).save(tmp_path / "retriever")
     with pytest.raises(ExportError, match="changes nothing"):

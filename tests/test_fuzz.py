@@ -18,7 +18,7 @@ from conftest import TEXTS
 from revela import resources
 from revela.config import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
 from revela.corpora import CorpusError, documents, write_batches, write_chunks
-from revela.own_text import OwnTextError, write_study
+from revela.own_text import OwnTextError, passages, write_study
 from revela.provenance import read_manifest
 from revela.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
 from revela.retriever import Retriever, RetrieverError
@@ -143,6 +143,40 @@ def test_files_that_are_no_configuration(tmp_path, content):
     one_line(error.value, path)
 
 
+def test_a_key_that_stands_twice(tmp_path):
+    """YAML itself would take the last one."""
+    path = tmp_path / "config.yaml"
+    path.write_text((ROOT / "tests/small/config.yaml").read_text() + "\ntraining: {temperature: 1}\n")
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert "'training' stands twice" in one_line(error.value, path)
+
+
+@pytest.mark.parametrize(
+    "edit, expected",
+    [
+        (lambda text: "\ufeff" + text.replace("\n", "\r\n"), None),  # as a spreadsheet writes it
+        (lambda text: text.replace("\t", ","), "is no column, between tabs; valid: scale, method"),
+        (lambda text: text.replace("\t", "    "), "is no column, between tabs; valid: scale, method"),
+        (lambda text: text.replace("method", "method ", 1), "'method ' is no column"),
+        (lambda text: re.sub(r"^(\w+)(.*)$", r"\1\2\t\1", text, flags=re.MULTILINE), "'scale' stands twice"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "stands twice"),
+        (lambda text: "", "line 1: '' is no column"),
+    ],
+)
+def test_sheets_as_other_programs_write_them(edit, expected, tmp_path):
+    values = yaml.safe_load((ROOT / "tests/small/config.yaml").read_text())
+    sheet, config = tmp_path / "runs.tsv", tmp_path / "config.yaml"
+    sheet.write_bytes(edit((ROOT / values["runs"]).read_text()).encode())
+    config.write_text(yaml.safe_dump(values | {"runs": str(sheet)}))
+    if expected is None:
+        assert load(config).runs == load(ROOT / "tests/small/config.yaml").runs
+        return
+    with pytest.raises(ConfigError) as error:
+        load(config)
+    assert expected in one_line(error.value, sheet)
+
+
 @pytest.mark.parametrize("sheet", ["runs", "models", "benchmarks"])
 def test_mutated_sheets(sheet, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -251,6 +285,8 @@ def test_broken_rows(tmp_path, punkt):
         ("rows.parquet", b"no parquet"),
         ("rows.jsonl.gz", b"no gzip"),
         ("rows.json", b"[{"),
+        ("rows.csv", b"a,b\n1,2\n"),
+        ("rows.tsv", b"text\n\xff\n"),
         ("text.md", b"\xff\xfe\x00"),
         ("text.unknown", b"\x89PNG"),
     ],
@@ -292,6 +328,23 @@ def test_own_files_by_a_pattern(notes, tmp_path):
         "mine/deep/d.parquet:1": "",
         "mine/deep/er/c.jsonl:0": TEXTS[2],
     }
+
+
+@pytest.mark.parametrize("suffix, sign", [("csv", ","), ("tsv", "\t")])
+def test_own_tables_of_a_spreadsheet(tmp_path, suffix, sign):
+    """With a mark in front, lines as Windows ends them, and a cell of two lines that is longer than csv's own limit."""
+    long = "A word. " * 20_000
+    rows = [["number", "text"], ["1", f'"{TEXTS[0]}\r\n{long}"'], ["2", TEXTS[5].splitlines()[0]], ["3", ""]]
+    path = tmp_path / f"notes.{suffix}"
+    path.write_bytes(("\ufeff" + "".join(sign.join(row) + "\r\n" for row in rows)).encode())
+    found = list(documents(Source(dataset="mine", mixed=True), tmp_path))
+    assert [text for _, text in found] == [f"{TEXTS[0]}\n{long}", TEXTS[5].splitlines()[0], ""]
+    assert passages(path)[0] == (f"notes.{suffix}:0", f"{TEXTS[0]}\n{long}")
+    path.write_text('number\n"1')
+    for read in (lambda: list(documents(Source(dataset="mine", mixed=True), tmp_path)), lambda: passages(path)):
+        with pytest.raises((CorpusError, OwnTextError)) as error:
+            read()
+        one_line(error.value, path)
 
 
 def test_tables_hide_text_unless_the_source_is_mixed(notes):

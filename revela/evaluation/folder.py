@@ -85,9 +85,14 @@ def evaluate_folder(
 
     Raises:
         BenchmarkError: The folder cannot be read.
-        EvaluationError: No query has a relevant document.
+        EvaluationError: The layout is another, or no query has a relevant document.
     """
     folder = Path(folder)
+    parts = sorted(path.name.removesuffix("-qrels") for path in folder.glob("*-qrels"))
+    if parts and (layout != "coir" or part not in parts):
+        raise EvaluationError(
+            f"{folder}: is in CoIR's layout, with the parts {', '.join(parts)}: --layout coir --part .."
+        )
     name = part or folder.resolve().name
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "benchmark"
     task = Task(
