@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -285,7 +286,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The command `revela`."""
+    """The command `revela`. Ended or hung up on, it stops what it has started, as by Ctrl-C."""
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.default_int_handler)
     sys.exit(main())
 
 

@@ -247,11 +247,12 @@ def run(config: str | Path, targets: Sequence[str], *, cores: int, dry_run: bool
     log, started = Path(config).with_name("snakemake.log"), time.time()
     with log.open("ab") as written:
         try:
-            fcntl.flock(written, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with this process, however it ends
+            fcntl.flock(written, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with Snakemake, which holds it, too
         except BlockingIOError:
             raise OwnTextError(f"{log.parent}: another run is at work here") from None
         written.truncate(0)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": [written.fileno()]}
+        process = subprocess.Popen(command, **pipes, start_new_session=True)
         try:
             for line in _watch(process, log.parent):
                 written.write(line + b"\n")

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +234,44 @@ def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
     with pytest.raises(own_text.OwnTextError, match="x: not a target: ... .log: "):
         own_text.run(config, [], cores=1)
     assert "not a target" in (tmp_path / "snakemake.log").read_text()
+
+
+RUN = """
+import subprocess, sys
+from revela import cli, own_text
+popen = subprocess.Popen
+subprocess.Popen = lambda command, **options: popen([sys.argv[1]], **options)
+cli.main = lambda: own_text.run(sys.argv[2], [], cores=1)
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_none_behind(by, tmp_path):
+    """What it has started is told to stop, and saves; where it could not tell, nothing else is started beside it."""
+    config, script = tmp_path / "config.yaml", tmp_path / "snakemake"
+    script.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\ntrap 'touch saved; exit' TERM\ntouch started\n"
+        "while [ ! -e over ]; do sleep 0.05; done\n"
+    )
+    script.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", RUN, script, config], cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "started")
+    process.send_signal(by)
+    assert process.wait() != 0
+    if by == signal.SIGKILL:
+        with pytest.raises(own_text.OwnTextError, match="another run is at work here"):
+            own_text.run(config, [], cores=1)
+        (tmp_path / "over").touch()
+    else:
+        assert (tmp_path / "saved").exists()
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
 
 
 # --- one line for each fault
