@@ -1,8 +1,11 @@
-# What is particular to a cluster: site.yaml becomes resources of the rules. Included after all rules.
+# What is particular to a cluster: site.yaml becomes resources of the rules, and SLURM's habits are met. Included after
+# all rules.
 import getpass
+import shutil
 import subprocess
+import time
 
-import snakemake_executor_plugin_slurm
+import snakemake_executor_plugin_slurm as slurm
 
 
 def ask_for_site():
@@ -17,43 +20,82 @@ def ask_for_site():
         for name, value in asked.items():
             if value is not None and name not in r.resources:
                 r.resources[name] = value
+        if r.name == "train":  # that its time is up is no failure
+            r.restart_times = ARGS.retries + time_limits()
+
+
+def time_limits():
+    """How many of the site's longest time limits the longest training outlasts."""
+    longest = max((COSTS.of("train", {"cell": cell}).seconds for cell in CELLS), default=0)
+    return int(longest / (60 * SITE.max_runtime))
 
 
 def check_queue():
     """Jobs that a run left in the queue when it was killed would work on the same files as those of this run."""
-    format_ = ["--noheader", "--format=%i %j %Z", f"--user={getpass.getuser()}"]
-    try:
-        queue = subprocess.run(["squeue", *format_], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return  # the executor says that there is no SLURM
+    if not shutil.which("squeue"):
+        sys.exit("--profile slurm: SLURM's commands are not on this machine; a dry run (-n) does without them")
     here = os.path.realpath(os.getcwd())
-    jobs = [line.split(maxsplit=2) for line in queue.splitlines()]
-    ours = [job for job, name, folder in jobs if name.startswith("revela_") and os.path.realpath(folder) == here]
-    if ours:
+    command = ["squeue", "--noheader", "--format=%i %u %j %Z"]
+    queue = subprocess.run(command, capture_output=True, text=True, check=False)
+    if queue.returncode:
+        sys.exit(f"SLURM does not answer: {queue.stderr.strip().splitlines()[-1]}")
+    jobs = [line.split(maxsplit=3) for line in queue.stdout.splitlines()]
+    left = [job for job in jobs if job[2].startswith("revela_") and os.path.realpath(job[3]) == here]
+    if left:
+        users = ", ".join(sorted({user for _, user, *_ in left}))
         sys.exit(
-            f"SLURM still has jobs of another run in {here}: wait until they have ended, or stop them: "
-            f"scancel {' '.join(ours)}"
+            f"SLURM still has jobs of another run in {here}, by {users}: wait until they have ended, or stop them: "
+            f"scancel {' '.join(job for job, *_ in left)}"
         )
 
 
-def fail_when_preempted():
-    """A job that SLURM has preempted and will not requeue has failed; the executor would wait for it for ever."""
-    query = snakemake_executor_plugin_slurm.query_job_status
+def has_accounts():
+    """Whether SLURM has a database of jobs, which sacct reads; the command is there either way."""
+    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    kept = re.search(r"^AccountingStorageType\s*=\s*(\S+)", done.stdout, re.MULTILINE)
+    return not kept or kept[1] not in ("(null)", "accounting_storage/none")
+
+
+def outlast():
+    """What the executor would wait for without end, or give up on at once.
+
+    Without accounts sacct knows of no job, and squeue is asked instead. While the controller does not answer, jobs are
+    taken to be as they were, where the executor would forget them all, and no job is submitted. A job that was
+    preempted or lost its node, and that SLURM did not put back into the queue, has failed.
+    """
+    ask, submit, accounts = slurm.query_job_status, slurm.Executor.run_job, has_accounts()
+    queue = f"squeue --noheader --format=%i|%T --user={getpass.getuser()}"
 
     async def query_job_status(command, logger):
-        states, seconds = await query(command, logger)
-        return states and {job: "FAILED" if state == "PREEMPTED" else state for job, state in states.items()}, seconds
+        states, seconds = await ask(command, logger)
+        if states is None:
+            return {}, 0.0
+        ended = {job for job, state in states.items() if state in ("PREEMPTED", "NODE_FAIL")}
+        if ended:
+            queued, _ = await ask(queue, logger)
+            ended = set() if queued is None else ended - queued.keys()
+        return states | dict.fromkeys(ended, "FAILED"), seconds
 
-    snakemake_executor_plugin_slurm.query_job_status = query_job_status
+    def run_job(executor, job):
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline:
+            ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False)
+            if "is UP" in ping.stdout:
+                break
+            time.sleep(5)
+        submit(executor, job)
+
+    slurm.query_job_status, slurm.Executor.run_job = query_job_status, run_job
+    slurm.is_query_tool_available = lambda tool: tool != "sacct" or accounts
 
 
 if SITE:
     ask_for_site()
     if not (ARGS.dryrun or ARGS.unlock):
         check_queue()
-        fail_when_preempted()
+        outlast()
 
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
     modules = load_or_exit(load_site, SITE_FILE).modules
-    if modules:
-        shell.prefix(f"module load {' '.join(modules)} && ")
+    if modules:  # `module` is a function of login shells, which /bin/sh between sbatch and here may have dropped
+        shell.prefix(f"{{{{ command -v module || . /etc/profile; }}}} >/dev/null; module load {' '.join(modules)} && ")
