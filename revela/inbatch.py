@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revela.packing import Packing, PackingError, receive, register, repeat_heads, run
+from revela.packing import Packing, PackingError, receive, register, run
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
@@ -132,7 +132,6 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d]."""
     receive(module, packing, s_aux)
-    key, value = repeat_heads(query, key, value)
     keys, values = packing.to_grid(key), packing.to_grid(value)
     settings = {"scale": scaling, "dropout_p": dropout}
     own = packing.causal(query, keys, values, window=sliding_window, **settings)
@@ -148,7 +147,9 @@ def _attention(
 
 
 def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float) -> Tensor:
-    """b_i of eq. 6 or 9 for query [1, H, T, d], key and value [B, H, L, d] -> [1, H, T, d], as the paper writes it."""
+    """b_i of eq. 6 or 9 for query [1, H, T, d], key and value [B, H_kv, L, d] -> [1, H, T, d], as the paper writes it."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     size, heads, length, _ = key.shape
     key, value = (x.transpose(0, 1).flatten(1, 2) for x in (key, value))  # [H, B*L, d]
     bias = torch.zeros_like(batch.keys, dtype=query.dtype).masked_fill(~batch.keys, float("-inf")).flatten()
@@ -162,18 +163,17 @@ def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: f
     return torch.bmm((p * weights[..., None]).flatten(2), value)[None]
 
 
-def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float) -> Tensor:
-    """The same from key and value [1, H, T, d], over the pairs whose weight is not negligible."""
+def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
+    """The same from key and value [1, H_kv, T, d], over the pairs whose weight is not negligible."""
     dim = value.shape[3]
     if batch.value_norm:
         # N_ij comes out of the same call: a column ||V_j|| of the values. Query and key get a zero column, because
         # the fast kernels want one head size for all three.
-        zero = query.new_zeros(1, query.shape[1], query.shape[2], 1)
-        query, key = torch.cat([query, zero], 3), torch.cat([key, zero.to(key.dtype)], 3)
+        query, key = F.pad(query, (0, 1)), F.pad(key, (0, 1))
         value = torch.cat([value, value.norm(dim=-1, keepdim=True).to(value.dtype)], 3)
     b = torch.cat(
         [
-            F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, dropout_p=dropout_p, scale=scale)
+            F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, enable_gqa=True, **settings)
             for tokens, k, v in zip(batch.tokens_of, key.split(batch.lengths, 2), value.split(batch.lengths, 2))
             if len(tokens)
         ],

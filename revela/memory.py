@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from revela.config import Cell, Training
 from revela.flops import Shape
 
-LOGITS = 3 * 4 * 2**26  # bytes, see revela.objectives
+LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives
 BYTES = {"bf16": 2, "fp32": 4}
 
 
@@ -62,7 +62,8 @@ def activations(settings: Training, shape: Shape, *, frozen: bool = False) -> fl
     queries = shape.heads * shape.head_dim
     total = 2 * 4 * shape.hidden  # the input of each norm, in float32
     total += width * 3 * shape.intermediate  # gate, its activation, up
-    total += width * 7 * queries  # query, key and value as they are and laid out for attention, and its output
+    # Query, key and value laid out for attention, and its output; as much for half of the streams in cross attention.
+    total += width * 1.5 * 2 * (queries + shape.kv_heads * shape.head_dim)
     inputs = {name: rows for name, (rows, _) in shape.matrices.items()}
     if settings.lora and not frozen:
         dropped = width + (1 if settings.lora.dropout else 0)  # the adapter's input and dropout's mask

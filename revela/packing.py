@@ -37,15 +37,19 @@ class Packing:
             raise PackingError(f"document {self.lengths.index(0)} of the batch has no token")
         self.positions = (self.mask.cumsum(1) - 1)[self.mask][None].repeat(1, streams)  # from 0 in each text
         self.document = self.mask.nonzero()[:, 0]  # [T], of each token
-        # The place of each token of each stream in a grid [streams * B, L] without gaps at the front.
+        # The place of each token of each stream in a grid [streams * B, L] without gaps at the front; and the token at
+        # each place: a text's last one again where it has none, so that there is nothing to be written.
         size, length = len(mask), max(self.lengths)
         self.grid = (streams * size, length)
-        places = self.document * length + self.positions[0, : len(self.document)]
-        self.places = torch.cat([places + stream * size * length for stream in range(streams)])
+        rows = torch.cat([self.document + stream * size for stream in range(streams)])
+        self.places = rows * length + self.positions[0]
+        lengths = self.mask.sum(1, keepdim=True).repeat(streams, 1)
+        within = torch.arange(length, device=mask.device).minimum(lengths - 1)
+        self.tokens_at = (lengths.cumsum(0) - lengths + within).flatten()
         self.layers: set[int] = set()  # that have received this batch
 
     def lay_out(self, padded: Tensor) -> Tensor:
-        """[B, L', ...] -> [1, T, ...]: the texts end to end, without pads."""
+        """The padded [B, L', ...] -> [1, T, ...]: the texts end to end, without pads."""
         return padded[self.mask][None]
 
     def pad(self, row: Tensor) -> Tensor:
@@ -55,14 +59,13 @@ class Packing:
         return padded
 
     def to_grid(self, row: Tensor) -> Tensor:
-        """[1, H, streams * T, d] -> [streams * B, H, L, d], each text at the front of its row and zeros after it."""
-        rows, length = self.grid
-        flat = row.new_zeros(rows * length, row.shape[1], row.shape[3])
-        return flat.index_copy(0, self.places, row[0].transpose(0, 1)).unflatten(0, self.grid).transpose(1, 2)
+        """[1, H, streams * T, d] -> [streams * B, H, L, d], each text at the front of its row."""
+        grid = row[0].transpose(0, 1).index_select(0, self.tokens_at)
+        return grid.unflatten(0, self.grid).transpose(1, 2)
 
     def from_grid(self, grid: Tensor) -> Tensor:
         """[streams * B, H, L, d] -> [1, streams * T, H, d]."""
-        return grid.transpose(1, 2).flatten(0, 1)[None, self.places]
+        return grid.transpose(1, 2).flatten(0, 1).index_select(0, self.places)[None]
 
     def causal(self, query: Tensor, keys: Tensor, values: Tensor, *, window: int | None, **settings) -> Tensor:
         """Causal self-attention of each text: query [1, H, streams * T, d], keys and values as grids -> [1, .., H, d].
@@ -71,13 +74,13 @@ class Packing:
         """
         mask = _window(self.grid[1], window, query.device)
         own = F.scaled_dot_product_attention(
-            self.to_grid(query), keys, values, mask, is_causal=mask is None, **settings
+            self.to_grid(query), keys, values, mask, is_causal=mask is None, enable_gqa=True, **settings
         )
         return self.from_grid(own)
 
 
 def run(decoder: PreTrainedModel, input_ids: Tensor, packing: Packing, attention: str = NAME) -> Tensor:
-    """The decoder's last hidden states [1, streams * T, hidden] of the tokens [1, streams * T].
+    """The decoder's last hidden states [1, streams * T, hidden] of input_ids [1, streams * T].
 
     attention: name of the registered function, which finds the packing in its argument `packing`.
     Raises PackingError if not all layers took part.
@@ -110,12 +113,6 @@ def receive(module: nn.Module, packing: Packing | None, s_aux: Tensor | None) ->
     packing.layers.add(module.layer_idx)
 
 
-def repeat_heads(query: Tensor, *grouped: Tensor) -> list[Tensor]:
-    """Keys and values [.., H_kv, .., d] with a head for each of the query's."""
-    groups = query.shape[1] // grouped[0].shape[1]
-    return [x.repeat_interleave(groups, 1) if groups > 1 else x for x in grouped]
-
-
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -132,7 +129,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d]."""
     receive(module, packing, s_aux)
-    keys, values = (packing.to_grid(x) for x in repeat_heads(query, key, value))
+    keys, values = packing.to_grid(key), packing.to_grid(value)
     return packing.causal(query, keys, values, window=sliding_window, scale=scaling, dropout_p=dropout), None
 
 

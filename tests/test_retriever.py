@@ -260,7 +260,7 @@ def test_an_adapter_is_refused_without_the_backbone_that_it_was_trained_on(tmp_p
     with pytest.raises(RetrieverError, match="where there is no folder"):
         Retriever.load(tmp_path / "retriever")
     with pytest.raises(RetrieverError, match="not a saved retriever"):
-        Retriever.load(tmp_path)
+        Retriever.load(tmp_path / "elsewhere")
 
 
 def test_loading_says_nothing_but_refuses_a_model_that_lacks_weights(backbone, tmp_path, capfd):

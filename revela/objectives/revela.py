@@ -18,7 +18,7 @@ from ..similarity import similarity
 from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
 
 IGNORED = -100  # label of a position that has no part in the loss
-LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
+LOGITS = 2**25  # at most so many float32 logits at a time: 128 MB
 
 
 class Revela(Objective):
