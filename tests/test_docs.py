@@ -98,7 +98,8 @@ def test_snakemake(checkout, configfile):
     for page, command in of("snakemake"):
         _, options = parse_args(shlex.split(command)[1:])
         if (options.configfile[0].as_posix() if options.configfile else None) == configfile:
-            assert options.dryrun or options.profile or configfile, f"{page}: {command}: not a dry run, on no cluster"
+            safe = options.dryrun or options.profile or options.report or configfile
+            assert safe, f"{page}: {command}: not a dry run, on no cluster"
             targets += options.targets
     targets += planned_targets() if configfile is None else []
     assert targets
