@@ -239,9 +239,9 @@ def plan(
 
 @app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
 def doctor(
-    configfile: Annotated[Path, typer.Option(help="The study whose models are asked for.")] = Path(
-        "config/config.yaml"
-    ),
+    configfile: Annotated[
+        Path | None, typer.Option(help="The study whose models are asked for; the paper's by default.")
+    ] = None,
     network: Annotated[bool, typer.Option(help="Ask the hub about gated models.")] = True,
     as_json: Json = False,
 ) -> None:

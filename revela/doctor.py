@@ -5,6 +5,7 @@ An error is what keeps `make demo` from running. What only some targets need, su
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from revela.config import ConfigError, Study, load
 from revela.provenance import PACKAGE
 
 ROOT = PACKAGE.parent
+PAPER = "config/config.yaml"
 GB = 2**30
 DISK = 20  # GB that the demo and its environment take at most
 
@@ -35,11 +37,11 @@ class Check:
         return asdict(self)
 
 
-def examine(config: str | Path = "config/config.yaml", *, network: bool = True) -> Iterator[Check]:
+def examine(config: str | Path | None = None, *, network: bool = True) -> Iterator[Check]:
     """Check after check: Python, packages, torch, GPU, DeepSpeed, disk, configuration, hub, gated models, SLURM.
 
     Args:
-        config: The study whose models are asked for on the hub.
+        config: The study whose models are asked for on the hub; none: the paper's.
         network: Ask the hub at all.
     """
     yield from (python(), packages())
@@ -49,11 +51,14 @@ def examine(config: str | Path = "config/config.yaml", *, network: bool = True) 
         yield gpu()
     yield from (deepspeed(), disk())
     try:
-        study = load(config)
+        with contextlib.chdir("." if config else ROOT):  # where the paths of its sheets begin
+            study = load(config or PAPER)
     except ConfigError as error:
-        yield Check("configuration", "error", str(error), "run in the project's folder, or name one by --configfile")
+        yield Check(
+            "configuration", "error", str(error), "run in the project's folder, or name another by --configfile"
+        )
     else:
-        yield Check("configuration", "ok", f"{config}: {len(study.runs)} cells, {len(study.tasks)} tasks")
+        yield Check("configuration", "ok", f"{config or PAPER}: {len(study.runs)} cells, {len(study.tasks)} tasks")
         yield from hub(study, network=network)
     yield slurm()
 

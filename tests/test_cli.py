@@ -335,9 +335,8 @@ def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
 # --- doctor
 
 
-def test_doctor(capsys, monkeypatch):
+def test_doctor(capsys):
     """Where these tests run the demo does, so nothing is an error, whatever else is missing; each lack has its advice."""
-    monkeypatch.chdir(ROOT)
     checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
     assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
     assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")
