@@ -71,13 +71,17 @@ class Corpus:
 
         Raises BenchmarkError where it is empty, or an id stands twice.
         """
-        ids, digests = [], []
+        blocks, ids, digests, together = [], [], bytearray(), hashlib.blake2b(digest_size=16)
         for id, text in self:
             ids.append(id)
-            digests.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
-        if not ids:
+            digests += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            together.update(f"{len(id)} {id}".encode("utf-8", "surrogatepass") + digests[-16:])
+            if len(ids) == 4096:  # as Python's strings they would take several times the memory
+                blocks.append(np.array(ids, np.dtypes.StringDType()))
+                ids.clear()
+        ids = np.concatenate([*blocks, np.array(ids, np.dtypes.StringDType())])
+        if not len(ids):
             raise BenchmarkError(f"{self.files[0]}: the corpus is empty")
-        ids = np.array(ids, np.dtypes.StringDType())
         order = np.argsort(ids, stable=True)
         twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
         if len(twice):
@@ -86,8 +90,7 @@ class Corpus:
             raise BenchmarkError(f"{second}: document {id!r} stands twice, first in {first}")
         rank = np.empty(len(ids), np.int64)
         rank[order] = np.arange(len(ids))
-        _, first, text = np.unique(np.frombuffer(b"".join(digests), "S16"), return_index=True, return_inverse=True)
-        together = hashlib.blake2b(b"".join(digests) + "\0".join(ids).encode("utf-8", "surrogatepass"), digest_size=16)
+        _, first, text = np.unique(np.frombuffer(digests, "S16"), return_index=True, return_inverse=True)
         return Index(ids, rank, np.argsort(np.argsort(first))[text], together.hexdigest())
 
     def unique_texts(self) -> Iterator[str]:
