@@ -90,6 +90,22 @@ def test_a_setting_of_one_method_trains_that_method_again(copy):
     assert (planned["train"], planned.get("run_bm25", 0), planned["score"]) == (1, 0, 1)
 
 
+def test_the_check_fails_where_a_measured_value_does(copy):
+    """The values of the finished table are printed ones, then one of them is another."""
+    copy.edit("tests/small/config.yaml", "caption: A table", "printed: printed.csv\n    caption: A table")
+    shutil.copy(copy.folder / f"{TABLE}.csv", copy.folder / "printed.csv")
+    printed, status = copy.snakemake("check", *CONFIG)
+    assert status == 0 and f"{R}/check.html: OK 10, close 0, FAIL 0, not run 0" in printed, printed
+
+    head, row, mean = (copy.folder / "printed.csv").read_text().splitlines()
+    task, _, *others = row.split(",")
+    (copy.folder / "printed.csv").write_text("\n".join([head, ",".join([task, "3.1", *others]), mean]))
+    printed, status = copy.snakemake("check", f"{TABLE}.compare.md", "--keep-going", *CONFIG)
+    assert status != 0 and "OK 9, close 0, FAIL 1, not run 0" in printed, printed
+    assert "## What fails: 1" in (copy.folder / f"{R}/check.md").read_text()
+    assert "(3.1)" in (copy.folder / f"{TABLE}.compare.md").read_text()
+
+
 def test_killed_and_started_again_it_ends_in_the_same_table(finished, tmp_path):
     """Everything that `snakemake` has started is killed while a cell is training, after its first checkpoint."""
     checkout = Checkout(tmp_path / "killed")

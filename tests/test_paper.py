@@ -94,6 +94,7 @@ def test_latex(small):
     assert lines[lines.index(mean) - 1] == r"\midrule" and lines[lines.index(mean) + 1] == r"\bottomrule"
     text = "\n".join(lines)
     assert r"\caption{A caption (100 \%).}" in text
+    assert "Bold: the best measured value in each row. Grey: supervised." in text
     assert "copied from the paper, not measured" in text
     assert "Ada-2 as printed is in error; right is Mean 98.5 (the mean of the column's rows)" in text
 
@@ -114,7 +115,8 @@ def test_csv(small):
 def test_a_table_without_copies_says_nothing_of_them(small):
     table, values, names = small
     table = table.model_copy(update={"columns": ["BM25"], "grey": [], "dagger": []})
-    assert "copied" not in to_latex(table, values[:1], names, "x") + table_to_markdown(table, values[:1], names)
+    text = to_latex(table, values[:1], names, "x") + table_to_markdown(table, values[:1], names)
+    assert "copied" not in text and "measured" not in text
 
 
 # --- measured values and their intervals

@@ -6,9 +6,9 @@ drawn. Equal numbers give equal bytes: nothing of the time or the machine goes i
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from revela.config import Cell, ConfigError, Figure, Study
 from revela.paper import PaperError
@@ -233,19 +235,35 @@ def draw_hours(found: Panels) -> Canvas:
                 part["hours"], part["mean"], part["margin"], fmt=style["marker"], color=style["color"],
                 markersize=4, elinewidth=0.7, capsize=1.5,
             )  # fmt: skip
-        for _, point in frame.iterrows():
-            label, method = point["label"], point["method"]
-            if label.lower().startswith(method):  # which the marker says already
-                label = label.partition("-")[2]
-            ax.annotate(
-                label, (point["hours"], point["mean"]), (4, 0), textcoords="offset points", va="center", fontsize=5.5
-            )
         device = frame["device"].iloc[0]
         ax.set_xlim(0, 1.2 * frame["hours"].max())
         ax.set(title=title, xlabel="GPU-hours of training" if device == "GPU" else "hours of training on a CPU")
     axes[0].set_ylabel(f"mean {METRIC} (%)")
     _legend(canvas, drawn)
+    canvas.draw_without_rendering()  # from here on it is known where the points stand
+    for ax, frame in zip(axes, found.values()):
+        _label_points(ax, frame)
     return canvas
+
+
+def _label_points(ax: Axes, frame: pd.DataFrame) -> None:
+    """The name of each point beside it, where it covers neither another point nor another name, if there is room."""
+    places = ax.transData.transform(frame[["hours", "mean"]])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places]
+    for number, (label, method) in enumerate(zip(frame["label"], frame["method"])):
+        if label.lower().startswith(method):  # which the marker says already
+            label = label.partition("-")[2]
+        text = ax.annotate(
+            label, frame[["hours", "mean"]].iloc[number], (5, 0), textcoords="offset points", va="center", fontsize=5.5,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")], annotation_clip=False,
+        )  # fmt: skip
+        others = taken[:number] + taken[number + 1 :]
+        for x, y in ((5, 0), (-5, 0), (5, 4), (5, -4), (-5, 4), (-5, -4), (5, 8), (5, -8)):
+            text.set(position=(x, y), ha="left" if x > 0 else "right")
+            extent = text.get_window_extent()
+            if not any(extent.overlaps(other) for other in others):
+                break
+        taken.append(extent)
 
 
 # --- the training of one cell
@@ -290,7 +308,7 @@ def draw_dynamics(found: Panels) -> Canvas:
         weights = frame.filter(regex="^to_").to_numpy()
         places = np.arange(len(frame))
         ends = [place - 0.5 for place in places[1:] if frame["document"][place] != frame["document"][place - 1]]
-        above.plot(places, frame["loss"], "o", color=OWN, markersize=2.5)
+        above.plot(places, frame["loss"], "o", color=OWN, markersize=2.5, clip_on=False)
         above.axhline(frame["loss"].mean(), color="#D55E00", linewidth=0.9, linestyle="--")
         above.set_title(f"{title}: mean loss {frame['loss'].mean():.2f}")
         above.tick_params(axis="x", length=0)
@@ -442,7 +460,7 @@ def slope(points: pd.DataFrame) -> float:
 
 def _styles():
     """Colour, marker and dashes that differ from line to line."""
-    for colour, marker, dashes in zip(cycle(PALETTE), cycle(MARKERS), cycle(DASHES)):
+    for colour, marker, dashes in zip(*map(itertools.cycle, (PALETTE, MARKERS, DASHES))):
         yield {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3.5, "linewidth": 1.1}
 
 

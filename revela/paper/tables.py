@@ -168,10 +168,14 @@ def is_wrong(column: Column, row: str) -> bool:
 
 def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, dagger: str) -> list[str]:
     """What the marks of a table mean, and the errors among its copied values."""
+    copied = any(column.copied for column in values)
+    value = "measured value" if copied and not table.bold_copied else "value"
     notes = {
+        f"Bold: the best {value} in each row.": table.bold == "row",
+        f"Bold: the best {value} of each group in each row.": table.bold == "group",
         f"{grey}: supervised.": bool(table.grey),
         f"{dagger}: code-related pairs in pre-training.": bool(table.dagger),
-        f"{printed}: copied from the paper, not measured.": any(c.copied for c in values),
+        f"{printed}: copied from the paper, not measured.": copied,
     }
     for column in values:
         if column.errata:

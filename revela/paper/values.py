@@ -142,7 +142,9 @@ def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
 
 
 def read_errata(path: str | Path) -> list[Erratum]:
-    """The known errors of the paper's printed values."""
+    """The known errors among printed values; none where there is no such file."""
+    if not Path(path).exists():
+        return []
     with open(path, newline="", encoding="utf-8") as file:
         return [
             Erratum(r["table"], r["column"], r["row"], float(r["printed"]), float(r["corrected"]), r["reason"])

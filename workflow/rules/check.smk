@@ -8,7 +8,7 @@ localrules:
 rule compare:
     input:
         scores=table_scores,
-        printed=lambda w: CONFIG.tables[w.table].printed or f"no printed values of {w.table}",
+        printed=lambda w: printed_files(w.table) or f"no printed values of {w.table}",
     output:
         tex=f"{R}/tables/{{table}}.compare.tex",
         csv=f"{R}/tables/{{table}}.compare.csv",
@@ -41,7 +41,7 @@ rule compare:
 rule check_page:
     input:
         scores=existing_scores,
-        printed=[table.printed for table in CONFIG.tables.values() if table.printed],
+        printed=printed_files(*CONFIG.tables),
     output:
         html=report(f"{R}/check.html", caption="../report/check.rst", category="Comparison with the paper"),
         md=f"{R}/check.md",

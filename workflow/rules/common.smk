@@ -262,6 +262,13 @@ def table_settings(wildcards):
     return {name: CONFIG.tables[name].model_dump(mode="json") for name in [wildcards.table, *table.means_of.values()]}
 
 
+def printed_files(*tables):
+    """The paper's values of tables, and the known errors among them."""
+    files = {CONFIG.tables[table].printed for table in tables} - {None}
+    errata = {str(Path(file).with_name("errata.csv")) for file in files}
+    return sorted([*files, *filter(os.path.exists, errata)])
+
+
 def table_tasks(wildcards):
     """The tasks behind a table's rows."""
     return {

@@ -8,7 +8,7 @@ localrules:
 rule table:
     input:
         scores=table_scores,
-        printed=lambda w: CONFIG.tables[w.table].printed or [],
+        printed=lambda w: printed_files(w.table),
     output:
         tex=report(
             f"{R}/tables/{{table}}.tex",
