@@ -10,7 +10,7 @@ import snakemake_executor_plugin_slurm as slurm
 
 def ask_for_site():
     """The site's account, partitions and GPU model, but for what the command line or the profile say of a rule."""
-    workflow.global_resources["gpu"] = workflow.global_resources.get("gpu") or SITE.gpus
+    workflow.global_resources.setdefault("gpu", SITE.gpus)
     for r in workflow.rules:
         asked = {"slurm_account": SITE.account, "slurm_partition": SITE.partition}
         if "gpu" in r.resources and r.resources["gpu"].value:
