@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from benchmark_folders import real_cosqa, task, write_beir, write_coir
+from benchmark_folders import Encoder, real_cosqa, task, write_beir, write_bright, write_coir
 
 from revela.config import Anchor, Config, Model, Study
 from revela.evaluation import EvaluationError
@@ -14,7 +14,7 @@ from revela.evaluation.anchors import check_anchors, write_anchors
 from revela.evaluation.benchmarks import load_task
 from revela.evaluation.runs import read_run, write_run
 from revela.evaluation.scores import METRICS, Evaluator, score_benchmark, score_task
-from revela.evaluation.systems import BM25, run_task
+from revela.evaluation.systems import BM25, Dense, run_task
 
 LOG = math.log2
 
@@ -233,6 +233,74 @@ def test_no_relevant_document_at_all(tmp_path):
     row = task("beir")
     with pytest.raises(EvaluationError, match="no query of t has a relevant document"):
         score_task(row, study([row]), tmp_path, tmp_path / "run.gz")
+
+
+# --- from a folder to the numbers, by hand
+
+
+class Table(Encoder):
+    """An encoder that knows the vector of each text."""
+
+    def __init__(self, **vectors):
+        super().__init__(lambda texts: np.array([vectors[text.replace(" ", "_")] for text in texts], np.float32))
+
+
+def numbers(system, row, folder, **evaluation):
+    """nDCG@10 of each query, through a run file."""
+    setup = study([row], **evaluation)
+    run_task(system(setup.config.evaluation), setup.config.evaluation, row, folder, folder / "run.gz")
+    [scores] = score_task(row, setup, folder, folder / "run.gz")["parts"].values()
+    return dict(zip(scores["queries"], scores["per_query"]["nDCG@10"], strict=True)), scores["metrics"]["nDCG@10"]
+
+
+def dense(**vectors):
+    return lambda settings: Dense("dense", Table(**vectors), settings)
+
+
+def test_one_query_among_twins_of_its_answer(tmp_path):
+    """A set of one query. Its document, without a title, has two twins and ties with them: d1 comes last of d9, d5, d1,
+    behind the better d2."""
+    documents = {"d1": ("", "twin"), "d2": ("a", "better"), "d5": ("", "twin"), "d9": ("", "twin"), "d0": ("", "")}
+    write_beir(tmp_path, documents=documents, queries={"q": "ask"}, qrels={"q": {"d1": 1}})
+    system = dense(ask=[1.0], twin=[0.5], a_better=[0.75], **{"": [0.0]})
+    found, mean = numbers(system, task("beir"), tmp_path)
+    assert found == {"q": round(1 / LOG(5), 6)} and mean == pytest.approx(1 / LOG(5))
+
+
+def test_arguments_do_not_retrieve_themselves(tmp_path):
+    """Without the own id the answer is first for `a`; for `b`, which is no document's id, it is second."""
+    documents = {"a": ("", "claim"), "c": ("", "counter")}
+    qrels = {"a": {"c": 1}, "b": {"c": 1}, "n": {"c": 0}}
+    write_beir(tmp_path, documents=documents, queries=dict.fromkeys("abn", "claim"), qrels=qrels)
+    found, mean = numbers(dense(claim=[1.0], counter=[0.5]), task("beir"), tmp_path)
+    assert found == {"a": 1.0, "b": round(1 / LOG(3), 6)}  # n has no relevant document
+    assert mean == pytest.approx((1 + 1 / LOG(3)) / 2)
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_excluded_documents_of_bright(tmp_path, exclude):
+    """Twelve documents rank before the gold one, eleven of which are excluded for one query and none for the other."""
+    names = [f"d{number:02}" for number in range(12)]
+    write_bright(
+        tmp_path,
+        documents={name: name for name in [*names, "gold"]},
+        queries={"0": "ask", "1": "ask"},
+        gold={"0": ["gold"], "1": ["gold"]},
+        excluded={"0": names[1:]},
+    )
+    vectors = {name: [2.0 + place] for place, name in enumerate(names)} | {"gold": [1.0], "ask": [1.0]}
+    found, _ = numbers(dense(**vectors), task("bright"), tmp_path, exclude=exclude, top_k=10)
+    assert found == {"0": round(1 / LOG(3), 6) if exclude else 0.0, "1": 0.0}
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    write_beir(tmp_path / "data", documents={"d": ("", "x")}, queries={"q": "ask"}, qrels={"q": {"d": 1}})
+    row, setup = task("beir"), study([task("beir")])
+    system = dense(ask=[1.0], x=[np.nan])(setup.config.evaluation)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(EvaluationError, match="the embedding of document 'd' is not finite"):
+        run_task(system, setup.config.evaluation, row, tmp_path / "data", tmp_path / "runs" / "run.gz")
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 # --- anchors
