@@ -303,8 +303,8 @@ def test_cell_that_was_not_trained(tmp_path):
         load_system("revela/wiki/large/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
 
 
-def test_start_up_is_light(tmp_path):
-    """A BM25 job does not load torch; reading and scoring do not either."""
+def test_start_up_is_light(tmp_path, backbone):
+    """A BM25 job loads no torch, nor do reading and scoring; a dense one loads what its model needs."""
     import subprocess
     import sys
 
@@ -312,15 +312,21 @@ def test_start_up_is_light(tmp_path):
     code = (
         "import json, sys\n"
         "from revela.config import Evaluation, Task\n"
-        "from revela.evaluation import scores\n"
+        "from revela.evaluation import anchors, scores, significance\n"
         "from revela.evaluation.systems import BM25, run_task\n"
         f"row = Task.model_validate_json({task('coir').model_dump_json()!r})\n"
         f"run_task(BM25(), Evaluation(), row, {str(tmp_path)!r}, {str(tmp_path / 'run.gz')!r})\n"
         "print(json.dumps(sorted(sys.modules)))\n"
+        "from revela.retriever import Retriever\n"
+        f"Retriever.from_backbone({str(backbone)!r}, max_length=9).encode(['a'])\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "transformers", "pandas", "datasets", "coir"} & set(json.loads(output))
-    assert (tmp_path / "run.gz").exists()
+    sparse, dense = (set(json.loads(line)) for line in output.splitlines())
+    needless = {"pandas", "datasets", "coir", "beir", "matplotlib", "snakemake"}
+    assert not {"torch", "transformers", *needless} & sparse
+    assert not {"peft", "deepspeed", "sentence_transformers", "sklearn", "torchvision", *needless} & dense
+    assert "transformers" in dense and (tmp_path / "run.gz").exists()
 
 
 def test_settings_of_the_paper_by_task(monkeypatch):
