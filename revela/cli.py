@@ -277,8 +277,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.filename:
-            message = f"{error.filename}: {error.strerror}"
-        if not (isinstance(error, OSError) or type(error).__module__.startswith("revela.")):
+            message = f"{error.filename2 or error.filename}: {error.strerror}"
+        if not (isinstance(error, OSError) or type(error).__module__.startswith(("revela.", "safetensors"))):
             message = f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"
         print(f"error: {message}", file=sys.stderr)
         return 1

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need 
     from peft import PeftModel
 
 SETTINGS = "retriever.json"
+NAMES = ("query_prefix", "passage_prefix", "max_length", "pooling", "normalize")  # what stands in it
 Kind = Literal["query", "passage"]
 Pooling = Literal["eos", "mean", "cls"]
 
@@ -188,8 +190,7 @@ class Retriever(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """What `retriever.json` says of how texts become embeddings."""
-        names = ("query_prefix", "passage_prefix", "max_length", "pooling", "normalize")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in NAMES}
 
     @classmethod
     def from_backbone(
@@ -260,14 +261,7 @@ class Retriever(nn.Module):
         Raises RetrieverError if the folder is none of a retriever or an adapter's backbone is missing or another.
         """
         folder = retriever_folder(folder)
-        try:
-            settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            what = "a language model" if (folder / "config.json").is_file() else f"no {SETTINGS} here"
-            what = f"{what}, so this is not a saved retriever" if folder.is_dir() else "no such folder"
-            raise RetrieverError(f"{folder}: {what}") from None
-        except ValueError as error:
-            raise RetrieverError(f"{folder / SETTINGS}: cannot be read ({error})") from None
+        settings = _read_settings(folder)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         base, base_sha256 = settings.pop("base", None), settings.pop("base_sha256", None)
@@ -285,6 +279,21 @@ def retriever_folder(model: str | Path) -> Path:
     """Where the retriever of a trained cell is, or the folder itself where it is no cell's."""
     inner = Path(model, "retriever")
     return inner if (inner / SETTINGS).is_file() else Path(model)
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.keys() - {"base", "base_sha256"} != set(NAMES):
+            raise ValueError(f"it has {', '.join(settings)}; expected are {', '.join(NAMES)}")
+    except (FileNotFoundError, NotADirectoryError):
+        what = "a language model" if (folder / "config.json").is_file() else f"no {SETTINGS} here"
+        what = f"{what}, so this is not a saved retriever" if folder.is_dir() else "no such folder"
+        raise RetrieverError(f"{folder}: {what}") from None
+    except (ValueError, AttributeError) as error:
+        raise RetrieverError(f"{path}: cannot be read ({error})") from None
+    return settings
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
@@ -342,8 +351,11 @@ def _load_backbone(folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     if not Path(folder, "config.json").is_file():
         raise RetrieverError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    with quietly():
-        backbone, found = AutoModel.from_pretrained(folder, **options)
+    try:
+        with quietly():
+            backbone, found = AutoModel.from_pretrained(folder, **options)
+    except SafetensorError as error:
+        raise RetrieverError(f"{folder}: weights that cannot be read ({error})") from None
     missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # of encoders; not used
     if missing:
         raise RetrieverError(f"{folder}: {len(missing)} weights of {type(backbone).__name__} are missing: {missing[0]}")

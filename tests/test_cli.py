@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def place(tmp_path_factory, backbone):
     write_beir(folder, "benchmark", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
     write_coir(folder / "coir", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
     (folder / "backbone").symlink_to(backbone)
+    for name in ("cut", "edited", "torn"):
+        shutil.copytree(folder / "retriever", folder / name)
+    os.truncate(folder / "cut/model.safetensors", 9000)
+    (folder / "edited/retriever.json").write_text('{"query_prefix": "", "length": 1}')
+    (folder / "torn/retriever.json").write_text('{"query_prefix": ')
     return folder
 
 
@@ -293,6 +299,10 @@ def wait_for(path):
         (["evaluate", "bm25", "nowhere"], "no such folder"),
         (["evaluate", "bm25", "notes"], "notes/qrels: no test.jsonl"),
         (["evaluate", "bm25", "benchmark", "--split", "dev"], "no dev.jsonl"),
+        (["search", "cut", "notes", "query"], "cut: weights that cannot be read (Error while deserializing header"),
+        (["search", "edited", "notes", "query"], "edited/retriever.json: cannot be read (it has query_prefix"),
+        (["search", "torn", "notes", "query"], "torn/retriever.json: cannot be read (Expecting value"),
+        (["evaluate", "bm25", "benchmark", "--run", "notes"], "notes: Is a directory"),
         (["export", "nowhere", "out"], "nowhere: no such folder"),
         (["export", "retriever", "notes"], "notes: is there already, and no export that could be replaced"),
         (["export", "retriever", "retriever"], "retriever: is there already"),

@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from benchmark_folders import task, write_beir
 from conftest import TEXTS
 
 from revela import resources
 from revela.config import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
 from revela.corpora import CorpusError, documents, write_batches, write_chunks
+from revela.evaluation.benchmarks import load_task
 from revela.own_text import OwnTextError, passages, write_study
 from revela.provenance import read_manifest
 from revela.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
@@ -345,6 +347,14 @@ def test_own_tables_of_a_spreadsheet(tmp_path, suffix, sign):
         with pytest.raises((CorpusError, OwnTextError)) as error:
             read()
         one_line(error.value, path)
+
+
+def test_own_judgements_of_a_spreadsheet(tmp_path):
+    (before,) = load_task(task("beir"), write_beir(tmp_path, "t"))
+    for path in (tmp_path / "t").rglob("*.*"):
+        path.write_bytes(("\ufeff" + path.read_text().replace("\n", "\r\n")).encode())
+    (after,) = load_task(task("beir"), tmp_path)
+    assert (after.qrels, after.queries, list(after.corpus)) == (before.qrels, before.queries, list(before.corpus))
 
 
 def test_tables_hide_text_unless_the_source_is_mixed(notes):

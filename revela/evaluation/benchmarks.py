@@ -331,7 +331,8 @@ _READERS = {"parquet": _parquet, "jsonl": _jsonl, "tsv": _tsv}
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        utf8 = {"mode": "rt", "encoding": "utf-8-sig"}
+        with gzip.open(path, **utf8) if path.suffix == ".gz" else open(path, **utf8) as file:
             yield from file
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{path}: not readable as text ({_one_line(error)})") from None
