@@ -440,7 +440,8 @@ class Measured:
 def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[Finished]:
     """Those of the jobs that have a benchmark file, with the times in it.
 
-    A training run that was interrupted counts with all its attempts (`revela.usage`).
+    Of training the account of all attempts is taken (`revela.usage`): a benchmark file knows the last one only, and of
+    the processes that it started what they had used when last seen, up to half a minute before their end.
     """
     found = []
     for job in jobs:
@@ -451,8 +452,8 @@ def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[Finished]:
         seconds = float(row["s"])
         cores = float(row["cpu_time"]) if re.fullmatch(r"[\d.]+", row["cpu_time"]) else seconds
         used = total(Path(results) / "usage" / job.wildcards["cell"]) if job.rule == "train" else None
-        if used and used["seconds"] > seconds > 0:
-            cores, seconds = cores * used["seconds"] / seconds, used["seconds"]
+        if used and used["cpu_seconds"] is not None:
+            cores, seconds = used["cpu_seconds"], used["seconds"]
         found.append(Finished(job, seconds, cores))
     return found
 
@@ -469,10 +470,10 @@ class Plan:
     notes: list[str]
     measured: int  # finished jobs that refined the plan
 
-    def only(self, target: str) -> Plan:
-        """The part of the plan that one file needs."""
+    def only(self, *targets: str) -> Plan:
+        """The part of the plan that some files need."""
         maker = {output: (job, cost) for job, cost in self.jobs for output in job.outputs}
-        found, waiting = {}, [target]
+        found, waiting = {}, list(targets)
         while waiting:
             made = maker.get(waiting.pop())
             if made and made[0].outputs not in found:
@@ -664,11 +665,19 @@ each of them.</p>
 
 
 def plan_tables(configfile: str, *, whole: bool = False) -> dict[str, Plan]:
-    """The plan of each table of a study, also of those that are made on request only, and of all of them."""
-    config = load(configfile).config
-    files = {name: f"{config.results}/tables/{name}.tex" for name in config.tables}
-    everything = make_plan(files.values(), configfile, whole=whole)
-    return {name: everything.only(file) for name, file in files.items()} | {"all tables": everything}
+    """The plan of each table of a study, and of all of them."""
+    files = table_files(load(configfile))
+    return by_table(make_plan(files.values(), configfile, whole=whole), files)
+
+
+def table_files(study: Study) -> dict[str, str]:
+    """name -> a file of each table of a study, also of those that are made on request only."""
+    return {name: f"{study.config.results}/tables/{name}.tex" for name in study.config.tables}
+
+
+def by_table(plan: Plan, files: Mapping[str, str]) -> dict[str, Plan]:
+    """The parts of a plan that each table needs, and all of them together."""
+    return {name: plan.only(file) for name, file in files.items()} | {"all tables": plan.only(*files.values())}
 
 
 def main(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -27,16 +28,18 @@ INTERVAL = 10.0  # seconds between samples
 def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
     """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
 
-    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed.
+    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed, and
+    `cpu_seconds`, of the processes that the block has waited for, are unknown.
     """
     folder = Path(folder)
-    started, stop, gauges = time.monotonic(), threading.Event(), _gauges() if gpus else []
+    started, spent, stop, gauges = time.monotonic(), _children(), threading.Event(), _gauges() if gpus else []
     attempt = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "gpus": gpus,
         "seconds": 0.0,
+        "cpu_seconds": None,
         "utilisation": None,
         "peak_memory_gb": None,
         "outcome": "running",
@@ -66,6 +69,7 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
     finally:
         stop.set()
         thread.join()
+        attempt["cpu_seconds"] = round(_children() - spent, 1)
         write()
 
 
@@ -78,6 +82,7 @@ def total(folder: str | Path) -> dict[str, Any] | None:
     """What all attempts of a cell used together; None if there is no record.
 
     `utilisation` is a share of the time of its GPUs; it and `peak_memory_gb` are None where no GPU was sampled.
+    `cpu_seconds` are those of an attempt that was killed by the share of time that the others were busy.
     """
     records = attempts(folder)
     if not records:
@@ -85,13 +90,23 @@ def total(folder: str | Path) -> dict[str, Any] | None:
     sampled = [one for one in records if one["utilisation"] is not None]
     weight = sum(one["seconds"] * one["gpus"] for one in sampled)
     share = sum(one["utilisation"] * one["seconds"] * one["gpus"] for one in sampled) / weight if weight else None
+    seconds = sum(one["seconds"] for one in records)
+    ended = [one for one in records if one.get("cpu_seconds") is not None]
+    known = sum(one["seconds"] for one in ended)
     return {
         "attempts": len(records),
-        "seconds": round(sum(one["seconds"] for one in records), 1),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(sum(one["cpu_seconds"] for one in ended) * seconds / known, 1) if known else None,
         "gpu_hours": round(sum(one["seconds"] * one["gpus"] for one in records) / 3600, 4),
         "utilisation": None if share is None else round(share, 3),
         "peak_memory_gb": max((one["peak_memory_gb"] for one in sampled), default=None),
     }
+
+
+def _children() -> float:
+    """CPU seconds of all processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _gauges() -> list:

@@ -1,6 +1,7 @@
 """The plan: what jobs cost before they run, how that follows from sizes, and how finished jobs correct it."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -245,10 +246,10 @@ def test_times_of_benchmark_files(tmp_path):
 
     jobs = [made("run", "a", "10.0\t0:0:10\t1\t7.5"), made("run", "b", "10.0\t0:0:10\t1\tNA")]
     jobs += [made("train", "c", "10.0\t0:0:10\t1\t5.0"), Job("run", {"cell": "d"}, (), ("d",), str(tmp_path / "d"))]
-    record = '{"seconds": %s, "gpus": 4, "utilisation": null, "peak_memory_gb": null, "outcome": "complete"}'
-    for number, seconds in enumerate((90.0, 10.0)):  # the benchmark file knows the last attempt only
-        (tmp_path / "usage/c").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"usage/c/{number:03d}.json").write_text(record % seconds)
+    (tmp_path / "usage/c").mkdir(parents=True)
+    for number, (seconds, cpu_seconds) in enumerate([(90.0, None), (10.0, 5.0)]):  # the first was killed
+        record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gpus": 4, "utilisation": None}
+        (tmp_path / f"usage/c/{number:03d}.json").write_text(json.dumps(record))
     found = planning.finished_jobs(tmp_path, jobs)
     assert [(one.seconds, one.core_seconds) for one in found] == [(10, 7.5), (10, 10), (100, 50)]
 

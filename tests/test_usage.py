@@ -1,5 +1,6 @@
 """The account that is kept of each attempt at training a cell."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,18 @@ def test_attempts_add_up(tmp_path):
     assert all(record["seconds"] >= 0 and record["utilisation"] is None for record in records)
     assert usage.total(tmp_path)["attempts"] == 2
     assert usage.total(tmp_path)["gpu_hours"] == 0
+
+
+def test_the_time_of_processes_that_were_started(tmp_path):
+    """Not of one that was killed; by those of the other attempt."""
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    with usage.record(tmp_path, gpus=0):
+        subprocess.run([sys.executable, "-c", code], check=True)
+    (record,) = usage.attempts(tmp_path)
+    assert 0.3 <= record["cpu_seconds"] < 1.5
+    killed = record | {"seconds": 3 * record["seconds"], "cpu_seconds": None}
+    (tmp_path / "001.json").write_text(json.dumps(killed))
+    assert abs(usage.total(tmp_path)["cpu_seconds"] - 4 * record["cpu_seconds"]) < 0.2
 
 
 def test_no_record():
