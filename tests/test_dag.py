@@ -1,10 +1,10 @@
 """Every table and figure of the paper is planned as counted by hand; edits plan again what they touch, and no more."""
 
 import pytest
-from checkout import Checkout
+from checkout import ROOT, Checkout
 from planner import plan
 
-from revela import provenance
+from revela import planning, provenance
 from revela.config import load
 
 SLURM = ("--profile", "slurm")
@@ -129,6 +129,21 @@ def test_every_table_comes_with_its_lineage_and_its_comparison(planned):
     counts = planned.counts("all")
     assert counts["table"] == counts["compare"] == counts["lineage"] == 15
     assert (counts["figure"], counts["corpus_report"], counts["train"]) == (7, 4, 46)
+
+
+def test_the_plan_in_the_docs(planned, clean, monkeypatch):
+    """docs/cluster.md says what each table costs; written by `python -m revela.planning --tables --whole --format github`."""
+    monkeypatch.chdir(clean)
+    study = load("config/config.yaml")
+    costs = planning.Costs(study, planning.load_sizes(planning.SIZES))
+    jobs = [
+        planning.Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.input)), tuple(map(str, job.output)))
+        for job in planned.jobs
+        if job.output
+    ]
+    plan = planning.Plan([(job, costs.of(job.rule, job.wildcards)) for job in jobs], planning.Site(), [], 0)
+    lines = planning.show_lines(planning.by_table(plan, planning.table_files(study)), "github")
+    assert lines in (ROOT / "docs/cluster.md").read_text()
 
 
 def test_the_check_runs_nothing_else(planned):
