@@ -21,8 +21,8 @@ def attention(module, query, key, value, attention_mask, *, scaling, keys, cross
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     length = query.shape[2]
     causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-    scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
-    scores = scores.masked_fill(~(causal & keys[:, None, None, :]), float("-inf"))
+    scores = torch.einsum("bhqd,bhkd->bhqk", query, key).mul_(scaling)
+    scores = scores.masked_fill_(~(causal & keys[:, None, None, :]), float("-inf"))
     out = scores.softmax(-1) @ value
     if cross is None:
         store[module.layer_idx] = key, value
@@ -33,8 +33,8 @@ def attention(module, query, key, value, attention_mask, *, scaling, keys, cross
 
 def others(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, sim: Tensor, scaling: float) -> Tensor:
     """sum_j Sim_ij softmax(Q_i K_j^T) V_j."""
-    scores = torch.einsum("ihqd,jhkd->ijhqk", query, key) * scaling
-    p = scores.masked_fill(~keys[None, :, None, None, :], float("-inf")).softmax(-1)
+    scores = torch.einsum("ihqd,jhkd->ijhqk", query, key).mul_(scaling)
+    p = scores.masked_fill_(~keys[None, :, None, None, :], float("-inf")).softmax(-1)
     return torch.einsum("ij,ijhqd->ihqd", sim.to(p.dtype), torch.einsum("ijhqk,jhkd->ijhqd", p, value))
 
 

@@ -13,6 +13,7 @@ Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from record import save, show
 from rivals import revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from revela import flops
+from revela import flops, launch
 from revela.config import Lora, Training
 from revela.objectives import Revela
 from revela.retriever import Retriever, add_lora
@@ -130,7 +131,9 @@ def operations(objective: Revela, batch: dict) -> float:
 def peak(arguments: list[str]) -> dict[str, float]:
     """GiB of a fresh process that takes one step: in all, and above what it held before the step."""
     command = [sys.executable, __file__, *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(launch.MMAP_THRESHOLD)}  # as the trainer has it, for both
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def held(device: str) -> float:
