@@ -11,6 +11,7 @@ import yaml
 from checkout import ROOT, Checkout
 from planner import plan
 
+from revela import planning
 from revela.config import load
 
 DEMO = ("--configfile", "config/demo.yaml")
@@ -109,11 +110,40 @@ def test_slurm_asks_for_four_gpus_on_one_node(shared):
     for name, resources in asked.items():
         assert "tasks" not in resources and "gres" not in resources, name
         assert resources["mem_mb"] > 0 and resources["runtime"] > 0, name
-    rules = {rule.name for rule in planned.workflow.rules}
+
+
+def test_all_that_is_said_of_a_rule_names_one_that_exists(shared):
+    """Profiles, which Snakemake would not check, and what rules and the plan call each other by."""
+    rules = {
+        rule.name for options in ((), DEMO) for rule in plan(shared.folder, "plan", options=options).workflow.rules
+    }
+    costs = {name[1:] for name, method in vars(planning.Costs).items() if name.startswith("_") and callable(method)}
+    named = set(planning._SECTION) | costs - {"_init__", "encoding"}
     for path in (shared.folder / "workflow/profiles").glob("*/config.yaml"):
         profile = yaml.safe_load(path.read_text())
-        for key in ("set-resources", "set-threads"):
-            assert set(profile.get(key, {})) <= rules, path
+        named |= {*profile.get("set-resources", {}), *profile.get("set-threads", {})}
+    for path in (shared.folder / "workflow/rules").glob("*.smk"):
+        named |= set(re.findall(r'(?:memory|runtime)\("(\w+)"\)', path.read_text()))
+        named |= set(re.findall(r'r\.name == "(\w+)"', path.read_text()))
+    assert "train" in named and named <= rules
+
+
+@pytest.mark.parametrize("option, value", [("--set-resources", "trian:mem_mb=4000"), ("--set-threads", "trian=4")])
+def test_a_misspelt_rule_under_set_resources(shared, option, value):
+    said = failure(shared, "results/scores/bm25/coir.json", options=(option, value))
+    assert said.startswith(f"{option} trian: no such rule; valid: ") and " train," in said
+
+
+def test_a_dry_run_without_slurm(shared, tmp_path, monkeypatch):
+    """On a machine that has none of SLURM's commands; without -n it says so."""
+    for program in ("which", "sh", "bash", "env"):
+        (tmp_path / program).symlink_to(shutil.which(program))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    target = "results/scores/bm25/coir.json"
+    assert shared.plan(target, *SLURM)["run_bm25"] == 10
+    printed, status = shared.snakemake(target, *SLURM)
+    assert status != 0
+    assert printed.strip().splitlines()[-1].startswith("--profile slurm: SLURM's commands are not on this machine")
 
 
 def test_the_root_knows_the_slurm_profile(shared):

@@ -8,6 +8,15 @@ import time
 import snakemake_executor_plugin_slurm as slurm
 
 
+def check_overrides():
+    """What is set for a rule that does not exist would be ignored without a word."""
+    rules = [r.name for r in workflow.rules]
+    for option, named in {"--set-resources": ARGS.set_resources, "--set-threads": ARGS.set_threads}.items():
+        for name in named or {}:
+            if name not in rules:
+                sys.exit(f"{option} {name}: no such rule; valid: {', '.join(rules)}")
+
+
 def ask_for_site():
     """The site's account, partitions and GPU model, but for what the command line or the profile say of a rule."""
     workflow.global_resources.setdefault("gpu", SITE.gpus)
@@ -88,6 +97,9 @@ def outlast():
     slurm.query_job_status, slurm.Executor.run_job = query_job_status, run_job
     slurm.is_query_tool_available = lambda tool: tool != "sacct" or accounts
 
+
+if ARGS:
+    check_overrides()
 
 if SITE:
     ask_for_site()
