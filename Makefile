@@ -40,7 +40,7 @@ demo: .venv/installed
 	$(SNAKEMAKE)
 	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) --report $(DEMO)/report.zip
 	@cat $(DEMO)/tables/table1.md
-	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,csv,tex}" \
+	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,html,csv,tex}" \
 		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"
 
 test: setup

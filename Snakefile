@@ -2,6 +2,9 @@
 #
 #   snakemake --cores all --configfile config/demo.yaml       the embedded demo, on any machine
 #   snakemake --profile slurm results/tables/table1.tex      a table of the paper, on a cluster
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/corpus.smk"

@@ -28,7 +28,7 @@ def report(finished, tmp_path_factory):
 
 def test_the_report_holds_tables_and_figures(report):
     names = {path.name for path in report.rglob("*")}
-    assert {"report.html", "table1.tex", "table1.csv", "table1.md", "figure4.png", "training.png"} <= names
+    assert {"report.html", "table1.tex", "table1.csv", "table1.html", "figure4.png", "training.png"} <= names
 
 
 def test_the_report_shows_tables_and_figures(report, finished, tmp_path):
@@ -45,14 +45,16 @@ def test_the_report_shows_tables_and_figures(report, finished, tmp_path):
         links = page.run("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
         page.screenshot(tmp_path / "tables.png")
         shown = {Path(link).name: page_file.parent / link for link in links if link and link.startswith("data/")}
-        assert {"table1.md", "table1.csv", "table1.tex"} <= shown.keys()
-        table = finished.folder / f"{R}/tables/table1.md"
-        assert shown["table1.md"].read_bytes() == table.read_bytes()
+        assert {"table1.html", "table1.csv", "table1.tex"} <= shown.keys()
+        page.open(shown["table1.html"].as_uri())
+        for row in (finished.folder / f"{R}/tables/table1.csv").read_text().splitlines():
+            page.wait_for(row.partition(",")[0])
+        page.screenshot(tmp_path / "table.png")
         page.open(page_file.as_uri())
         page.click("Figures")
         page.wait_for("figure4")
         page.screenshot(tmp_path / "figures.png")
-        assert all(len((tmp_path / f"{name}.png").read_bytes()) > 10_000 for name in ("tables", "figures"))
+        assert all(len((tmp_path / f"{name}.png").read_bytes()) > 10_000 for name in ("tables", "table", "figures"))
 
 
 def test_a_secret_shows_nowhere(finished, report):

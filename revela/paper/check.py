@@ -9,23 +9,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import markdown
 import pandas as pd
 
 from revela.config import Study
 from revela.paper.compare import VERDICTS, compare_table, to_csv, to_markdown
+from revela.paper.page import html_body, html_page
 from revela.provenance import atomic_write, git_commit
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; white-space: nowrap }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left }
-thead th { border-bottom: 2px solid #222 }
-tbody tr:last-child td { border-bottom: 2px solid #222 }
-.fail { background: #7a1f1f; color: #fff } .close { background: #f3e3b3 } .ok { background: #d7e8f7 }
-.none { color: #777 }
-"""
 
 
 def compare_all(study: Study) -> dict[str, pd.DataFrame]:
@@ -74,15 +63,11 @@ def failures(comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def to_html(page: str) -> str:
     """The Markdown page as one HTML file without anything from outside, verdicts by shade and word."""
-    body = markdown.markdown(page, extensions=["tables", "toc"])
-    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    body = html_body(page)
     for word, shade in (("<strong>FAIL</strong>", "fail"), ("close", "close"), ("OK", "ok")):
         body = re.sub(rf"<td[^>]*>([^<]*{re.escape(word)}</td>)", rf'<td class="{shade}">\1', body)
     body = re.sub(r"<td[^>]*>(not run)", r'<td class="none">\1', body)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Comparison with the paper</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return html_page("Comparison with the paper", body)
 
 
 def write_check(study: Study, output: Mapping[str, str | Path]) -> None:

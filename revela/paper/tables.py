@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from revela.config import Study, Table
+from revela.paper.page import html_body, html_page
 from revela.paper.values import Column, columns, rows
 from revela.provenance import atomic_write
 
@@ -201,12 +202,14 @@ def escape(text: str) -> str:
 
 
 def write_table(study: Study, name: str, output: Mapping[str, str | Path]) -> None:
-    """Write a table; `output`: tex, csv, md -> file. PaperError where a value is missing."""
+    """Write a table; `output`: tex, csv, md, html -> file. PaperError where a value is missing."""
     table, values, names = study.config.tables[name], columns(study, name), rows(study, name)
+    markdown = to_markdown(table, values, names)
     texts = {
         "tex": to_latex(table, values, names, name),
         "csv": to_csv(values, names),
-        "md": to_markdown(table, values, names),
+        "md": markdown,
+        "html": html_page(name, html_body(markdown)),
     }
     for suffix, path in output.items():
         with atomic_write(path) as partial:

@@ -20,14 +20,15 @@ rule table:
             f"{R}/tables/{{table}}.csv",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{table}", "format": "numbers"},
+            labels={"table": "{table}", "format": "CSV"},
         ),
-        md=report(
-            f"{R}/tables/{{table}}.md",
+        html=report(
+            f"{R}/tables/{{table}}.html",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{table}", "format": "Markdown"},
+            labels={"table": "{table}", "format": "HTML"},
         ),
+        md=f"{R}/tables/{{table}}.md",
     log:
         f"{R}/logs/table/{{table}}.log",
     benchmark:
