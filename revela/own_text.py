@@ -87,6 +87,8 @@ def write_study(
         OwnTextError, ConfigError: One line on what cannot be used, and what would be valid.
     """
     out = Path(out)
+    if benchmark and not Path(benchmark, "corpus.jsonl").is_file():
+        raise OwnTextError(f"--benchmark {benchmark}: no folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
     config: dict[str, Any] = {

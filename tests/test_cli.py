@@ -211,6 +211,7 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
         (["--out", "notes"], "holds other files"),
         (["--out", "notes/1.md"], "is a file"),
         (["--out", "a folder"], "results: string should match"),
+        (["--benchmark", "notes"], "--benchmark notes: no folder with corpus.jsonl"),
         (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
         (["--set", "training.temperature"], "write key=value"),
     ],
