@@ -281,6 +281,22 @@ def table_tasks(wildcards):
     }
 
 
+# What the report's menu says of a figure, by its kind.
+SHOWN = {
+    "bars": "mean scores",
+    "lines": "scores by setting",
+    "hours": "scores by hours",
+    "dynamics": "similarities",
+    "cost": "seconds a batch",
+    "training": "training loss",
+}
+
+
+def table_labels(table):
+    """The name of a table, and the benchmarks that it shows."""
+    return {"table": table, "benchmark": ", ".join(STUDY.table_benchmarks(table))}
+
+
 def trained(table):
     """The trained cells among a table's systems."""
     rows = {run.system for run in STUDY.runs}

@@ -14,19 +14,19 @@ rule table:
             f"{R}/tables/{{table}}.tex",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{table}", "format": "LaTeX"},
+            labels=lambda w: table_labels(w.table) | {"format": "LaTeX"},
         ),
         csv=report(
             f"{R}/tables/{{table}}.csv",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{table}", "format": "CSV"},
+            labels=lambda w: table_labels(w.table) | {"format": "CSV"},
         ),
         html=report(
             f"{R}/tables/{{table}}.html",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{table}", "format": "HTML"},
+            labels=lambda w: table_labels(w.table) | {"format": "HTML"},
         ),
         md=f"{R}/tables/{{table}}.md",
     log:
@@ -56,7 +56,7 @@ rule lineage:
             f"{R}/tables/{{table}}.lineage.json",
             caption="../report/lineage.rst",
             category="Lineage",
-            labels={"table": "{table}"},
+            labels=lambda w: table_labels(w.table),
         ),
     log:
         f"{R}/logs/lineage/{{table}}.log",
@@ -85,7 +85,7 @@ rule figure:
             f"{R}/figures/{{figure}}.png",
             caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "{figure}"},
+            labels=lambda w: {"figure": w.figure, "shows": SHOWN[CONFIG.figures[w.figure].kind]},
         ),
         data=directory(f"{R}/figures/{{figure}}"),
     log:
