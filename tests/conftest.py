@@ -74,12 +74,12 @@ def lm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A checkout in which the table and the figures of `tests/small` were made. No test changes it."""
+    """A checkout in which the table, the figures and the anchors of `tests/small` were made. No test changes it."""
     from checkout import Checkout
 
     checkout = Checkout(tmp_path_factory.mktemp("finished"))
     make_backbone(checkout.folder / "backbone", bos=True)
     small = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
-    printed, status = checkout.snakemake("all", *small)
+    printed, status = checkout.snakemake("all", "anchors", *small)
     assert status == 0, printed
     return checkout

@@ -54,8 +54,19 @@ def test_everything_stands_where_it_should(finished):
     assert not list((finished.folder / R).glob("checkpoints/**/step-*"))  # nothing is left of finished cells
 
 
+def test_anchors(finished):
+    """BM25 is compared with a score that it does not have."""
+    header, row = (finished.folder / f"{R}/anchors.csv").read_text().splitlines()
+    *names, published, found, difference, verdict = row.split(",")
+    assert (names, published, verdict) == (["bm25", "coir-small", "docstring-code"], "3.10", "FAIL")
+    bm25 = (finished.folder / f"{TABLE}.csv").read_text().splitlines()[1].split(",")[1]
+    assert float(found) == pytest.approx(float(bm25), abs=0.051)
+    assert float(difference) == pytest.approx(float(found) - 3.1, abs=1e-6)
+    assert (finished.folder / f"{R}/anchors.md").read_text().splitlines()[2] == f"| {' | '.join(row.split(','))} |"
+
+
 def test_nothing_is_done_twice(finished):
-    assert finished.plan("all", *CONFIG) == {}
+    assert finished.plan("all", "anchors", *CONFIG) == {}
 
 
 def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):
