@@ -5,6 +5,7 @@ SLURM's own. All of it lives in one folder, and in namespaces of its own: there 
 nothing but itself, so no job reaches another machine, and no port is taken.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=15
+AuthInfo=socket=/etc/slurm/munge.socket,cred_expire=15
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -147,7 +148,29 @@ class Cluster:
             process.kill()
             process.wait()
 
+    def lose_node(self):
+        """The node goes down with all that runs on it, and comes back later."""
+        self.stop("slurmd", signal.SIGKILL)
+        for mark in (b"slurmstepd", b"SLURM_JOB_ID="):  # the first would report how its job ended
+            for process in self.processes_inside():
+                if mark in process["name"] or mark in process["environment"]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process["id"], signal.SIGKILL)
+        self.wait_for_state("down")
+        self.start_node()
+
     # --- commands
+
+    def processes_inside(self):
+        """Id, name, environment and folder of each process in the cluster's namespaces."""
+        network, found = os.readlink(f"/proc/{self.processes['init'].pid}/ns/net"), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(folder / "ns/net") == network:
+                    name, environment = ((folder / kind).read_bytes() for kind in ("cmdline", "environ"))
+                    cwd = os.readlink(folder / "cwd")
+                    found.append({"id": int(folder.name), "name": name, "environment": environment, "folder": cwd})
+        return found
 
     def inside(self, *command, folder=None):
         """A command line that runs in the cluster's namespaces, in a folder."""
@@ -166,6 +189,10 @@ class Cluster:
         shown = self.run("scontrol", "--oneliner", "show", "job")
         jobs = [dict(fact.split("=", 1) for fact in line.split() if "=" in fact) for line in shown.splitlines()]
         return {job["JobId"]: job for job in jobs if "JobId" in job}
+
+    def wait_for_jobs(self):
+        """Waits until all jobs have ended."""
+        self._wait(lambda: not self.run("squeue", "--noheader"), "the end of all jobs")
 
     # --- helpers
 

@@ -4,26 +4,36 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 SMALL = ("--configfile", "tests/small/config.yaml")
-# There is no accounting database, jobs of seconds are asked after often, and the file system is local.
-QUICK = ("--slurm-status-command=squeue", "--slurm-init-seconds-before-status-checks=1", "--latency-wait=5")
+QUICK = ("--slurm-init-seconds-before-status-checks=1", "--latency-wait=5")  # the file system is local
+# Jobs of seconds are asked after every second; the executor asks ever less often, up to three minutes.
+IMPATIENT = """
+import asyncio
+
+slurm.Executor.sleep = lambda self: asyncio.sleep(1)
+"""
 
 
 class Run:
     """`snakemake --profile slurm` at work on the cluster, and what can happen to it."""
 
-    def __init__(self, cluster, checkout, *arguments, **environment):
+    def __init__(self, cluster, checkout, *arguments):
         self.cluster, self.checkout = cluster, checkout
+        snakefile = checkout.folder / "Snakefile"
+        if IMPATIENT not in snakefile.read_text():
+            snakefile.write_text(snakefile.read_text() + IMPATIENT)
         self.printed = checkout.folder / "printed.txt"
         command = checkout.command(*arguments, "--profile", "slurm", *QUICK)
+        command = ["env", "--default-signal=INT", *command]  # in the background of a shell it would be ignored
+        environment = dict(checkout.environment)
+        environment.pop("HF_HUB_OFFLINE")  # jobs set it themselves
         with self.printed.open("a") as file:
             self.process = subprocess.Popen(
                 cluster.inside(*command, folder=checkout.folder),
-                env=checkout.environment | environment,
+                env=environment,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -34,11 +44,7 @@ class Run:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            self.kill()
         self.cluster.run("scancel", "--user=root", check=False)
 
     def wait(self, seconds=1800):
@@ -48,7 +54,7 @@ class Run:
         except subprocess.TimeoutExpired:
             pytest.fail(f"still running after {seconds} s:\n{self.text}\n{self.cluster.run('squeue')}")
 
-    def until(self, true, seconds=1800):
+    def until(self, true, seconds=600):
         """Waits until something is true while the run goes on; returns it."""
         deadline = time.monotonic() + seconds
         while not (value := true()):
@@ -74,28 +80,40 @@ class Run:
             and facts["JobState"] in states
         }
 
+    def workers(self, names=(b".snakemake/scripts/", b"revela.training")):
+        """id -> environment of the processes that do the work of this run's jobs."""
+        return {
+            process["id"]: process["environment"]
+            for process in self.cluster.processes_inside()
+            if process["folder"] == str(self.checkout.folder) and any(name in process["name"] for name in names)
+        }
+
     def trainers(self):
-        """Ids of the training processes in this checkout."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command, folder = (process / "cmdline").read_bytes(), os.readlink(process / "cwd")
-            except OSError:
-                continue
-            if b"revela.training" in command and folder == str(self.checkout.folder):
-                found.append(int(process.name))
-        return found
+        return self.workers((b"revela.training",))
 
     def checkpoint(self, cell):
         """The newest checkpoint of a cell, as a number of steps."""
         folders = (self.checkout.folder / "results/small/checkpoints" / cell).glob("step-*")
         return max((int(folder.name.removeprefix("step-")) for folder in folders), default=0)
 
-    # --- what a cluster does
+    def steps(self, cell):
+        """Steps that a cell has done."""
+        return len((self.checkout.folder / "results/small/checkpoints" / cell / "log.jsonl").read_text().splitlines())
 
-    def kill_trainer(self):
-        """kill -9."""
-        for process in self.trainers():
+    # --- what happens
+
+    def kill(self):
+        """kill -9 of Snakemake, not of its jobs."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def interrupt(self):
+        """Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill_work(self):
+        """kill -9 of what jobs run."""
+        for process in self.workers():
             os.kill(process, signal.SIGKILL)
 
     def cancel(self):
@@ -114,17 +132,24 @@ class Run:
         self.cluster.run(*urgent)
 
     def lose_node(self):
-        """slurmd is killed; SLURM gives the node up, and gets it back later."""
-        self.cluster.stop("slurmd", signal.SIGKILL)
-        self.cluster.wait_for_state("down")
-        self.cluster.start_node()
+        """The node goes down with all that runs on it, and comes back."""
+        self.cluster.lose_node()
+
+    def time_limit(self):
+        """One minute, the shortest there is, which a training that hangs runs into."""
+        for job in self.jobs(states=("RUNNING",)):
+            self.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+        for process in self.trainers():
+            os.kill(process, signal.SIGSTOP)
+        self.until(lambda: self.jobs(states=("TIMEOUT",)))
 
     def restart_node(self):
         """slurmd is killed and started again before SLURM misses it."""
         self.cluster.stop("slurmd", signal.SIGKILL)
         self.cluster.start_node()
 
-    def restart_controller(self):
-        """slurmctld is killed and started again while jobs run."""
+    def restart_controller(self, seconds=0):
+        """slurmctld is killed while jobs run, and started again."""
         self.cluster.stop("slurmctld", signal.SIGKILL)
+        time.sleep(seconds)
         self.cluster.start_controller()

@@ -1,15 +1,16 @@
 """The workflow on a real SLURM of one node: what jobs ask for, and that tables survive whatever a cluster does.
 
-What takes more than a minute or two is marked `by_hand`: `pytest -m by_hand tests/slurm`.
+What takes minutes is marked `by_hand`: `pytest -s -m by_hand tests/slurm`.
 """
 
+import contextlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,14 +18,15 @@ import pytest
 from checkout import Checkout
 from cluster import Cluster, why_not
 from conftest import TEXTS, make_backbone
-from run import Run
+from run import SMALL, Run
 
 from revela import usage
 
-SMALL = ("--configfile", "tests/small/config.yaml")
 R = "results/small"
 CELL = "revela/code/random/random/bs4"
 LONG = f"{CELL}-long"
+CELLS = [CELL, "replug/code/random/random/bs4", "contriever/code/random/none/bs4"]
+TABLE = [f"{R}/tables/table1.{suffix}" for suffix in ("tex", "csv", "md")]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,8 @@ def checkout(tmp_path):
 @pytest.fixture
 def prepared(checkout):
     """A checkout in which everything is there to train a cell, made without the workflow."""
-    checkout.edit(
-        "tests/small/config.yaml", "max_steps: 400, checkpoint_every: 2", "max_steps: 400, checkpoint_every: 10"
-    )
+    steps = "max_steps: 400, checkpoint_every: 2", "max_steps: 100, checkpoint_every: 10"
+    checkout.edit("tests/small/config.yaml", *steps)
     make_backbone(checkout.folder / R / "resources/models/random", bos=True)
     (checkout.folder / R / "checkpoints").mkdir()
     batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"
@@ -58,7 +59,32 @@ def prepared(checkout):
     return checkout
 
 
+def set_site(checkout, **values):
+    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text(json.dumps(values))
+
+
 # --- what jobs ask for, by SLURM's own records
+
+
+@pytest.fixture
+def queue(cluster, checkout):
+    """Submits jobs of the paper whose inputs seem to be there into a partition that starts none."""
+
+    def submit(targets, **site):
+        results = checkout.folder / "results"
+        for name in ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"):
+            (results / "resources/models" / name).mkdir(parents=True)
+        for name in ("beir-hotpotqa", "wikipedia", "fineweb-edu"):
+            (results / "resources/datasets" / name).mkdir(parents=True)
+        (results / "resources/punkt").mkdir()
+        for name in ("wiki/bs8/batches.parquet", "wiki/bs8/pairs.parquet", "code/chunks.parquet"):
+            (results / "corpora" / name).parent.mkdir(parents=True, exist_ok=True)
+            (results / "corpora" / name).touch()
+        set_site(checkout, partition="closed", gpu_partition="closed", **site)
+        return Run(cluster, checkout, *targets, "--rerun-triggers", "mtime")
+
+    return submit
+
 
 QUEUED = {
     "results/corpora/fineweb/chunks.parquet": (
@@ -100,20 +126,8 @@ QUEUED = {
 }
 
 
-def test_what_jobs_of_the_paper_ask_for(cluster, checkout):
-    """Jobs whose inputs seem to be there are submitted into a partition that starts none."""
-    results = checkout.folder / "results"
-    for name in ("llama-3.2-1b", "llama-3.1-8b"):
-        (results / "resources/models" / name).mkdir(parents=True)
-    for name in ("beir-hotpotqa", "wikipedia", "fineweb-edu"):
-        (results / "resources/datasets" / name).mkdir(parents=True)
-    (results / "resources/punkt").mkdir()
-    for name in ("wiki/bs8/batches.parquet", "wiki/bs8/pairs.parquet", "code/chunks.parquet"):
-        (results / "corpora" / name).parent.mkdir(parents=True, exist_ok=True)
-        (results / "corpora" / name).touch()
-    site = "account: nlp\npartition: closed\ngpu_partition: closed\nconstraint: a100_80gb\ngpus: 16\n"
-    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text(site)
-    with Run(cluster, checkout, *QUEUED, "--rerun-triggers", "mtime") as run:
+def test_what_jobs_of_the_paper_ask_for(queue):
+    with queue(QUEUED, account="nlp", constraint="a100_80gb", gpus=16) as run:
         run.until(lambda: len(run.jobs()) == len(QUEUED))
         jobs = {facts["Comment"]: facts for facts in run.jobs().values()}
     for comment, asked in QUEUED.values():
@@ -123,28 +137,66 @@ def test_what_jobs_of_the_paper_ask_for(cluster, checkout):
         assert ("TresPerJob" in job) == ("TresPerJob" in asked)
 
 
+def test_no_more_gpus_than_the_site_allows(queue, cluster):
+    """Two cells of four GPUs each, of which a site allows six: one waits for the other, and not in the queue."""
+    cells = [f"results/models/revela/wiki/{name}/llama-3.2-1b/bs8" for name in ("llama-3.2-1b", "smollm2-135m")]
+    with queue(cells, gpus=6) as run:
+        (first,) = run.until(run.jobs)
+        time.sleep(3)
+        assert list(run.jobs()) == [first]
+        cluster.run("scancel", first)
+        run.until(lambda: first not in run.jobs() and len(run.jobs()) == 1)
+
+
 # --- the same results
 
 
-@pytest.mark.by_hand
-def test_the_same_scores_as_without_slurm(cluster, finished, checkout):
+def assert_finished_once(cluster, checkout, cells):
+    """By SLURM's account no job was run again after it had ended well; by ours no cell was trained on after it was
+    complete, nor by two jobs at a time."""
+    done = [
+        job["Comment"]
+        for job in cluster.jobs().values()
+        if job["WorkDir"] == str(checkout.folder) and job["JobState"] == "COMPLETED"
+    ]
+    assert len(done) == len(set(done))
+    for cell in cells:
+        attempts = usage.attempts(checkout.folder / f"{R}/usage/{cell}")
+        assert [attempt["outcome"] for attempt in attempts].index("complete") == len(attempts) - 1, attempts
+        starts = [datetime.fromisoformat(attempt["started"]).timestamp() for attempt in attempts]
+        for start, attempt, following in zip(starts, attempts, starts[1:]):
+            assert start + attempt["seconds"] <= following + 1, attempts  # times are in whole seconds
+
+
+@contextlib.contextmanager
+def modules(cluster, checkout):
+    """A login shell that knows `module`, as with Lmod; here it writes down what it is asked for."""
+    profile = checkout.folder / "profile"
+    profile.write_text('module() { echo "$*" >> modules.txt; }\n')
+    cluster.run("mount", "--bind", profile, "/etc/profile")
+    try:
+        yield
+    finally:
+        cluster.run("umount", "/etc/profile")
+
+
+def test_the_same_table_as_without_slurm(cluster, finished, checkout):
+    """From text to Table 1, on a node without network."""
     (checkout.folder / "backbone").symlink_to(finished.folder / "backbone")
-    scores = [f"{R}/scores/{system}/coir-small.json" for system in (CELL, "bm25")]
-    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text("modules: [cuda/12.8]\n")
-    module = {"BASH_FUNC_module%%": '() { echo "$*" >> modules.txt; }'}  # as Lmod and Environment Modules define it
-    with Run(cluster, checkout, *scores, *SMALL, **module) as run:
+    set_site(checkout, modules=["cuda/12.8"])
+    with modules(cluster, checkout), Run(cluster, checkout, *TABLE, *SMALL) as run:
         assert run.wait() == 0, run.text
-        done = run.jobs(states=("COMPLETED",))
-    assert (checkout.folder / "modules.txt").read_text() == "load cuda/12.8\n" * len(done)
-    run_file = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
-    for name in (*scores, run_file):
+        jobs = run.jobs(states=("COMPLETED",))
+    for name in (*TABLE, f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"):
         assert (checkout.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
+    assert run.jobs(states=("FAILED", "CANCELLED", "TIMEOUT")) == {}
+    assert_finished_once(cluster, checkout, CELLS)
+    rules = {job["Comment"].removeprefix("rule_").split("_wildcards_")[0] for job in jobs.values()}
+    assert {"chunks", "batches", "pairs", "replug_scores", "train", "run", "run_bm25", "score"} == rules  # and no table
+    assert (checkout.folder / "modules.txt").read_text() == "load cuda/12.8\n" * len(jobs)
     routes = "--wrap=cat /proc/net/route"
     cluster.run("sbatch", "--wait", f"--output={checkout.folder}/routes.txt", routes)
     assert len((checkout.folder / "routes.txt").read_text().splitlines()) == 1  # a heading, and no way out
-    comments = {job["Comment"].split("_wildcards_")[0] for job in done.values()}
-    assert {"rule_chunks", "rule_train", "rule_run", "rule_score"} <= comments
-    assert not {"rule_dataset", "rule_model", "rule_table"} & comments  # downloads and tables stay where snakemake runs
 
 
 # --- whatever a cluster does
@@ -166,117 +218,118 @@ def reference(checkout):
 
 
 def interrupt(run, habits):
-    """Each of the habits in turn, once the training has come further than the last time."""
-    reached = 0
+    """Each of the habits in turn, once the training has come further than the last time.
+
+    Returns how many steps each cost: those done since the newest checkpoint when the trainer was gone.
+    """
+    reached, lost = 0, {}
     for habit in habits:
-        run.until(lambda: run.trainers() and run.checkpoint(LONG) > reached)  # noqa: B023
+        before = run.until(lambda: run.checkpoint(LONG) > reached and run.trainers())  # noqa: B023
         reached = run.checkpoint(LONG)
         habit()
+        if habit.__name__.startswith("restart"):
+            assert before.keys() == run.trainers().keys(), habit  # it trains on
+            lost[habit.__name__] = 0
+        else:
+            run.until(lambda: not before.keys() & run.trainers().keys())  # noqa: B023
+            lost[habit.__name__] = run.steps(LONG) - run.checkpoint(LONG)
+    return lost
 
 
-@pytest.mark.by_hand
 def test_training_goes_on_after_interruptions(cluster, prepared):
-    """The trainer killed, and its job taken off the node: fewer steps are done again than lie between checkpoints."""
+    """The work killed, the job taken off its node, Ctrl-C: no more is done again than what lies between checkpoints."""
     with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
-        interrupt(run, [run.kill_trainer, run.requeue])
+        lost = interrupt(run, [run.kill_work, run.requeue])
+        run.until(run.trainers)
+        run.interrupt()
+        assert run.wait() != 0
+        cluster.wait_for_jobs()
+    assert max(lost.values()) < 10
+    with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
+        assert all(b"HF_HUB_OFFLINE=1" in environment for environment in run.until(run.trainers).values())
         assert run.wait() == 0, run.text
         jobs = run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED"))
-    assert sorted(job["JobState"] for job in jobs.values()) == ["COMPLETED", "FAILED"]
-    assert sorted(int(job["Restarts"]) for job in jobs.values()) == [0, 1]
+    assert [job["JobState"] for _, job in sorted(jobs.items())] == ["FAILED", "CANCELLED", "COMPLETED"]
+    assert [int(job["Restarts"]) for _, job in sorted(jobs.items())] == [0, 1, 0]
     assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
+    assert_finished_once(cluster, prepared, [LONG])
     attempts = usage.attempts(prepared.folder / f"{R}/usage/{LONG}")
-    assert [attempt["outcome"] for attempt in attempts][-1] == "complete"
-    assert len(attempts) == 3
+    assert len(attempts) == 4
     assert {attempt["slurm_job"] for attempt in attempts} == jobs.keys()
 
 
-@pytest.mark.by_hand
-def test_jobs_that_a_killed_run_left_are_not_doubled(cluster, prepared):
-    """Snakemake is killed; its job trains on. Another run is refused, by the queue and then by the stale lock."""
+def test_jobs_that_are_left_are_not_doubled(cluster, prepared):
+    """Snakemake is killed; its job stays. Another run is refused, by the queue and then by the stale lock; so is one
+    beside a job of another user."""
     target = f"{R}/models/{LONG}"
+    set_site(prepared, partition="closed")
+
+    def refusal():
+        with Run(cluster, prepared, target, *SMALL) as run:
+            assert run.wait() != 0
+        return run.text.splitlines()[-1], run.text
+
+    queued = (
+        f"SLURM still has jobs of another run in {prepared.folder}, by {{}}: wait until they have ended, or stop them: "
+    )
     with Run(cluster, prepared, target, *SMALL) as run:
-        job = next(iter(run.until(lambda: run.jobs("train"))))
-        os.killpg(run.process.pid, signal.SIGKILL)
-        run.process.wait()
-        with Run(cluster, prepared, target, *SMALL) as second:
-            assert second.wait() != 0
-            assert f"wait until they have ended, or stop them: scancel {job}" in second.text
-        cluster.run("scancel", job, check=False)
-    deadline = time.monotonic() + 600
-    while run.jobs("train"):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    with Run(cluster, prepared, target, *SMALL) as third:
-        assert third.wait() != 0
-        assert "--unlock" in third.text
+        (job,) = run.until(lambda: run.jobs("train"))
+        run.kill()
+        assert refusal()[0] == queued.format("root") + f"scancel {job}"
+    cluster.wait_for_jobs()
+    assert "--unlock" in refusal()[1]
+    printed, status = prepared.snakemake("--unlock", "--profile", "slurm", *SMALL)
+    assert status == 0, printed
+
+    other = (
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sbatch",
+        "--parsable",
+        "--partition=closed",
+    )
+    job = cluster.run(*other, "--job-name=revela_other", f"--chdir={prepared.folder}", "--wrap=true").strip()
+    assert refusal()[0] == queued.format("nobody") + f"scancel {job}"
+    cluster.run("scancel", job)
 
 
-# --- every habit, provoked for real; some need a minute's time limit, so all are left to be run by hand
-
-
-def assert_finished_once(cluster, checkout, cells):
-    """No job was run again after it had ended well, by SLURM's account and by ours."""
-    done = [
-        job["Comment"]
-        for job in cluster.jobs().values()
-        if job["WorkDir"] == str(checkout.folder) and job["JobState"] == "COMPLETED"
-    ]
-    assert len(done) == len(set(done))
-    for cell in cells:
-        outcomes = [attempt["outcome"] for attempt in usage.attempts(checkout.folder / f"{R}/usage/{cell}")]
-        assert outcomes.index("complete") == len(outcomes) - 1, outcomes
+# --- every habit, provoked for real; to be run by hand
 
 
 @pytest.mark.by_hand
 def test_every_habit(cluster, prepared):
+    """Prints how many steps each cost; a checkpoint is written every ten."""
+    prepared.edit("tests/small/config.yaml", "max_steps: 100", "max_steps: 400")
     with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
-
-        def time_limit():
-            """Of one minute, the shortest there is."""
-            for job in run.jobs(states=("RUNNING",)):
-                cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-            run.until(lambda: run.jobs(states=("TIMEOUT",)))
-
-        def preempt():
-            run.preempt()
-            run.until(lambda: any(int(job["Restarts"]) for job in run.jobs("train").values()))
-
-        habits = [run.kill_trainer, run.cancel, run.requeue, run.restart_controller, run.restart_node]
-        interrupt(run, [*habits, run.lose_node, preempt, time_limit])
+        habits = [run.kill_work, run.cancel, run.requeue, run.restart_controller, run.restart_node]
+        lost = interrupt(run, [*habits, run.lose_node, run.preempt, run.time_limit])
+        print("\nsteps lost:", lost)
+        run.until(run.trainers)
+        run.restart_controller(seconds=90)  # longer than commands wait for an answer; five of them in a row
         assert run.wait() == 0, run.text
-        states = {
-            job["JobState"] for job in run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")).values()
-        }
-    assert states == {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+        jobs = run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"))
+    assert max(lost.values()) < 10
+    assert [job["JobState"] for _, job in sorted(jobs.items())] == ["FAILED", "CANCELLED", "TIMEOUT", "COMPLETED"]
+    assert [int(job["Restarts"]) for _, job in sorted(jobs.items())] == [0, 0, 3, 0]
     assert trained(prepared.folder / f"{R}/models/{LONG}") == reference(prepared)
     assert_finished_once(cluster, prepared, [LONG])
 
 
 @pytest.mark.by_hand
-def test_no_more_gpus_than_the_site_allows(cluster, checkout):
-    """Two cells of four GPUs each, of which a site allows six: one waits for the other, and not in the queue."""
-    for name in ("models/llama-3.2-1b", "models/smollm2-135m"):
-        (checkout.folder / "results/resources" / name).mkdir(parents=True)
-    batches = checkout.folder / "results/corpora/wiki/bs8/batches.parquet"
-    batches.parent.mkdir(parents=True)
-    batches.touch()
-    site = "partition: closed\ngpu_partition: closed\ngpus: 6\n"
-    (checkout.folder / "workflow/profiles/slurm/site.yaml").write_text(site)
-    cells = [
-        f"results/models/revela/wiki/{retriever}/llama-3.2-1b/bs8" for retriever in ("llama-3.2-1b", "smollm2-135m")
-    ]
-    with Run(cluster, checkout, *cells, "--rerun-triggers", "mtime") as run:
-        (first,) = run.until(run.jobs)
-        time.sleep(10)
-        assert list(run.jobs()) == [first]
-        cluster.run("scancel", first)
-        run.until(lambda: first not in run.jobs() and len(run.jobs()) == 1)
+def test_submitted_while_the_controller_is_away(cluster, prepared):
+    """sbatch would fail within seconds, and each attempt with it."""
+    with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL, "--retries", "0") as run:
+        run.until(lambda: "SLURM run ID" in run.text)
+        run.restart_controller(seconds=30)
+        assert run.wait() == 0, run.text
 
 
 @pytest.mark.by_hand
 def test_preempted_and_cancelled(cluster, prepared):
     """A partition whose preempted jobs are not requeued: the executor alone would wait for ever."""
-    (prepared.folder / "workflow/profiles/slurm/site.yaml").write_text("partition: cancelled\n")
+    set_site(prepared, partition="cancelled")
     with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
         interrupt(run, [run.preempt])
         run.until(lambda: run.jobs("train", ("PREEMPTED",)))
@@ -299,8 +352,7 @@ def test_killed_for_memory(cluster, prepared):
 def test_full_disk(cluster, prepared):
     """Checkpoints do not fit; once there is room the training goes on."""
     folder = prepared.folder / f"{R}/checkpoints"
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]
-    cluster.run(*mount)
+    cluster.run("mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder)
     try:
         with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
             run.until(lambda: run.jobs("train", ("FAILED",)))
@@ -320,23 +372,24 @@ def test_twenty_random_interruptions(cluster, tmp_path):
     peaceful, interrupted = Checkout(tmp_path / "peaceful"), Checkout(tmp_path / "interrupted")
     for checkout in (peaceful, interrupted):
         make_backbone(checkout.folder / "backbone", bos=True)
-        checkout.edit("tests/small/config.yaml", "max_steps: 6", "max_steps: 400")
-    table = [f"{R}/tables/table1.{suffix}" for suffix in ("tex", "csv", "md")]
-    printed, status = peaceful.snakemake(*table, *SMALL, "--cores", "2")
+        checkout.edit("tests/small/config.yaml", "max_steps: 6", "max_steps: 100")
+    printed, status = peaceful.snakemake(*TABLE, *SMALL, "--cores", "2")
     assert status == 0, printed
 
-    luck, count = random.Random(0), 0
-    with Run(cluster, interrupted, *table, *SMALL, "--retries", "30") as run:
-        habits = [run.kill_trainer, run.cancel, run.requeue, run.preempt]
+    luck, done = random.Random(0), []
+    with Run(cluster, interrupted, *TABLE, *SMALL, "--retries", "30") as run:
+        habits = [run.kill_work, run.cancel, run.requeue, run.preempt]
         habits += [run.restart_node, run.lose_node, run.restart_controller]
-        while run.process.poll() is None and count < 20:
-            time.sleep(luck.uniform(1, 15))
-            if run.jobs(states=("RUNNING",)):
-                luck.choice(habits)()
-                count += 1
+        while run.process.poll() is None and len(done) < 20:
+            time.sleep(luck.uniform(1, 12))
+            if run.workers():
+                habit = luck.choice(habits)
+                habit()
+                done.append(habit.__name__)
         assert run.wait() == 0, run.text
-    assert count == 20
-    for name in table:
+    print("\n", Counter(done))
+    assert len(done) == 20 and len(set(done)) == len(habits)
+    for name in TABLE:
         assert (interrupted.folder / name).read_bytes() == (peaceful.folder / name).read_bytes(), name
-    cells = [f"{method}/code/random/random/bs4" for method in ("revela", "replug")]
-    assert_finished_once(cluster, interrupted, [*cells, "contriever/code/random/none/bs4"])
+    assert_finished_once(cluster, interrupted, CELLS)
+    assert interrupted.plan(*TABLE, *SMALL) == {}
