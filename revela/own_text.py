@@ -28,6 +28,7 @@ from revela.provenance import PACKAGE, atomic_write
 
 ROOT = PACKAGE.parent
 CORPUS = "mine"  # the name of the corpus in paths
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # one of these files
 NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
 
 # The paper's settings (section 4.1), with fewer batches in a step, because own text is seldom 320,000 batches of it.
@@ -178,6 +179,8 @@ def _model_name(model: str) -> str:
         raise OwnTextError(f"model {model!r}: no such folder, and not owner/name[@revision] on the hub")
     if Path(model).is_dir() and not Path(model, "config.json").is_file():
         raise OwnTextError(f"{model}: no config.json, so this is not the folder of a Hugging Face model")
+    if Path(model).is_dir() and not any(next(Path(model).glob(name), None) for name in TOKENIZERS):
+        raise OwnTextError(f"{model}: no tokenizer in this folder, such as tokenizer.json")
     last = Path(model).resolve().name if Path(model).is_dir() else model.partition("@")[0].rpartition("/")[2]
     name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("._-")
     if not re.match(NAME, name):
@@ -268,8 +271,8 @@ def run(config: str | Path, targets: Sequence[str], *, cores: int, dry_run: bool
     logs = [path for path in log.parent.glob("logs/**/*.log") if path.stat().st_mtime >= started]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
         for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
-            if line.startswith("error: "):
-                raise OwnTextError(f"{line.removeprefix('error: ')} (log: {path})")
+            if found := re.match(r"error: (.*)|(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*)", line):
+                raise OwnTextError(f"{found[1] or found[2]} (log: {path})")
     raise OwnTextError(f"{_last_line(log)} (log: {log})")
 
 

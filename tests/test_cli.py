@@ -40,6 +40,7 @@ def place(tmp_path_factory, backbone):
     write_beir(folder, "benchmark", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
     write_coir(folder / "coir", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
     (folder / "backbone").symlink_to(backbone)
+    shutil.copytree(backbone, folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
     for name in ("cut", "edited", "torn"):
         shutil.copytree(folder / "retriever", folder / name)
     os.truncate(folder / "cut/model.safetensors", 9000)
@@ -208,6 +209,7 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
         (["--text", "nowhere"], "no such folder or file"),
         (["--backbone", "nowhere"], "not owner/name"),
         (["--backbone", "notes"], "no config.json"),
+        (["--backbone", "mute"], "mute: no tokenizer in this folder"),
         (["--out", "notes"], "holds other files"),
         (["--out", "notes/1.md"], "is a file"),
         (["--out", "a folder"], "results: string should match"),
@@ -235,6 +237,9 @@ def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
     with pytest.raises(own_text.OwnTextError, match=f"the loss is nan .log: {log}"):
+        own_text.run(config, [], cores=1)
+    script.write_text(script.read_text().replace("error: the", "[rank0]: torch.SomeError: the"))
+    with pytest.raises(own_text.OwnTextError, match=f"torch.SomeError: the loss is nan .log: {log}"):
         own_text.run(config, [], cores=1)
     log.unlink()
     script.write_text("#!/bin/sh\necho 'x: not a target: ...'\nexit 1\n")
