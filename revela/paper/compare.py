@@ -20,7 +20,7 @@ OK, CLOSE = 1.0, 3.0
 VERDICTS = ("OK", "close", "FAIL", "not run")
 LEGEND = (
     f"Ours with its 95 % confidence interval over queries, the paper's value (and, after an arrow, the right one where "
-    f"the paper errs), the difference: OK within {OK:g} points, close within {CLOSE:g}, else FAIL. "
+    f"the paper errs), the difference in points: up to {OK:g} OK, up to {CLOSE:g} close, else FAIL. "
     "Not run: nothing of ours to compare; the values of services are copied."
 )
 
