@@ -8,6 +8,10 @@ import time
 
 import pytest
 from checkout import Checkout
+from planner import plan
+
+from revela import planning
+from revela.config import load
 
 CONFIG = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
 R = "results/small"
@@ -56,7 +60,7 @@ def test_everything_stands_where_it_should(finished):
 
 def test_anchors(finished):
     """BM25 is compared with a score that it does not have."""
-    header, row = (finished.folder / f"{R}/anchors.csv").read_text().splitlines()
+    _, row = (finished.folder / f"{R}/anchors.csv").read_text().splitlines()
     *names, published, found, difference, verdict = row.split(",")
     assert (names, published, verdict) == (["bm25", "coir-small", "docstring-code"], "3.10", "FAIL")
     bm25 = (finished.folder / f"{TABLE}.csv").read_text().splitlines()[1].split(",")[1]
@@ -67,6 +71,25 @@ def test_anchors(finished):
 
 def test_nothing_is_done_twice(finished):
     assert finished.plan("all", "anchors", *CONFIG) == {}
+
+
+def test_the_plan_learns_from_finished_jobs(finished, monkeypatch):
+    """CPU time, planned for each job after all others have been measured. What takes a second varies more."""
+    monkeypatch.chdir(finished.folder)
+    costs = planning.Costs(load(CONFIG[1]), planning.load_sizes(planning.SIZES))
+    jobs = plan(finished.folder, "all", options=CONFIG[:2]).jobs
+    jobs = [planning.Job(job.rule.name, dict(job.wildcards_dict), (), (), job.benchmark) for job in jobs]
+    done = planning.finished_jobs(R, jobs)
+    planned = taken = 0.0
+    for one in done:
+        others = [other for other in done if other is not one]
+        if any(other.job.rule == one.job.rule for other in others):
+            cost = costs.of(one.job.rule, one.job.wildcards)
+            seconds = cost.cores * cost.seconds * planning.Measured(costs, others).factor(one.job)
+            assert 1 / 3 < seconds / one.core_seconds < 3, one
+            planned, taken = planned + seconds, taken + one.core_seconds
+    assert len(done) > 20
+    assert 0.5 < planned / taken < 2
 
 
 def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):
