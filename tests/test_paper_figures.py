@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TEXTS
-from paper_results import printed_study, with_results
+from paper_results import printed_study, with_results, write_results
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revela import dynamics
-from revela.config import Training
+from revela.config import Training, load
 from revela.objectives import Contriever, Revela
 from revela.paper import PaperError, cost, figures
 from revela.retriever import Retriever
@@ -62,6 +62,14 @@ def test_the_numbers_of_the_bars_and_lines(study):
     found = lines[lines["line"] == "Revela-0.5B"]
     assert list(found["at"]) == ["0.1B", "0.5B", "1B"]
     assert list(found["mean"]) == pytest.approx([41.6, 41.2, 38.8], abs=0.1)
+
+
+def test_a_control_is_not_revelas_own(study, tmp_path):
+    demo = with_results(load("config/demo.yaml"), tmp_path)
+    write_results(demo, lambda table, label, row: 50, queries=2)
+    origins = figures.bars(demo, "table1").set_index("label")["origin"]
+    assert set(origins[origins == "own"].index) == {"Revela-4M"}
+    assert origins["Uniform-4M"] == origins["Shuffled-4M"] == "measured"
 
 
 def test_the_hours_are_those_of_the_logs(study):

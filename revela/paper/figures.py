@@ -113,13 +113,20 @@ def draw(figure: Figure, found: Panels, output: Sequence[str | Path]) -> None:
 
 
 def bars(study: Study, table: str) -> pd.DataFrame:
-    """label, mean, margin (of the 95 % interval), origin (own, measured, copied) of each column."""
+    """label, mean, margin (of the 95 % interval), origin (own, measured, copied) of each column.
+
+    Controls without the retriever's signal are not Revela's own.
+    """
+
+    def is_own(system: str) -> bool:
+        return system.startswith("revela/") and study.training_settings(Cell.parse(system)).similarity == "learned"
+
     return pd.DataFrame(
         {
             "label": column.label,
             "mean": column.values[-1],
             "margin": np.nan if column.copied else column.margins[-1],
-            "origin": "copied" if column.copied else "own" if column.system.startswith("revela/") else "measured",
+            "origin": "copied" if column.copied else "own" if is_own(column.system) else "measured",
         }
         for column in columns(study, table)
     )
