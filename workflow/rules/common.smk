@@ -292,9 +292,9 @@ SHOWN = {
 }
 
 
-def table_labels(table):
-    """The name of a table, and the benchmarks that it shows."""
-    return {"table": table, "benchmark": ", ".join(STUDY.table_benchmarks(table))}
+def table_label(table):
+    """The name of a table, and the benchmarks that it shows. Two labels of equal meaning would empty the menu."""
+    return f"{table}: {', '.join(STUDY.table_benchmarks(table))}"
 
 
 def trained(table):

@@ -14,19 +14,19 @@ rule table:
             f"{R}/tables/{{table}}.tex",
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: table_labels(w.table) | {"format": "LaTeX"},
+            labels=lambda w: {"table": table_label(w.table), "format": "LaTeX"},
         ),
         csv=report(
             f"{R}/tables/{{table}}.csv",
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: table_labels(w.table) | {"format": "CSV"},
+            labels=lambda w: {"table": table_label(w.table), "format": "CSV"},
         ),
         html=report(
             f"{R}/tables/{{table}}.html",
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: table_labels(w.table) | {"format": "HTML"},
+            labels=lambda w: {"table": table_label(w.table), "format": "HTML"},
         ),
         md=f"{R}/tables/{{table}}.md",
     log:
@@ -56,7 +56,7 @@ rule lineage:
             f"{R}/tables/{{table}}.lineage.json",
             caption="../report/lineage.rst",
             category="Lineage",
-            labels=lambda w: table_labels(w.table),
+            labels=lambda w: {"table": table_label(w.table)},
         ),
     log:
         f"{R}/logs/lineage/{{table}}.log",
@@ -85,7 +85,7 @@ rule figure:
             f"{R}/figures/{{figure}}.png",
             caption="../report/figure.rst",
             category="Figures",
-            labels=lambda w: {"figure": w.figure, "shows": SHOWN[CONFIG.figures[w.figure].kind]},
+            labels=lambda w: {"figure": f"{w.figure}: {SHOWN[CONFIG.figures[w.figure].kind]}"},
         ),
         data=directory(f"{R}/figures/{{figure}}"),
     log:
