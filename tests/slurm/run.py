@@ -60,7 +60,7 @@ class Run:
         while not (value := true()):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < deadline, f"{self.text}\n{self.cluster.run('squeue')}"
-            time.sleep(0.25)
+            time.sleep(0.1)
         return value
 
     @property

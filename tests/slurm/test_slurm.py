@@ -47,7 +47,7 @@ def checkout(tmp_path):
 @pytest.fixture
 def prepared(checkout):
     """A checkout in which everything is there to train a cell, made without the workflow."""
-    steps = "max_steps: 400, checkpoint_every: 2", "max_steps: 100, checkpoint_every: 10"
+    steps = "max_steps: 400, checkpoint_every: 2", "max_steps: 200, checkpoint_every: 10"
     checkout.edit("tests/small/config.yaml", *steps)
     make_backbone(checkout.folder / R / "resources/models/random", bos=True)
     (checkout.folder / R / "checkpoints").mkdir()
@@ -218,14 +218,14 @@ def reference(checkout):
 
 
 def interrupt(run, habits):
-    """Each of the habits in turn, once the training has come further than the last time.
+    """Each of the habits in turn, halfway between two checkpoints and further than the last time.
 
     Returns how many steps each cost: those done since the newest checkpoint when the trainer was gone.
     """
     reached, lost = 0, {}
     for habit in habits:
-        before = run.until(lambda: run.checkpoint(LONG) > reached and run.trainers())  # noqa: B023
-        reached = run.checkpoint(LONG)
+        run.until(lambda: (done := run.checkpoint(LONG)) > reached and run.steps(LONG) - done >= 5)  # noqa: B023
+        before, reached = run.until(run.trainers), run.checkpoint(LONG)
         habit()
         if habit.__name__.startswith("restart"):
             assert before.keys() == run.trainers().keys(), habit  # it trains on
@@ -301,7 +301,7 @@ def test_jobs_that_are_left_are_not_doubled(cluster, prepared):
 @pytest.mark.by_hand
 def test_every_habit(cluster, prepared):
     """Prints how many steps each cost; a checkpoint is written every ten."""
-    prepared.edit("tests/small/config.yaml", "max_steps: 100", "max_steps: 400")
+    prepared.edit("tests/small/config.yaml", "max_steps: 200", "max_steps: 400")
     with Run(cluster, prepared, f"{R}/models/{LONG}", *SMALL) as run:
         habits = [run.kill_work, run.cancel, run.requeue, run.restart_controller, run.restart_node]
         lost = interrupt(run, [*habits, run.lose_node, run.preempt, run.time_limit])
@@ -368,7 +368,7 @@ def test_full_disk(cluster, prepared):
 
 @pytest.mark.by_hand
 def test_twenty_random_interruptions(cluster, tmp_path):
-    """A table, made once in peace and once on a cluster that interrupts twenty times."""
+    """A table, made once in peace and once on a cluster that interrupts twenty times, from its first jobs to training."""
     peaceful, interrupted = Checkout(tmp_path / "peaceful"), Checkout(tmp_path / "interrupted")
     for checkout in (peaceful, interrupted):
         make_backbone(checkout.folder / "backbone", bos=True)
@@ -382,7 +382,8 @@ def test_twenty_random_interruptions(cluster, tmp_path):
         habits += [run.restart_node, run.lose_node, run.restart_controller]
         while run.process.poll() is None and len(done) < 20:
             time.sleep(luck.uniform(1, 12))
-            if run.workers():
+            ended = len(run.jobs(states=("COMPLETED",)))
+            if len(done) <= 4 + 1.5 * ended and run.workers():
                 habit = luck.choice(habits)
                 habit()
                 done.append(habit.__name__)
@@ -392,4 +393,5 @@ def test_twenty_random_interruptions(cluster, tmp_path):
     for name in TABLE:
         assert (interrupted.folder / name).read_bytes() == (peaceful.folder / name).read_bytes(), name
     assert_finished_once(cluster, interrupted, CELLS)
+    assert any(len(usage.attempts(interrupted.folder / f"{R}/usage/{cell}")) > 1 for cell in CELLS)
     assert interrupted.plan(*TABLE, *SMALL) == {}

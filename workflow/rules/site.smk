@@ -72,7 +72,7 @@ def outlast():
     taken to be as they were, where the executor would forget them all, and no job is submitted. A job that was
     preempted or lost its node, and that SLURM did not put back into the queue, has failed.
     """
-    ask, submit, accounts = slurm.query_job_status, slurm.Executor.run_job, has_accounts()
+    ask, submit = slurm.query_job_status, slurm.Executor.run_job
     queue = f"squeue --noheader --format=%i|%T --user={getpass.getuser()}"
 
     async def query_job_status(command, logger):
@@ -95,7 +95,9 @@ def outlast():
         submit(executor, job)
 
     slurm.query_job_status, slurm.Executor.run_job = query_job_status, run_job
-    slurm.is_query_tool_available = lambda tool: tool != "sacct" or accounts
+    if not has_accounts():
+        slurm.Executor.get_status_command = lambda executor: "squeue"
+        slurm.is_query_tool_available = lambda tool: False  # sacct, for the nodes of jobs that lost theirs
 
 
 if ARGS:
