@@ -44,17 +44,18 @@ def check_queue():
     if not shutil.which("squeue"):
         sys.exit("--profile slurm: SLURM's commands are not on this machine; a dry run (-n) does without them")
     here = os.path.realpath(os.getcwd())
-    command = ["squeue", "--noheader", "--format=%i %u %j %Z"]
+    command = ["squeue", "--noheader", "--format=%i|%u|%Z|%j"]
     queue = subprocess.run(command, capture_output=True, text=True, check=False)
     if queue.returncode:
         sys.exit(f"SLURM does not answer: {queue.stderr.strip().splitlines()[-1]}")
-    jobs = [line.split(maxsplit=3) for line in queue.stdout.splitlines()]
-    left = [job for job in jobs if job[2].startswith("revela_") and os.path.realpath(job[3]) == here]
+    jobs = [line.split("|", 3) for line in queue.stdout.splitlines()]
+    left = {
+        job: user for job, user, folder, name in jobs if name.startswith("revela_") and os.path.realpath(folder) == here
+    }
     if left:
-        users = ", ".join(sorted({user for _, user, *_ in left}))
         sys.exit(
-            f"SLURM still has jobs of another run in {here}, by {users}: wait until they have ended, or stop them: "
-            f"scancel {' '.join(job for job, *_ in left)}"
+            f"SLURM still has jobs of another run in {here}, by {', '.join(sorted({*left.values()}))}: wait until they "
+            f"have ended, or stop them: scancel {' '.join(left)}"
         )
 
 
