@@ -110,7 +110,7 @@ def main() -> None:
                 finish(job, processes)
             (weights, losses), (expected, expected_losses) = result(job), result(undisturbed)
         row = {"processes": processes, "stage": stage, "adapters": lora is not None}
-        row |= {"killed after steps": " ".join(map(str, filter(None.__ne__, at)))}
+        row |= {"killed after steps": " ".join(map(str, (step for step in at if step is not None)))}
         row |= {"same weights": weights == expected, "same losses": losses == expected_losses}
         rows.append(row)
         print(row, flush=True)
