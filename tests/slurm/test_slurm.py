@@ -340,7 +340,7 @@ def test_preempted_and_cancelled(cluster, prepared):
 @pytest.mark.by_hand
 def test_killed_for_memory(cluster, prepared):
     """The second attempt asks for half as much again."""
-    prepared.edit("tests/small/config.yaml", "training_mem_mb: 1000", "training_mem_mb: 700")
+    prepared.edit("tests/small/config.yaml", "training_mem_mb: 2000", "training_mem_mb: 700")
     with Run(cluster, prepared, f"{R}/models/{CELL}", *SMALL) as run:
         assert run.wait() == 0, run.text
         jobs = sorted(run.jobs("train", ("COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY")).items())
