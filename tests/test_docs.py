@@ -190,7 +190,9 @@ def test_revela(page, command, stand_ins, capsys, monkeypatch):
     """In the order of the pages, so that a command finds what those before it made."""
     if command.startswith("revela train"):  # pages train different texts into a folder of the same name
         shutil.rmtree("my-retriever", ignore_errors=True)
-    if "export" in command and not Path("exported").exists():
+    if command.startswith("revela export"):  # takes a new folder
+        shutil.rmtree("exported", ignore_errors=True)
+    elif "exported" in command and not Path("exported").exists():
         trained("resources/backbones/tiny-4m", "exported")  # what `revela push exported` of the help begins with
     assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
 

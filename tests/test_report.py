@@ -45,8 +45,8 @@ def test_the_report_shows_tables_and_figures(report, finished, tmp_path):
         links = page.run("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
         page.screenshot(tmp_path / "tables.png")
         shown = {Path(link).name: page_file.parent / link for link in links if link and link.startswith("data/")}
-        assert {"table1.html", "table1.csv", "table1.tex"} <= shown.keys()
-        page.open(shown["table1.html"].as_uri())
+        assert {"table1.csv", "table1.tex"} <= shown.keys()  # pages open within the report's own
+        page.open(next(report.rglob("table1.html")).as_uri())
         for row in (finished.folder / f"{R}/tables/table1.csv").read_text().splitlines():
             page.wait_for(row.partition(",")[0])
         page.screenshot(tmp_path / "table.png")
