@@ -84,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    count, repeats = (100, 1) if options.quick else (400, 3)
+    count, repeats = (100, 1) if options.quick else (200, 2)
     retriever = Retriever.from_backbone(options.model, max_length=MAX_LENGTH, pooling="mean", normalize=False)
     retriever = retriever.to(options.device).eval()
     other = sentence_transformer(options.model, options.device)
