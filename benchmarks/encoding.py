@@ -105,7 +105,9 @@ def main() -> None:
         rounds = [{name: timed(way, 1) for name, way in ways.items()} for _ in range(repeats)]
         unit = "seconds" if options.device.startswith("cuda") else "cpu_seconds"
         for name in ways:
-            times = {u: statistics.median(turn[name][u] for turn in rounds) for u in ("seconds", "cpu_seconds")}
+            times = {
+                u: round(statistics.median(turn[name][u] for turn in rounds), 3) for u in ("seconds", "cpu_seconds")
+            }
             ratio = statistics.median(turn[name][unit] / turn["revela"][unit] for turn in rounds)
             row = {"texts": kind, "way": name, **times, "documents/s": round(count / times["seconds"], 1)}
             rows.append(row | {"ratio": round(ratio, 2)})
