@@ -177,7 +177,7 @@ def _csv_rows(path: Path, on_read: Callable[[int], Any]) -> Iterator[dict[str, s
     read = 0
     try:
         with _open(path, on_read) as file:
-            for row in csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True):
+            for row in csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True):
                 yield row
                 read += 1
     except (csv.Error, UnicodeDecodeError) as error:
