@@ -69,12 +69,13 @@ def search(
     queries = _scaled(queries, similarity, "query {}".format)
     best = TopK(queries, top_k, device)
     mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity, identity)
-    first = best.load(state, mark) if state else 0
-    texts = ((prefix + text).strip() for text in islice(corpus.unique_texts(), first, None))
+    if state:
+        best.load(state, mark)
+    texts = ((prefix + text).strip() for text in islice(corpus.unique_texts(), best.seen, None))
     shards = iter(lambda: list(islice(texts, shard_documents)), [])
     bar = tqdm(
         total=corpus.index.unique_texts,
-        initial=first,
+        initial=best.seen,
         desc=description,
         unit=" documents",
         # in a job's log: a line now and then, and none of a short job
@@ -83,12 +84,11 @@ def search(
     with bar:
         for prepared in prepared_ahead(encoder, shards, "passage"):
             vectors = encoder.embed(prepared)
-            shard = slice(first, first + len(vectors))
-            name = lambda row, first=first: f"document {twins.id(first + row)!r}"
+            shard = slice(best.seen, best.seen + len(vectors))
+            name = lambda row, first=best.seen: f"document {twins.id(first + row)!r}"
             best.add(_scaled(vectors, similarity, name), twins.rank[shard])
-            first += len(vectors)
             if state:
-                best.save(state, mark, first)
+                best.save(state, mark)
             bar.update(len(vectors))
     for scores, ranks in zip(*best.result(), strict=True):
         yield twins.ranking(scores, ranks, top_k)
@@ -111,7 +111,7 @@ class TopK:
         """queries: [q, d]; k: items kept."""
         import torch
 
-        self.queries, self.k = torch.from_numpy(queries).to(device), k
+        self.queries, self.k, self.seen = torch.from_numpy(queries).to(device), k, 0
         self.best = torch.empty((len(queries), 0), dtype=torch.int64, device=device)  # [q, items kept], in any order
         self._room = torch.empty(0, device=device)  # for scores; taken anew for each shard it would cost as much again
 
@@ -121,6 +121,16 @@ class TopK:
 
         vectors = torch.from_numpy(vectors).to(self.queries)
         ranks = torch.from_numpy(ranks).to(self.best)
+        while len(vectors):
+            # As many as were seen before, so that few of them, about k log 2, rise above the k best of those.
+            size = min(max(self.seen, 2 * self.k), len(vectors))
+            self._add(vectors[:size], ranks[:size])
+            self.seen += size
+            vectors, ranks = vectors[size:], ranks[size:]
+
+    def _add(self, vectors: torch.Tensor, ranks: torch.Tensor) -> None:
+        import torch
+
         block = min(max(1, SCORES_AT_A_TIME // len(vectors)), len(self.queries))
         if len(self._room) < block * len(vectors):
             self._room = vectors.new_empty(block * len(vectors))
@@ -135,33 +145,29 @@ class TopK:
         scores, ranks = _unpack(self.best.sort(descending=True).values)
         return scores.cpu().numpy(), ranks.cpu().numpy()
 
-    def save(self, path: Path, mark: str, seen: int) -> None:
-        """Keep the best of the `seen` items so far in a file."""
+    def save(self, path: Path, mark: str) -> None:
+        """Keep the best of the items so far in a file."""
         with atomic_write(path) as partial, open(partial, "wb") as file:
-            np.savez(file, best=self.best.cpu().numpy(), mark=mark, seen=seen)
+            np.savez(file, best=self.best.cpu().numpy(), mark=mark, seen=self.seen)
 
-    def load(self, path: Path, mark: str) -> int:
-        """Go on from a file, if it is there and of the same search. Returns how many items were seen."""
+    def load(self, path: Path, mark: str) -> None:
+        """Go on from a file, if it is there and of the same search."""
         import torch
 
         if not path.is_file():
-            return 0
+            return
         with np.load(path) as saved:
             if str(saved["mark"]) != mark:
                 print(f"{path}: of another search, so this one starts anew", file=sys.stderr)
-                return 0
-            self.best = torch.from_numpy(saved["best"]).to(self.best)
-            return int(saved["seen"])
+                return
+            self.best, self.seen = torch.from_numpy(saved["best"]).to(self.best), int(saved["seen"])
 
     def _merge(self, best: torch.Tensor, scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """The k best of `best` [q, kept] and of items with scores [q, n]."""
         import torch
 
-        # An item below this score has k better ones. Few items are left when many were seen before.
-        if best.shape[1] == self.k:
-            threshold, _ = _unpack(best.amin(1, keepdim=True))
-        else:
-            threshold = scores.topk(min(self.k, scores.shape[1])).values[:, -1:]
+        # an item below this score has k better ones
+        threshold = _unpack(best.amin(1, keepdim=True))[0] if best.shape[1] == self.k else -torch.inf
         left = _true(scores >= threshold)
         query, item = left // scores.shape[1], left % scores.shape[1]
         packed = _pack(scores.flatten()[left], ranks[item])
