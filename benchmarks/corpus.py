@@ -29,7 +29,8 @@ from record import save, show
 
 from revela.chunking import read_parameters
 from revela.config import Corpus, load
-from revela.corpora import texts, write_chunks
+from revela.corpora import write_chunks
+from revela.documents import texts
 from revela.embedded import write_dataset
 from revela.resources import build_punkt
 

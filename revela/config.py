@@ -17,6 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+CHECKOUT = Path(__file__).resolve().parents[1]  # whose own files are read, wherever those of a study are
+SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
+SIZES = CHECKOUT / "config/sizes.yaml"
 METHODS = ("revela", "replug", "contriever")
 # Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -288,7 +291,7 @@ class Figure(Strict):
 
 
 class Compute(Strict):
-    """What a job asks for. Memory and time are planned (`revela.planning`) where they are null.
+    """What a job asks for. Memory and time are planned (`revela.costs`) where they are null.
 
     Site facts (partition, account, GPU model) stand in `workflow/profiles/slurm/site.yaml`.
     """
@@ -774,12 +777,12 @@ def load(path: str | Path) -> Study:
     return study
 
 
-def load_site(path: str | Path) -> Site:
+def load_site(path: str | Path = SITE) -> Site:
     """What is particular to a cluster. Raises ConfigError with one line."""
     return _validate(Site, _read_yaml(path), str(path))
 
 
-def load_sizes(path: str | Path) -> Sizes:
+def load_sizes(path: str | Path = SIZES) -> Sizes:
     """How large things are that have not been fetched. Raises ConfigError with one line."""
     return _validate(Sizes, _read_yaml(path), str(path))
 

@@ -159,7 +159,7 @@ def write_study(
 
 
 def _pattern(text: str) -> str:
-    from revela.corpora import KINDS
+    from revela.documents import KINDS
 
     if Path(text).is_dir():
         suffixes = ",".join(suffix.removeprefix(".") for kind in KINDS.values() for suffix in kind)
@@ -334,11 +334,12 @@ def link_export(out: str | Path, cell: Cell) -> Path:
 def passages(place: str | Path) -> list[tuple[str, str]]:
     """(id, text) of what stands in a file or a folder.
 
-    A folder's documents are cut into chunks of at most 120 words, as for training, at sentences that Punkt learns from
-    them. A `chunks.parquet` of a corpus holds chunks already. Other tables have a column `text`, and in any other file
+    Of a folder, the files that training would read are cut into chunks of at most 120 words, as for training, at
+    sentences that Punkt learns from them. A `chunks.parquet` of a corpus holds chunks already. Other tables have a column `text`, and in any other file
     each line is a text. Raises OwnTextError for what is not there or no text.
     """
-    from revela.corpora import CorpusError, is_table, read_table, rows
+    from revela.corpora import read_table
+    from revela.documents import CorpusError, is_table, rows
 
     place = Path(place)
     if place.is_dir():
@@ -377,12 +378,17 @@ def _has_chunks(path: Path) -> bool:
 
 def _chunks(folder: Path) -> list[tuple[str, str]]:
     from revela.chunking import chunk, sentence_splitter
-    from revela.config import Source
-    from revela.corpora import documents
-    from revela.resources import build_punkt
+    from revela.config import Dataset, Source
+    from revela.documents import CorpusError, documents
+    from revela.resources import build_punkt, fetch_dataset
 
-    found = list(documents(Source(dataset=folder.name, mixed=True), folder))
     with tempfile.TemporaryDirectory() as scratch:
+        files = Path(scratch, "files")
+        fetch_dataset(Dataset(files=_pattern(str(folder))), files)
+        try:
+            found = list(documents(Source(dataset=folder.resolve().name, mixed=True), files))
+        except CorpusError as error:
+            raise OwnTextError(str(error).replace(str(files), str(folder))) from None
         build_punkt(Path(scratch, "punkt"), (text for _, text in found if text))
         split = sentence_splitter(Path(scratch, "punkt"))
     return [(f"{name}#{n}", piece) for name, text in found for n, piece in enumerate(chunk(text, split, 120))]

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from revela.chunking import sentence_splitter
 from revela.config import Corpus
-from revela.corpora import CorpusError, progress, read_table, write_counts, write_table
+from revela.corpora import progress, read_table, write_counts, write_table
+from revela.documents import CorpusError
 
 PAIRS = pa.schema(
     [

@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_chunking import WIKITEXT, write_punkt
 
+import revela.documents
 from revela import corpora
 from revela.chunking import chunk, sentence_splitter
 from revela.config import Corpus, Source
-from revela.corpora import CorpusError, compare_group_sizes, documents, texts, write_batches, write_chunks, write_report
+from revela.corpora import compare_group_sizes, write_batches, write_chunks, write_report
+from revela.documents import CorpusError, documents, find_files, texts
 from revela.paper.figures import corpus_figure
 
 
@@ -135,7 +137,7 @@ def test_documents_of_a_layout(tmp_path, layout):
 
 @pytest.mark.parametrize("block", [3, 7, 64])
 def test_a_json_list_is_read_in_blocks(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(corpora, "BLOCK", block)
+    monkeypatch.setattr(revela.documents, "BLOCK", block)
     rows = [{"text": f'row {i} "quoted", ]}} \\ {"long " * i}'} for i in range(20)]
     for number, text in enumerate(
         [json.dumps(rows), json.dumps(rows, indent=1), "\n[\n" + json.dumps(rows)[1:] + "\n"]
@@ -549,7 +551,7 @@ def test_progress_is_told_of_every_byte(tmp_path, layout):
     source, _ = layout(tmp_path / "data")
     read = []
     list(documents(source, tmp_path / "data", read.append))
-    files = [path for _, path in corpora._find(tmp_path / "data")]
+    files = [path for _, path in find_files(tmp_path / "data")]
     assert sum(read) == pytest.approx(sum(path.stat().st_size for path in files))
 
 

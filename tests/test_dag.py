@@ -5,7 +5,8 @@ from checkout import ROOT, Checkout
 from planner import plan
 
 from revela import planning, provenance
-from revela.config import load
+from revela.config import Site, load, load_sizes
+from revela.costs import Costs
 
 SLURM = ("--profile", "slurm")
 
@@ -135,13 +136,13 @@ def test_the_plan_in_the_docs(planned, clean, monkeypatch):
     """docs/cluster.md says what each table costs; written by `python -m revela.planning --tables --whole --format github`."""
     monkeypatch.chdir(clean)
     study = load("config/config.yaml")
-    costs = planning.Costs(study, planning.load_sizes(planning.SIZES))
+    costs = Costs(study, load_sizes())
     jobs = [
         planning.Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.input)), tuple(map(str, job.output)))
         for job in planned.jobs
         if job.output
     ]
-    plan = planning.Plan([(job, costs.of(job.rule, job.wildcards)) for job in jobs], planning.Site(), [], 0)
+    plan = planning.Plan([(job, costs.of(job.rule, job.wildcards)) for job in jobs], Site(), [], 0)
     lines = planning.show_lines(planning.by_table(plan, planning.table_files(study)), "github")
     assert lines in (ROOT / "docs/cluster.md").read_text()
 

@@ -17,7 +17,7 @@ from snakemake.cli import parse_args
 
 from revela import doctor, export, own_text, planning
 from revela.cli import app, main
-from revela.config import Cell, Chunking, Corpus, Evaluation, Training, load
+from revela.config import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
 from revela.export import export_sentence_transformer
 
 ROOT = Path(__file__).parents[1]
@@ -181,7 +181,7 @@ def stand_ins(place, monkeypatch):
         export, "_fetched", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
     )
     monkeypatch.setattr(export, "push", lambda folder, repository, **_: f"https://huggingface.co/{repository}")
-    plan = planning.Plan([], planning.load_site(planning.SITE), [], 0)
+    plan = planning.Plan([], load_site(), [], 0)
     monkeypatch.setattr(planning, "make_plan", lambda *_, **__: plan)
 
 

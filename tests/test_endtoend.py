@@ -11,7 +11,8 @@ from checkout import Checkout
 from planner import plan
 
 from revela import planning
-from revela.config import load
+from revela.config import load, load_sizes
+from revela.costs import Costs
 
 CONFIG = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
 R = "results/small"
@@ -76,7 +77,7 @@ def test_nothing_is_done_twice(finished):
 def test_the_plan_learns_from_finished_jobs(finished, monkeypatch):
     """CPU time, planned for each job after all others have been measured. What takes a second varies more."""
     monkeypatch.chdir(finished.folder)
-    costs = planning.Costs(load(CONFIG[1]), planning.load_sizes(planning.SIZES))
+    costs = Costs(load(CONFIG[1]), load_sizes())
     jobs = plan(finished.folder, "all", options=CONFIG[:2]).jobs
     jobs = [planning.Job(job.rule.name, dict(job.wildcards_dict), (), (), job.benchmark) for job in jobs]
     done = planning.finished_jobs(R, jobs)

@@ -18,7 +18,8 @@ from conftest import TEXTS
 
 from revela import resources
 from revela.config import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
-from revela.corpora import CorpusError, documents, write_batches, write_chunks
+from revela.corpora import write_batches, write_chunks
+from revela.documents import CorpusError, documents
 from revela.evaluation.benchmarks import load_task
 from revela.own_text import OwnTextError, passages, write_study
 from revela.provenance import read_manifest
@@ -330,6 +331,22 @@ def test_own_files_by_a_pattern(notes, tmp_path):
         "mine/deep/d.parquet:1": "",
         "mine/deep/er/c.jsonl:0": TEXTS[2],
     }
+
+
+def test_a_folder_is_searched_in_the_files_that_training_reads(notes):
+    """A picture beside the text is none, and of a file that should be text the fault names its own place."""
+    chunks = passages(notes)
+    assert {name.partition("#")[0] for name, _ in chunks} == {
+        "my notes/a.md",
+        "my notes/deep/b.txt",
+        "my notes/deep/d.parquet:0",
+        "my notes/deep/er/c.jsonl:0",
+    }
+    assert " ".join(text for name, text in chunks if name.startswith("my notes/a.md")).split() == TEXTS[0].split()
+    (notes / "b.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(OwnTextError) as error:
+        passages(notes)
+    one_line(error.value, notes / "b.md")
 
 
 @pytest.mark.parametrize("suffix, sign", [("csv", ","), ("tsv", "\t")])

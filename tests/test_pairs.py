@@ -10,7 +10,7 @@ from test_chunking import write_punkt
 from revela import corpora
 from revela.chunking import sentence_splitter
 from revela.config import Corpus
-from revela.corpora import CorpusError
+from revela.documents import CorpusError
 from revela.pairs import crop, inverse_cloze, write_pairs
 
 RATIO = (0.05, 0.5)

@@ -9,8 +9,9 @@ from checkout import ROOT
 
 from revela import planning
 from revela.config import Cell, ConfigError, Site, Sizes, load, load_site, load_sizes
+from revela.costs import LIGHT, Cost, Costs
 from revela.flops import Shape
-from revela.planning import Cost, Costs, Finished, Job, Measured, Plan, parse_jobs, schedule
+from revela.planning import Finished, Job, Measured, Plan, parse_jobs, schedule
 
 PAPER = "revela/{}/llama-3.2-1b/llama-3.2-1b/bs16"
 UNTIED = {"llama-3.1-8b"}  # models with a head of its own
@@ -26,22 +27,22 @@ def costs(tmp_path):
     """Of the paper, where nothing has been fetched."""
     study = load("config/config.yaml")
     config = study.config.model_copy(update={"results": str(tmp_path)})
-    return Costs(study.model_copy(update={"config": config}), load_sizes(planning.SIZES))
+    return Costs(study.model_copy(update={"config": config}), load_sizes())
 
 
 # --- sizes
 
 
-@pytest.mark.parametrize("name", load_sizes(ROOT / planning.SIZES).models)
+@pytest.mark.parametrize("name", load_sizes().models)
 def test_shapes_agree_with_parameters(name):
-    size = load_sizes(planning.SIZES).models[name]
+    size = load_sizes().models[name]
     shape = Shape(**size.model_dump(exclude={"parameters"}))
     embeddings = shape.hidden * shape.vocabulary * (2 if name in UNTIED else 1)
     assert shape.weights + embeddings == pytest.approx(1e9 * size.parameters, rel=0.01)
 
 
 def test_sizes_name_what_the_paper_uses():
-    study, sizes = load("config/config.yaml"), load_sizes(planning.SIZES)
+    study, sizes = load("config/config.yaml"), load_sizes()
     assert set(study.backbones) == set(sizes.models)
     assert {task.key for task in study.tasks} >= set(sizes.tasks)
     assert {task.key for task in study.tasks if task.benchmark in ("coir", "beir", "bright")} <= set(sizes.tasks)
@@ -49,7 +50,7 @@ def test_sizes_name_what_the_paper_uses():
 
 
 def test_a_site_that_edits_nothing_is_valid():
-    assert load_site(planning.SITE) == Site()
+    assert load_site() == Site()
 
 
 def test_an_unknown_key_of_a_site(tmp_path):
@@ -97,7 +98,7 @@ def test_memory_and_time_grow_with_the_attempt(costs):
 
 
 def test_what_is_given_is_asked_for():
-    costs = Costs(load("config/demo.yaml"), load_sizes(planning.SIZES))
+    costs = Costs(load("config/demo.yaml"), load_sizes())
     cell = {"cell": "revela/code/tiny-4m/tiny-4m/bs16"}
     assert (costs.memory_mb("train", cell, 1), costs.minutes("train", cell, 1)) == (4000, 120)
     assert costs.of("train", cell).gpus == 0
@@ -129,7 +130,7 @@ def test_every_job_of_a_cell_has_a_cost(costs):
         "pairs": {"corpus": "wiki", "batch_size": "16"},
         "score": {"system": "bm25", "benchmark": "coir"},
     }.items():
-        assert costs.of(rule, wildcards).seconds > planning.LIGHT, rule
+        assert costs.of(rule, wildcards).seconds > LIGHT, rule
     assert costs.of("table", {"table": "table1"}) == Cost()
 
 
@@ -264,7 +265,7 @@ def times():
 
 def test_plan_of_the_demo_within_a_factor_of_two():
     """Each of the demo's jobs, planned after all others of the demo have been measured."""
-    costs, finished = Costs(load("config/demo.yaml"), load_sizes(planning.SIZES)), list(times())
+    costs, finished = Costs(load("config/demo.yaml"), load_sizes()), list(times())
     predicted = 0.0
     for one in finished:
         others = [other for other in finished if other is not one]

@@ -16,7 +16,7 @@ import pytest
 from revela import resources
 from revela.chunking import PUNKT_FILE, sentence_splitter
 from revela.config import Dataset, Model
-from revela.corpora import texts
+from revela.documents import texts
 from revela.provenance import ProvenanceError, read_manifest, sha256_file, write_manifest
 from revela.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
 
@@ -339,7 +339,7 @@ def test_punkt_learns_abbreviations_from_text(tmp_path):
 def test_punkt_is_the_same_whatever_the_hash_seed(tmp_path):
     fetch_dataset(Dataset(installed=["tqdm"]), tmp_path / "text")
     code = (
-        "import sys; from revela.resources import build_punkt; from revela.corpora import texts;"
+        "import sys; from revela.resources import build_punkt; from revela.documents import texts;"
         "build_punkt(sys.argv[2], texts(sys.argv[1]))"
     )
     subprocess.run(

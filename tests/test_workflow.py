@@ -11,8 +11,8 @@ import yaml
 from checkout import ROOT, Checkout
 from planner import plan
 
-from revela import planning
 from revela.config import load
+from revela.costs import _SECTION, Costs
 
 DEMO = ("--configfile", "config/demo.yaml")
 SLURM = ("--profile", "slurm")
@@ -117,8 +117,8 @@ def test_all_that_is_said_of_a_rule_names_one_that_exists(shared):
     rules = {
         rule.name for options in ((), DEMO) for rule in plan(shared.folder, "plan", options=options).workflow.rules
     }
-    costs = {name[1:] for name, method in vars(planning.Costs).items() if name.startswith("_") and callable(method)}
-    named = set(planning._SECTION) | costs - {"_init__", "encoding"}
+    costs = {name[1:] for name, method in vars(Costs).items() if name.startswith("_") and callable(method)}
+    named = set(_SECTION) | costs - {"_init__", "encoding"}
     for path in (shared.folder / "workflow/profiles").glob("*/config.yaml"):
         profile = yaml.safe_load(path.read_text())
         named |= {*profile.get("set-resources", {}), *profile.get("set-threads", {})}

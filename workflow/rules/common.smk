@@ -11,14 +11,14 @@ from pathlib import Path
 from snakemake.cli import parse_args
 
 from revela.config import LM_EVAL, METHODS, Cell, ConfigError, load, load_site, load_sizes
-from revela.planning import SITE as SITE_FILE, SIZES, Costs
+from revela.costs import Costs
 from revela.provenance import code_hash
 
 
-def load_or_exit(read, path):
+def load_or_exit(read, *path):
     """What a file says, or its fault in one line."""
     try:
-        return read(path)
+        return read(*path)
     except ConfigError as error:
         sys.exit(str(error))
 
@@ -93,8 +93,8 @@ wildcard_constraints:
 
 # --- what a job asks for: as much as model and corpus need, and more with each attempt
 
-COSTS = Costs(STUDY, load_or_exit(load_sizes, SIZES))
-SITE = load_or_exit(load_site, SITE_FILE) if ARGS and ARGS.executor == "slurm" else None
+COSTS = Costs(STUDY, load_or_exit(load_sizes))
+SITE = load_or_exit(load_site) if ARGS and ARGS.executor == "slurm" else None
 
 
 def memory(name):

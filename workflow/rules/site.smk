@@ -111,6 +111,6 @@ if SITE:
         outlast()
 
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
-    modules = load_or_exit(load_site, SITE_FILE).modules
+    modules = load_or_exit(load_site).modules
     if modules:  # `module` is a function of login shells, which /bin/sh between sbatch and here may have dropped
         shell.prefix(f"{{{{ command -v module || . /etc/profile; }}}} >/dev/null; module load {' '.join(modules)} && ")

@@ -6,7 +6,7 @@ from job import job
 
 with job(snakemake, network=True):
     from revela.config import Source, load
-    from revela.corpora import documents
+    from revela.documents import documents
     from revela.resources import build_punkt
 
     texts = None
