@@ -115,7 +115,7 @@ def documents(
 
 
 def find_files(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
-    """(kind, file) of the files that are read: those of one kind, or all."""
+    """(kind, file) of the files that are read: those of one kind, or all. CorpusError where there are none."""
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder")
     visible = [
@@ -155,7 +155,10 @@ def _parquet_rows(path: Path, columns: list[str], on_read: Callable[[int], Any])
 
 
 def json_values(path: Path, on_read: Callable[[int], Any] = lambda size: None, *, lines: bool) -> Iterator[Any]:
-    """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time)."""
+    """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time).
+
+    `on_read` is told of bytes as they are read. Raises CorpusError for what is not JSON, with the number of the row.
+    """
     read = 0
     try:
         if not lines:
