@@ -7,7 +7,6 @@ cross attention takes all pairs, its probabilities [B, B, H, L, L] written to me
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from revela.similarity import similarity
@@ -38,22 +37,11 @@ def others(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, sim: Tensor,
     return torch.einsum("ij,ijhqd->ihqd", sim.to(p.dtype), torch.einsum("ijhqk,jhkd->ijhqd", p, value))
 
 
-def checkpointed_attention(module, query, key, value, attention_mask, *, cross=None, **kwargs):
-    """The same, its probabilities computed again in the backward pass: where they do not fit into memory."""
-
-    def run(query, key, value, cross):
-        return attention(module, query, key, value, attention_mask, cross=cross, **kwargs)[0]
-
-    return checkpoint(run, query, key, value, cross, use_reentrant=False), None
-
-
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-AttentionInterface.register(f"{NAME}-checkpointed", checkpointed_attention)
-AttentionMaskInterface.register(f"{NAME}-checkpointed", lambda *args, **kwargs: None)
 
 
-def revela_loss(objective, batch: dict[str, Tensor], length: int, *, checkpointed: bool = False) -> Tensor:
+def revela_loss(objective, batch: dict[str, Tensor], length: int) -> Tensor:
     """The loss of `objective` (a Revela) for a batch of its own, by the straightforward way: summed over tokens."""
     padded = {
         name: F.pad(x, (0, length - x.shape[1]), value=-100 if "labels" in name else 0) for name, x in batch.items()
@@ -66,12 +54,23 @@ def revela_loss(objective, batch: dict[str, Tensor], length: int, *, checkpointe
     ids, keys, store = padded["lm_input_ids"], padded["lm_attention_mask"].bool(), {}
     keys = keys | (torch.arange(length, device=keys.device) == 0)  # a row of pads would be NaN
     lm, config = objective.lm, objective.lm.get_decoder().config
-    before, config._attn_implementation = config._attn_implementation, NAME + "-checkpointed" * checkpointed
+    before, config._attn_implementation = config._attn_implementation, NAME
     lm(input_ids=ids, keys=keys, store=store, use_cache=False)  # e-stream, its logits unused
     logits = lm(input_ids=ids, keys=keys, store=store, cross=sim, use_cache=False).logits
     config._attn_implementation = before
     labels = padded["lm_labels"]
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="sum")
+
+
+def cross_attention(config, size: int, length: int, device: str, at_a_time: int = 8) -> None:
+    """Cross attention of one layer, forward and backward, some of the documents i at a time, so that it fits."""
+    heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    shape = (size, heads, length, width)
+    query, key, value = (torch.randn(shape, device=device, requires_grad=True) for _ in range(3))
+    keys = torch.ones(size, length, dtype=torch.bool, device=device)
+    sim = torch.rand(size, size, device=device, requires_grad=True)
+    for some in torch.arange(size).split(at_a_time):
+        others(query[some], key, value, keys, sim[some], width**-0.5).sum().backward()
 
 
 @torch.no_grad()

@@ -4,9 +4,11 @@
     python benchmarks/training_step.py --device cuda      Llama-3.2-1B's shape, bfloat16
 
 Retriever and language model have the same shape and carry adapters of r=256; batches are of random tokens, cut at the
-paper's lengths and padded to 160. "full": every chunk is as long as it may be, the hardest case for us; "uneven": 60 to
-156 tokens, and queries see their first half, as on Wikipedia. Both ways run by turns in one process and must agree on
-the loss; peaks of memory are of fresh processes. Ratios are of CPU seconds on a CPU, where other work slows the clock.
+paper's lengths and padded to 160. "full": every chunk is as long as it may be, the hardest case for us; "uneven", at the
+first of the batch sizes: 60 to 156 tokens, and queries see their first half, as on Wikipedia. Both ways run by turns in
+one process and must agree on the loss; peaks of memory are of fresh processes. Beyond the first size the probabilities
+of the straightforward way do not fit, and its time is put together from parts. Ratios are of CPU seconds on a CPU, where
+other work slows the clock.
 
 Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the formulas of `revela.flops`.
 """
@@ -20,8 +22,8 @@ import time
 from pathlib import Path
 
 import torch
-from record import save, show
-from rivals import revela_loss
+from record import save, show, timed
+from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from revela import flops, launch
@@ -30,6 +32,7 @@ from revela.objectives import Revela
 from revela.retriever import Retriever, add_lora
 
 LENGTH = 160
+MMAP_THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 SMOLLM = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -100,7 +103,7 @@ def step(objective: Revela, batch: dict, way: str) -> float:
         if way == "revela":
             loss, _ = objective(batch)
         else:
-            loss = revela_loss(objective, batch, LENGTH, checkpointed=way.endswith("checkpointed"))
+            loss = revela_loss(objective, batch, LENGTH)
     loss.backward()
     return loss.item() / objective.count(batch)
 
@@ -121,6 +124,25 @@ def measure(objective: Revela, batch: dict, ways: list[str], repeats: int) -> di
     return best
 
 
+def by_parts(objective: Revela, measured: dict, size: int, larger: int, device: str) -> dict[str, float]:
+    """Times of the straightforward way for a batch whose probabilities do not fit into memory.
+
+    What it measured for a batch of `size` grows with B, but for the cross attention, which is measured for both sizes.
+    """
+    config = objective.lm.get_decoder().config
+
+    def cross(documents: int) -> dict[str, float]:
+        def run():
+            cross_attention(config, documents, LENGTH, device)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return {unit: seconds * config.num_hidden_layers for unit, seconds in timed(run, 3).items()}
+
+    first, then = cross(size), cross(larger)
+    return {unit: round((measured[unit] - first[unit]) * larger / size + then[unit], 3) for unit in first}
+
+
 def operations(objective: Revela, batch: dict) -> float:
     """Of the step, as the mathematics needs them: every document attends to one other."""
     lengths = {part: batch[f"{part}_attention_mask"].sum(1).tolist() for part in ("query", "passage", "lm")}
@@ -130,9 +152,7 @@ def operations(objective: Revela, batch: dict) -> float:
 
 def peak(arguments: list[str]) -> dict[str, float]:
     """GiB of a fresh process that takes one step: in all, and above what it held before the step."""
-    command = [sys.executable, __file__, *arguments]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(launch.MMAP_THRESHOLD)}  # as the trainer has it, for both
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -171,7 +191,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64], help="batch sizes (default: 16 64)")
     parser.add_argument("--kinds", nargs="+", default=["full", "uneven"])
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2, help="at the first size; beyond: 1")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # in a fresh process: one step of one way
     options = parser.parse_args()
@@ -187,25 +207,26 @@ def main() -> None:
         print(json.dumps({"peak_gb": round(held(device), 2), "step_gb": round(held(device) - before, 2)}))
         return
 
-    rows = []
-    for size in options.sizes:
-        for kind in options.kinds:
-            # Beyond 16 the rival's probabilities do not fit into memory: they are computed again in the backward pass.
-            rival = "straightforward" if size <= 16 or device == "cuda" else "straightforward, checkpointed"
-            ways = ["revela", rival]
-            batch = make_batch(size, kind, shape["vocab_size"], device)
-            repeats = options.repeats if size <= 16 and not options.quick else 1
-            times = measure(objective, batch, ways, repeats)
-            unit = "seconds" if device == "cuda" else "cpu_seconds"
-            for way in ways:
-                row = {"batch": size, "chunks": kind, "way": way, **times[way]}
-                row["ratio"] = round(times[rival][unit] / times[way][unit], 2)
-                row["tflops"] = round(operations(objective, batch) / times[way]["seconds"] / 1e12, 3)
-                if size == options.sizes[0]:
-                    given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--device", device]
-                    row |= peak(given + ["--quick"] * options.quick)
-                rows.append(row)
-                print(row, flush=True)
+    small, *larger = options.sizes
+    unit = "seconds" if device == "cuda" else "cpu_seconds"
+    rows, whole = [], None
+    for size, kind in [(small, kind) for kind in options.kinds] + [(size, options.kinds[0]) for size in larger]:
+        batch = make_batch(size, kind, shape["vocab_size"], device)
+        if size == small:
+            times = measure(objective, batch, ["revela", "straightforward"], options.repeats)
+            whole = whole or times["straightforward"]
+        else:
+            times = measure(objective, batch, ["revela"], 1)
+            times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
+        *_, rival = times.values()
+        for way, taken in times.items():
+            row = {"batch": size, "chunks": kind, "way": way, **taken, "ratio": round(rival[unit] / taken[unit], 2)}
+            row["tflops"] = round(operations(objective, batch) / taken["seconds"] / 1e12, 3)
+            if size == small:
+                given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--device", device]
+                row |= peak(given + ["--quick"] * options.quick)
+            rows.append(row)
+            print(row, flush=True)
     show(rows)
     mfu = None
     if device == "cuda" and (limit := flops.peak(torch.cuda.get_device_name())):
@@ -218,4 +239,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if MMAP_THRESHOLD not in os.environ:  # read when a process starts; as the trainer has it, for both ways
+        os.environ[MMAP_THRESHOLD] = str(launch.MMAP_THRESHOLD)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     main()
