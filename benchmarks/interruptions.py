@@ -95,9 +95,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="kinds of runs (default: 1 2)")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    kinds = [(1, 1, LORA)] if options.quick else [(1, 1, LORA), (1, 3, None), (2, 1, None), (2, 3, LORA)]
+    kinds = [(1, 1, LORA), (1, 3, None), (2, 1, None), (2, 3, LORA)]
+    kinds = kinds[:1] if options.quick else [kind for kind in kinds if kind[0] in options.processes]
     kills = 2 if options.quick else options.kills
     rows = []
     for processes, stage, lora in kinds:
