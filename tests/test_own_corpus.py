@@ -1,6 +1,7 @@
 """Own text for real: articles to a retriever that plain sentence-transformers loads, and the same numbers from both.
 
-All of the articles and of CosQA, instead of some, by `pytest -s -m by_hand tests/test_own_corpus.py`.
+All of the articles and of CosQA, instead of some, and 60 steps, instead of two: `pytest -s -m by_hand
+tests/test_own_corpus.py`.
 """
 
 import json
@@ -26,7 +27,11 @@ from revela.retriever import Retriever
 ROOT = Path(__file__).parents[1]
 BACKBONE = ROOT / "resources/backbones/tiny-4m"
 WORDS = 100  # in a passage
-SOME = ["--steps=2", *(f"--set=training.{limit}_max_length=40" for limit in ("retriever", "lm"))]
+
+
+def training(steps, length):
+    """Options of so many steps on texts cut at so many tokens."""
+    return [f"--steps={steps}", *(f"--set=training.{limit}_max_length={length}" for limit in ("retriever", "lm"))]
 
 
 def command(*arguments):
@@ -66,7 +71,7 @@ def place(request, tmp_path_factory):
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        assert command(*options, *([] if whole else SOME))
+        assert command(*options, *(training(60, 64) if whole else training(2, 40)))
     print(f"trained in {time.monotonic() - started:.0f} s")
     assert whole or not command(*options, "--steps=3")  # the study in `out` says otherwise
     Retriever.from_backbone(BACKBONE, **PREFIXES, max_length=512).save(folder / "start")
