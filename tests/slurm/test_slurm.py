@@ -390,7 +390,7 @@ def test_twenty_random_interruptions(cluster, tmp_path):
                 done.append(habit.__name__)
         assert run.wait() == 0, run.text
     print("\n", Counter(done))
-    assert len(done) == 20
+    assert len(done) == 20 and len(set(done)) == len(habits)
     for name in TABLE:
         assert (interrupted.folder / name).read_bytes() == (peaceful.folder / name).read_bytes(), name
     assert_finished_once(cluster, interrupted, CELLS)
