@@ -155,6 +155,8 @@ class Corpus(Strict):
         """The dataset of ready batches that the corpus is made of; None: it is built from text."""
         has_text = self.files or self.sources or self.mix
         return self.released if self.source == "released" or not has_text else None
+        if self.ready and self.group_size != Corpus.model_fields["group_size"].default:
+            raise ValueError("group_size: ready batches have their groups; for others, source: rebuild from the text")
 
 
 class Dataset(Strict):

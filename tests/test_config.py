@@ -78,6 +78,15 @@ def test_the_paper_has_46_cells():
     assert {run.batch_size for run in runs if run.retriever in ("llama-3.2-3b", "llama-3.1-8b")} == {8}
 
 
+def test_groups_of_other_sizes_are_built_from_text_where_the_rest_is_released(tmp_path):
+    text = Path("config/config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(text.replace("source: rebuild  #", "source: released  #"))
+    corpora = load(tmp_path / "config.yaml").config.corpora
+    ready = {name: corpus.ready for name, corpus in corpora.items() if "wiki" in name or "code" in name}
+    assert ready["wiki"] == "wiki-batches" and ready["code"] == "code-batches"
+    assert not any(dataset for name, dataset in ready.items() if "group" in name)
+
+
 def test_the_ablations_of_ours():
     """One setting at a time, in no table of the paper."""
     study = load("config/config.yaml")

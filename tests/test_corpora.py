@@ -494,6 +494,8 @@ def test_a_corpus_is_rebuilt_or_released(tmp_path):
     with pytest.raises(ValueError, match="source: released needs the key released"):
         Corpus(sources=[{"dataset": "a"}], source="released")
 
+    with pytest.raises(ValueError, match="group_size: ready batches have their groups"):
+        Corpus(**both, source="released", group_size=4)
 
 def test_group_sizes_side_by_side(tmp_path):
     chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [6, 2, 1, 3, 4, 9]})
