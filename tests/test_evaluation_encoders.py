@@ -86,6 +86,22 @@ def test_store_of_a_job_that_was_killed(tmp_path):
     assert encoder.calls == [["a"]]
 
 
+def test_two_jobs_that_store_the_same_texts(tmp_path, monkeypatch):
+    """The second comes in while the first is writing; neither touches what the other has begun."""
+    first, second, save = Store(Encoder(lengths), tmp_path), Store(Encoder(lengths), tmp_path), np.save
+
+    def interrupted(file, array):
+        monkeypatch.setattr(np, "save", save)
+        through(second, ["a"])
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", interrupted)
+    assert through(first, ["a"]) == [[1, 1]]
+    assert len(list(tmp_path.iterdir())) == 2
+    encoder = Encoder(lengths)
+    assert through(Store(encoder, tmp_path), ["a"]) == [[1, 1]] and not encoder.calls
+
+
 def test_store_that_was_damaged(tmp_path):
     through(Store(Encoder(lengths), tmp_path), ["a"])
     [vectors] = (path for path in tmp_path.glob("*.npy") if not path.name.endswith(".keys.npy"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ class Store:
     def _write(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         name = hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
         for suffix, array in ((".npy", vectors), (".keys.npy", keys)):
-            with atomic_write(self.folder / (name + suffix)) as partial:
+            own = self.folder / f"{PARTIAL}{uuid.uuid4().hex}{suffix}"  # another job may be writing the same texts
+            with atomic_write(own) as partial:
                 np.save(partial, array)
+            own.replace(self.folder / (name + suffix))
 
 
 def _key(text: str, kind: Kind) -> bytes:
