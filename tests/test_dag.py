@@ -147,6 +147,11 @@ def test_the_plan_in_the_docs(planned, clean, monkeypatch):
     assert lines in (ROOT / "docs/cluster.md").read_text()
 
 
+def test_what_shows_a_label_depends_on_what_it_stands_for(planned):
+    rules = {job.rule.name for job in planned.jobs if hasattr(job.params, "systems")}
+    assert rules == {"table", "compare", "lineage", "figure", "check_page"}
+
+
 def test_the_check_runs_nothing_else(planned):
     assert planned.counts("check") == {"check": 1, "check_page": 1}
 

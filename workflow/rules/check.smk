@@ -58,6 +58,7 @@ rule check_page:
         runtime=10,
     params:
         tables={name: table.model_dump(mode="json") for name, table in CONFIG.tables.items() if table.printed},
+        systems={name: STUDY.table_systems(name) for name, table in CONFIG.tables.items() if table.printed},
         code=code("revela.paper.check"),
     script:
         "../scripts/check_page.py"

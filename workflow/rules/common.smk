@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 
-from revela.config import LM_EVAL, METHODS, Cell, ConfigError, load, load_site, load_sizes
+from revela.config import LM_EVAL, METHODS, Cell, ConfigError, Source, load, load_site, load_sizes
 from revela.costs import Costs
 from revela.provenance import code_hash
 
@@ -171,6 +171,15 @@ def replug_settings(wildcards):
 def chunk_settings(corpus):
     """What a corpus's chunks are made by."""
     return [source.model_dump(mode="json", exclude={"batches"}) for source in CONFIG.corpora[corpus].sources]
+
+
+def punkt_source():
+    """The text that Punkt is trained on, read as the corpus reads it that it is a source of; None for NLTK's own."""
+    dataset = CONFIG.chunking.punkt
+    if dataset == "nltk":
+        return None
+    sources = [source for corpus in CONFIG.corpora.values() for source in corpus.sources if source.dataset == dataset]
+    return (sources or [Source(dataset=dataset)])[0].model_dump(mode="json", exclude={"batches"})
 
 
 @functools.cache

@@ -103,6 +103,7 @@ rule figure:
         tables=lambda w: {
             table: CONFIG.tables[table].model_dump(mode="json") for table in CONFIG.figures[w.figure].panels.values()
         },
+        systems=lambda w: {table: STUDY.table_systems(table) for table in CONFIG.figures[w.figure].panels.values()},
         cells=lambda w: CELLS if CONFIG.figures[w.figure].kind == "training" else [],
         code=code("revela.paper.figures"),
     script:

@@ -60,6 +60,7 @@ rule punkt:
         mem_mb=memory("punkt"),
         runtime=runtime("punkt"),
     params:
-        code=None if CONFIG.chunking.punkt == "nltk" else code("revela.resources"),
+        source=punkt_source(),
+        code=None if CONFIG.chunking.punkt == "nltk" else [code("revela.resources"), code("revela.documents")],
     script:
         "../scripts/punkt.py"
