@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revela import inbatch, similarity
+from revela.compilation import compile_layers
 from revela.config import Training
 from revela.objectives import OBJECTIVES, Contriever, Replug, Revela, replug
 from revela.objectives import revela as revela_module
@@ -325,6 +326,26 @@ def test_replug_scores_equal_plain_concatenation(backbone, lm, bos, mean, monkey
 
 
 # --- Contriever
+
+
+def test_compiling_changes_neither_loss_nor_gradients(make):
+    objective = make(lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    batches = [objective.collate(ROW), objective.collate(ROW | {"text": TEXTS[::-1][:3]})]  # of different lengths
+    expected = [gradients(objective, batch) for batch in batches]
+    for model in (objective.retriever.backbone, objective.lm):
+        compile_layers(model)
+    torch._dynamo.utils.counters.clear()
+    for batch, (loss, wanted) in zip(batches, expected):
+        again, found = gradients(objective, batch)
+        torch.testing.assert_close(again, loss)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+
+
+def test_contrievers_queries_are_whole(make):
+    row = {"query": TEXTS[0], "passages": TEXTS, "src": "wiki"}
+    whole, asked = (make("contriever", first_half=half).collate(row) for half in (False, True))
+    assert torch.equal(whole["query_input_ids"], asked["query_input_ids"])
 
 
 def test_contriever_worked_by_hand(make):

@@ -39,17 +39,22 @@ class Objective(nn.Module):
         super().__init__()
         self.settings, self.retriever = settings, retriever
 
-    def tokenize(self, queries: list[str], passages: list[str], src: str | None = None) -> Tokens:
-        """`{query,passage}_{input_ids,attention_mask}`, each side padded on its own.
-
-        Queries see only their first half if the settings say so for batches of this source (App. B.5).
-        """
-        first_half = self.settings.first_half and src not in self.settings.first_half_except
+    def tokenize(self, queries: list[str], passages: list[str], *, first_half: bool = False) -> Tokens:
+        """`{query,passage}_{input_ids,attention_mask}`, each side padded on its own; of queries maybe the first half."""
         sides = {
             "query": self.retriever.tokenize(queries, "query", first_half=first_half),
             "passage": self.retriever.tokenize(passages, "passage"),
         }
         return {f"{side}_{name}": ids for side, tokens in sides.items() for name, ids in tokens.items()}
+
+    def tokenize_chunks(self, row: dict) -> Tokens:
+        """The chunks {"text": .., "src": source} of a row as queries and as passages.
+
+        Queries see only their first half if the settings say so for batches of this source (App. B.5).
+        """
+        texts = list(row["text"])
+        first_half = self.settings.first_half and row.get("src") not in self.settings.first_half_except
+        return self.tokenize(texts, texts, first_half=first_half)
 
     def embed(self, batch: Tokens) -> tuple[Tensor, Tensor]:
         """Embeddings [n, d] of queries and of passages, by one forward in which no pad is computed."""

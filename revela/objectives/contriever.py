@@ -19,7 +19,9 @@ class Contriever(Objective):
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"query": text, "passages": B texts, the first of them the positive}."""
-        return self.tokenize([row["query"]], list(row["passages"]))
+        return self.tokenize(
+            [row["query"]], list(row["passages"])
+        )  # whole: App. B.5 is about chunks that are their own query
 
     def count(self, batch: Tokens) -> int:
         """Anchors: one in a row."""

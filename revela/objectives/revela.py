@@ -52,7 +52,7 @@ class Revela(Objective):
         """
         texts = list(row["text"])
         ids, lengths = pad(language_model_ids(self.lm_tokenizer, texts, self.settings.lm_max_length), self.pad_id)
-        batch = self.tokenize(texts, texts, row.get("src")) | {
+        batch = self.tokenize_chunks(row) | {
             "lm_input_ids": ids,
             "lm_attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
             "lm_labels": ids.masked_fill(ids == self.pad_id, IGNORED),
