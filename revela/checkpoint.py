@@ -8,6 +8,7 @@ state of random generators and none of the data: both follow from the seed and t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from revela.provenance import PARTIAL, ProvenanceError, atomic_folder, read_manifest, write_manifest
 
 LOG = "log.jsonl"
+LOCK = "lock"
 STATE = "state"
 KEPT = 2
 
@@ -90,9 +92,15 @@ class Checkpoints:
         engine.load_checkpoint(str(path), tag=STATE, load_module_strict=False)
         return manifest
 
+    def remove(self) -> None:
+        """Deletes the folder, once its run is complete. To be called by the first process."""
+        self._held.close()
+        shutil.rmtree(self.folder)
+
     def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint whose files are as its manifest says; its log becomes the run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
         for path in self._paths():
             try:
                 manifest = read_manifest(path, verify=True)
@@ -106,17 +114,26 @@ class Checkpoints:
         return None
 
     def _check(self, other: dict[str, Any]) -> None:
-        names = sorted(self.fingerprint.keys() | other.keys())
-        differing = [
-            f"{name} ({other.get(name)} there, {self.fingerprint.get(name)} now)"
-            for name in names
-            if other.get(name) != self.fingerprint.get(name)
-        ]
-        if differing:
-            raise CheckpointError(
-                f"{self.folder}: these checkpoints are of another run: they differ in {', '.join(differing)}; "
-                "delete the folder to start anew"
-            )
+        here = self.fingerprint
+        names = [name for name in sorted(here.keys() | other.keys()) if other.get(name) != here.get(name)]
+        if not names:
+            return
+        differing = ", ".join(f"{name} ({other.get(name)} there, {here.get(name)} now)" for name in names)
+        same = f"start it with {other.get('processes')} processes, or " if names == ["processes"] else ""
+        raise CheckpointError(
+            f"{self.folder}: these checkpoints are of another run: they differ in {differing}; "
+            f"{same}delete the folder to start anew"
+        )
+
+    def _claim(self) -> None:
+        """Holds the folder for as long as the process lives; CheckpointError if another run does."""
+        self._held = (self.folder / LOCK).open("a")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"{self.folder}: another run is at work here; wait for it, or end it") from None
+        except OSError:  # a file system without locks
+            pass
 
     def _paths(self) -> list[Path]:
         """The folders of checkpoints, newest first."""

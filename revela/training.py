@@ -44,6 +44,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revela import dynamics, flops, memory
 from revela.checkpoint import CheckpointError, Checkpoints, SaveError
+from revela.compilation import CompilationError, compile_layers
 from revela.config import Cell, ConfigError, Strict, Training
 from revela.objectives import OBJECTIVES
 from revela.objectives.batch import Objective, ObjectiveError, Tokens
@@ -62,7 +63,13 @@ from revela.retriever import Retriever, RetrieverError, add_lora, quietly, refer
 
 RESUBMIT = 75
 NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
-COMMON_ERRORS = (CheckpointError, ConfigError, ProvenanceError, RetrieverError)  # met by all processes alike
+COMMON_ERRORS = (
+    CheckpointError,
+    CompilationError,
+    ConfigError,
+    ProvenanceError,
+    RetrieverError,
+)  # met by all processes alike
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process
 
 T = TypeVar("T")
@@ -97,7 +104,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except (TrainingError, *COMMON_ERRORS, *OWN_ERRORS) as error:
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     dist.destroy_process_group()
     return 0 if complete else RESUBMIT
@@ -111,6 +118,9 @@ def train(job: Job, stop: StopRequest) -> bool:
     steps = count_steps(job, len(rows), processes)
     torch.manual_seed(settings.seed)
     retriever, lm, lm_tokenizer = load_models(job)
+    if settings.compile:
+        for model in filter(None, (retriever.backbone, lm)):
+            compile_layers(model)
     objective = OBJECTIVES[Cell.parse(job.cell).method](settings, retriever, lm, lm_tokenizer)
     engine = build_engine(objective, settings, steps)
     checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if rank == 0 else {})
@@ -128,9 +138,10 @@ def train(job: Job, stop: StopRequest) -> bool:
         positions = positions_of(step, settings, rank, processes)
         return [to_pinned(objective.collate(rows[position])) for position in positions]
 
+    step_started = time.monotonic()
     for step, batches in prefetched(batches_of, range(done["step"] + 1, steps + 1)):
         watch(step - 1)
-        step_started, learning_rate = time.monotonic(), engine.get_lr()[0]
+        learning_rate = engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         lengths = [text_lengths(batch) for batch in batches]
         items, tokens = sum_over_processes([sum(counts), sum(sum(map(sum, of.values())) for of in lengths)])
@@ -158,7 +169,7 @@ def train(job: Job, stop: StopRequest) -> bool:
         if step == 1 and settings.similarity != "uniform":
             check_gradients(silent, objective)
         if log:
-            seconds = time.monotonic() - step_started
+            seconds = time.monotonic() - step_started  # waiting for its texts included
             log.write(
                 {
                     "step": step,
@@ -175,7 +186,11 @@ def train(job: Job, stop: StopRequest) -> bool:
         if step < steps and (stops or step % settings.checkpoint_every == 0):
             checkpoints.save(engine, step, elapsed=elapsed, commits=commits)
         if step < steps and stops:
+            if log:
+                log.close()
+                print(f"stopped after step {step}/{steps}, which is saved; start it again to go on", file=sys.stderr)
             return False
+        step_started = time.monotonic()
 
     watch(steps)
     if log:
@@ -361,6 +376,7 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
             "lower_precision_safe_modules": [],
         },
         "data_types": {"grad_accum_dtype": "fp32"},
+        "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU twice in each batch
     }
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
@@ -588,7 +604,7 @@ def export(
                     versions=versions(),
                     **facts,
                 )
-            shutil.rmtree(checkpoints.folder)
+            checkpoints.remove()
     dist.barrier()
 
 

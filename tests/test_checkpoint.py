@@ -46,6 +46,7 @@ def checkpoints(tmp_path):
         with checkpoints.log.open("a") as log:
             log.write(f"{step - 1}\n{step}\n")
         checkpoints.save(Engine(10 * step), step, elapsed=step / 2)
+    checkpoints._held.close()  # as when its process ends
     return checkpoints
 
 
@@ -53,6 +54,7 @@ def restored(folder, run=RUN):
     """(manifest, state, log) as the next attempt finds them."""
     engine, checkpoints = Engine(), Checkpoints(folder, run)
     manifest = checkpoints.restore(engine)
+    checkpoints._held.close()
     return manifest, engine.state, checkpoints.log.read_text().split()
 
 
@@ -65,7 +67,7 @@ def test_the_newest_checkpoint_is_restored_with_its_log(checkpoints):
 
 
 def test_old_checkpoints_are_dropped(checkpoints):
-    assert sorted(os.listdir(checkpoints.folder)) == ["log.jsonl", "step-00000004", "step-00000006"]
+    assert sorted(os.listdir(checkpoints.folder)) == ["lock", "log.jsonl", "step-00000004", "step-00000006"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "no manifest", "empty manifest"])
@@ -113,8 +115,24 @@ def test_checkpoints_of_another_run_are_refused(checkpoints, other, named):
         restored(checkpoints.folder, other)
 
 
+def test_two_runs_do_not_share_a_folder(checkpoints):
+    first, second = (Checkpoints(checkpoints.folder, RUN) for _ in range(2))
+    first.restore(Engine())
+    with pytest.raises(CheckpointError, match="another run is at work here"):
+        second.restore(Engine())
+    first.remove()
+    assert not checkpoints.folder.exists() and second.restore(Engine()) is None
+
+
+def test_a_run_with_other_processes_is_told_their_number(checkpoints):
+    checkpoints.fingerprint = RUN | {"processes": 4}
+    checkpoints.save(Engine(80), 8)
+    with pytest.raises(CheckpointError, match=r"processes \(4 there, 2 now\); start it with 4 processes, or delete"):
+        restored(checkpoints.folder, RUN | {"processes": 2})
+
+
 def test_a_full_disk_leaves_the_older_checkpoints(checkpoints):
     with pytest.raises(CheckpointError, match="step-00000008: cannot be written .*No space left on device"):
         checkpoints.save(FullDisk(80), 8)
     assert restored(checkpoints.folder)[1] == 60
-    assert sorted(os.listdir(checkpoints.folder)) == ["log.jsonl", "step-00000004", "step-00000006"]
+    assert sorted(os.listdir(checkpoints.folder)) == ["lock", "log.jsonl", "step-00000004", "step-00000006"]

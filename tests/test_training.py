@@ -426,6 +426,19 @@ def test_a_launcher_that_is_killed_takes_its_processes_with_it(tmp_path, write_j
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, number):
+    job, folder = write_job(tmp_path, max_steps=10_000, checkpoint_every=5_000), tmp_path / "checkpoints"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'revela.launch', {str(job)!r}, '--processes={number}'])"
+    starter = subprocess.Popen([sys.executable, "-c", start], stderr=subprocess.DEVNULL)
+    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
+        assert starter.poll() is None
+        time.sleep(0.01)
+    starter.kill()
+    while not list(folder.glob("step-*")):
+        time.sleep(0.01)
+
+
 def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
     """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
     run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=training.RESUBMIT)

@@ -1,6 +1,7 @@
 """Train a cell: write down what `revela.training` is to do, and launch it on the job's processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ with job(snakemake):
 
     study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
     settings = study.training_settings(cell)
-    if settings.time_budget_minutes is None:  # the rest of the job's time is for saving
+    if settings.time_budget_minutes is None and "SLURM_JOB_ID" in os.environ:  # the rest of the job's time is for saving
         settings = settings.model_copy(update={"time_budget_minutes": 0.95 * snakemake.resources.runtime})
     checkpoints = f"{study.config.results}/checkpoints/{cell.path}"
     task = {
