@@ -1,13 +1,17 @@
 """REPLUG's scores of a whole corpus: a file that an interrupted run goes on with."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import TEXTS
 
 from revela.config import Training
 from revela.objectives import replug
+from revela.objectives.batch import ObjectiveError
 
 SETTINGS = Training(precision="fp32", lm_max_length=16)
 
@@ -35,12 +39,21 @@ def test_an_interrupted_run_scores_no_batch_twice(lm, tmp_path, monkeypatch):
     replug.write_scores(lm, tmp_path / "batches.parquet", tmp_path / "scores.npy", SETTINGS)
     assert scored == [TEXTS[:2], TEXTS[2:4], TEXTS[4:6]]
     assert (tmp_path / "scores.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
-    assert {
-        path.name
-        for path in tmp_path.glob(
-            "*",
-        )
-    } == {"batches.parquet", "whole.npy", "scores.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"batches.parquet", "whole.npy", "scores.npy"}
+
+
+def test_scores_of_another_model_are_not_gone_on_with(lm, tmp_path, monkeypatch):
+    """Nor is a score that is not finite taken for one that is still to come."""
+    pq.write_table(pa.table({"text": [TEXTS[:2], TEXTS[2:4]]}), tmp_path / "batches.parquet")
+    shutil.copytree(lm, tmp_path / "lm")
+    bad = iter([torch.ones(2, 2), torch.full((2, 2), torch.nan)])
+    with monkeypatch.context() as patch, pytest.raises(ObjectiveError, match="a score of batch 1 is not finite"):
+        patch.setattr(replug, "score_batch", lambda *_: next(bad))
+        replug.write_scores(tmp_path / "lm", tmp_path / "batches.parquet", tmp_path / "scores.npy", SETTINGS)
+    config = tmp_path / "lm/config.json"
+    config.write_text(config.read_text() + " ")
+    replug.write_scores(tmp_path / "lm", tmp_path / "batches.parquet", tmp_path / "scores.npy", SETTINGS)
+    assert not (np.load(tmp_path / "scores.npy")[0] == 1).any()
 
 
 def test_other_batches_begin_anew(lm, tmp_path):

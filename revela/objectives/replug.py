@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from ..config import Training
 from ..inbatch import head
-from ..provenance import PARTIAL, atomic_write, sha256_file
+from ..provenance import PARTIAL, atomic_write, folder_sha256, sha256_file, sha256_json
 from ..similarity import scores
 from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
 
@@ -37,7 +37,7 @@ class Replug(Objective):
         lm_scores = torch.as_tensor(row["scores"], dtype=torch.float32)
         if lm_scores.shape != (len(texts), len(texts)):
             raise ObjectiveError(f"replug: scores are {tuple(lm_scores.shape)} for a batch of {len(texts)} chunks")
-        return self.tokenize(texts, texts, row.get("src")) | {"scores": lm_scores}
+        return self.tokenize_chunks(row) | {"scores": lm_scores}
 
     def count(self, batch: Tokens) -> int:
         """Anchors: each document of the batch is one."""
@@ -93,14 +93,16 @@ def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settin
     """`score_batch` of every row of a batches.parquet, float32 [batches, B, B], as an npy file.
 
     A run that was interrupted goes on where it was: until it is complete the file stands beside the output, under a
-    name of its own with the hash of the batches, and rows that are not yet scored are NaN.
+    name of its own with a hash of all that the scores follow from, and rows that are not yet scored are NaN.
 
     lm: folder of the language model, which is loaded in `settings.precision`, on a GPU where there is one.
+    Raises ObjectiveError for a score that is not finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     output = Path(output)
-    begun = output.with_name(f"{PARTIAL}{sha256_file(batches)[:12]}-{output.name}")
+    origin = sha256_json([sha256_file(batches), folder_sha256(lm), settings.model_dump(mode="json")])
+    begun = output.with_name(f"{PARTIAL}{origin[:12]}-{output.name}")
     model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype).to(device)
     tokenizer = AutoTokenizer.from_pretrained(lm)
     with pq.ParquetFile(batches) as file:
@@ -111,13 +113,25 @@ def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settin
         for index, texts in enumerate(tqdm(rows, total=file.metadata.num_rows, desc="REPLUG scores", disable=None)):
             if scores is None:
                 shape = (file.metadata.num_rows, len(texts), len(texts))
-                with atomic_write(begun) as partial:
-                    np.lib.format.open_memmap(partial, "w+", np.float32, shape).fill(np.nan)
+                _write_unknown(begun, shape)
                 scores = np.load(begun, mmap_mode="r+")
             if np.isnan(scores[index]).any():
-                scores[index] = score_batch(model, tokenizer, texts, settings).numpy()
+                found = score_batch(model, tokenizer, texts, settings).numpy()
+                if not np.isfinite(found).all():
+                    raise ObjectiveError(f"{lm}: a score of batch {index} is not finite; try precision: fp32")
+                scores[index] = found
     scores.flush()
     begun.replace(output)
+
+
+def _write_unknown(path: Path, shape: tuple[int, int, int]) -> None:
+    """An npy file of NaN. It is written and not mapped, as mapped memory ends the process where the disk is full."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        batch = np.full(shape[1:], np.nan, np.float32).tobytes()
+        for _ in range(shape[0]):
+            file.write(batch)
 
 
 def _repeat(cache: DynamicCache, row: int, length: int, times: int) -> DynamicCache:
