@@ -32,7 +32,9 @@ def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
             if devices
             else f"this job asks for {wanted} GPUs, and there are none: set training_gpus and evaluation_gpus to 0"
         )
-    locks.mkdir(mode=0o777, exist_ok=True)
+    if not locks.is_dir():
+        locks.mkdir(exist_ok=True)
+        locks.chmod(0o777)  # whatever the umask: other users' jobs look for free GPUs here, too
     while True:
         free = [(device, file) for device in devices if (file := _lock(locks / f"{device}.lock"))]
         if len(free) >= wanted:
@@ -56,7 +58,7 @@ def visible() -> list[str]:
 
 def _lock(path: Path) -> IO | None:
     """An open file that holds the lock; None if another process does."""
-    file = path.open("a")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666))  # to read, as it may be another user's
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

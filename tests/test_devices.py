@@ -1,5 +1,6 @@
 """GPUs of a machine without a scheduler: each belongs to one job at a time."""
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,14 @@ def test_jobs_side_by_side_use_different_gpus(tmp_path):
     assert devices.claim(1, tmp_path) == ["0"]
     assert devices.claim(2, tmp_path) == ["1", "GPU-2"]
     assert devices.claim(1, tmp_path) == ["3"]
+
+
+def test_other_users_find_the_locks_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    devices.claim(1, tmp_path / "locks")
+    os.umask(before)
+    assert (tmp_path / "locks").stat().st_mode & 0o777 == 0o777
+    assert devices._held[0].mode == "r"  # another user's file may be read only
 
 
 def test_a_killed_job_gives_its_gpus_back(tmp_path, monkeypatch):

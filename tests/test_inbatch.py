@@ -363,6 +363,8 @@ def test_nan_in_sim_is_not_lost():
     sim = sim.detach().clone()
     sim[0, 1] = math.nan
     assert hidden_states(make(), ids, mask, sim, value_norm=False)[0, 0].isnan().all()
+    sim[0] = math.nan  # what an embedding of NaN makes of its row, the diagonal included
+    assert hidden_states(make(), ids, mask, sim, value_norm=False)[0, 0].isnan().all()
 
 
 # --- training
