@@ -203,7 +203,6 @@ class Costs:
         text = size.documents * size.document_chars
         return Cost(
             seconds=LIGHT + text / WORDS + size.queries * size.documents / LOOKUPS,
-            cores=self.compute.evaluation_threads,
             disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
             memory=4 + 10 * text / GB,
         )
@@ -211,7 +210,9 @@ class Costs:
     def _score(self, system: str, benchmark: str) -> Cost:
         sizes = [self.task(benchmark, task.task) for task in self.study.benchmark_tasks(benchmark)]
         lines = sum(size.queries * min(self.study.config.evaluation.top_k, size.documents) for size in sizes)
-        return Cost(seconds=LIGHT + lines / RANKED, memory=4 + 500 * lines / GB)
+        # Runs are read a query at a time; what is held are the ids of a task's documents and each query's scores.
+        held = 300 * max(size.documents for size in sizes) + 2000 * sum(size.queries for size in sizes)
+        return Cost(seconds=LIGHT + lines / RANKED, memory=4 + held / GB)
 
     def _language_model(self, system: str) -> Cost:
         lm = Cell.parse(system).lm if system.count("/") == 4 else system.removeprefix("untrained/")
@@ -219,6 +220,11 @@ class Costs:
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
         return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+
+    def _export(self, cell: str) -> Cost:
+        parameters = self.parameters(self.study.models[Cell.parse(cell).retriever])
+        weights = BYTES["fp32"] * parameters / GB
+        return Cost(seconds=START + 2 * weights * GB / NETWORK, disk=weights, memory=4 + 2 * weights)
 
     def _cost(self, cell: str) -> Cost:
         parts = Cell.parse(cell)

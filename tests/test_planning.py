@@ -135,6 +135,15 @@ def test_every_job_of_a_cell_has_a_cost(costs):
 
 
 # --- which jobs
+def test_jobs_ask_for_what_they_hold(costs):
+    """Runs are streamed; an export holds its weights in float32 twice; BM25 is one thread."""
+    score = [costs.of("score", {"system": "bm25", "benchmark": benchmark}).memory for benchmark in ("coir", "beir")]
+    assert all(4 < memory < 8 for memory in score)
+    export = costs.of("export", {"cell": "revela/wiki/llama-3.1-8b/llama-3.2-1b/bs8"})
+    assert export.memory == pytest.approx(4 + 8 * 8.03, rel=0.01)
+    assert costs.of("run_bm25", {"system": "bm25", "benchmark": "coir", "task": "cosqa"}).cores == 1
+
+
 
 PRINTED = """
 Building DAG of jobs...

@@ -43,6 +43,7 @@ use rule run as run_bm25 with:
     input:
         dataset=task_dataset,
     wildcard_constraints:
+    threads: 1
         system=either(BM25),
     resources:
         mem_mb=memory("run_bm25"),
