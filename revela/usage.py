@@ -28,7 +28,7 @@ INTERVAL = 10.0  # seconds between samples
 def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
     """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
 
-    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed, and
+    gpus: those that the attempt holds. After an attempt that was complete the account begins anew. The outcome is `running` in the record of an attempt that was killed, and
     `cpu_seconds`, of the processes that the block has waited for, are unknown.
     """
     folder = Path(folder)
@@ -44,12 +44,16 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
         "peak_memory_gb": None,
         "outcome": "running",
     }
+    before = attempts(folder)
+    if before and before[-1]["outcome"] == "complete":  # the cell is trained again: an account of its own
+        for old in folder.glob("[0-9]*.json"):
+            old.unlink()
     path = folder / f"{len(attempts(folder)):03d}.json"
     busy: list[float] = []
 
     def write() -> None:
         attempt["seconds"] = round(time.monotonic() - started, 1)
-        for utilisation, memory in (gauge() for gauge in gauges):
+        for utilisation, memory in filter(None, (gauge() for gauge in gauges)):
             busy.append(utilisation)
             attempt["peak_memory_gb"] = max(attempt["peak_memory_gb"] or 0, memory)
         if busy:
@@ -110,7 +114,7 @@ def _children() -> float:
 
 
 def _gauges() -> list:
-    """A function for each GPU of this job that returns (share of time busy, GB in use); none without NVML."""
+    """A function for each GPU of this job: (share of time busy, GB in use), or None if it fails; none without NVML."""
     try:
         import pynvml
 
@@ -121,16 +125,19 @@ def _gauges() -> list:
         return _unavailable(error)
 
     def gauge(handle):
-        def read() -> tuple[float, float]:
-            rates, memory = pynvml.nvmlDeviceGetUtilizationRates(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
+        def read() -> tuple[float, float] | None:
+            try:
+                rates, memory = pynvml.nvmlDeviceGetUtilizationRates(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
+            except pynvml.NVMLError:  # a sample is missing; the training goes on
+                return None
             return rates.gpu / 100, memory.used / 2**30
 
         return read
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = range(pynvml.nvmlDeviceGetCount()) if visible is None else filter(None, visible.split(","))
     by_index, by_uuid = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
     try:
+        names = range(pynvml.nvmlDeviceGetCount()) if visible is None else filter(None, visible.split(","))
         return [gauge(by_index(int(name)) if str(name).isdigit() else by_uuid(name)) for name in names]
     except pynvml.NVMLError as error:
         return _unavailable(error)

@@ -21,6 +21,13 @@ def test_attempts_add_up(tmp_path):
     assert usage.total(tmp_path)["gpu_hours"] == 0
 
 
+def test_a_cell_that_is_trained_again_has_a_new_account(tmp_path):
+    for outcome in ("resubmit", "complete", "complete"):
+        with usage.record(tmp_path, gpus=0) as attempt:
+            attempt["outcome"] = outcome
+    assert [record["outcome"] for record in usage.attempts(tmp_path)] == ["complete"]
+
+
 def test_the_time_of_processes_that_were_started(tmp_path):
     """Not of one that was killed; by those of the other attempt."""
     code = "import time\nwhile time.process_time() < 0.3: pass"
@@ -69,7 +76,7 @@ def test_gpus_are_weighted_by_time(tmp_path, monkeypatch):
     assert total["utilisation"] == 0.7 and total["peak_memory_gb"] == 40.0
 
 
-def test_nvml(monkeypatch):
+def test_nvml(tmp_path, monkeypatch):
     """The calls to NVML, by a module in its place: devices by number and by UUID, in the job's order."""
 
     class Rates:
@@ -95,6 +102,16 @@ def test_nvml(monkeypatch):
     assert asked == [2, "GPU-5f"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert len(usage._gauges()) == 4
+
+    def lost(handle):
+        raise pynvml.NVMLError("GPU is lost")
+
+    pynvml.nvmlDeviceGetMemoryInfo = lost
+    with usage.record(tmp_path, gpus=4) as attempt:
+        attempt["outcome"] = "complete"
+    assert usage.total(tmp_path)["utilisation"] is None
+    pynvml.nvmlDeviceGetCount = lambda: lost(None)
+    assert usage._gauges() == []
 
 
 def test_without_nvml_nothing_is_sampled(monkeypatch, capsys):
