@@ -5,7 +5,7 @@
 For one and two processes and ZeRO stages 1 and 3. The runs are of the demo's models and batches of 4, which
 `snakemake results/demo/corpora/code/bs4/batches.parquet results/demo/resources/models/tiny-4m --configfile
 config/demo.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to the launcher, which takes its processes
-with it: while they load, between steps, in a step or while they save. tests/test_training.py has a sample of this.
+with it: between steps, in a step or while they save. tests/test_training.py has a sample of this.
 """
 
 import argparse

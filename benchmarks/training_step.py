@@ -32,7 +32,6 @@ from revela.objectives import Revela
 from revela.retriever import Retriever, add_lora
 
 LENGTH = 160
-MMAP_THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 SMOLLM = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -191,7 +190,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64], help="batch sizes (default: 16 64)")
     parser.add_argument("--kinds", nargs="+", default=["full", "uneven"])
-    parser.add_argument("--repeats", type=int, default=2, help="at the first size; beyond: 1")
+    parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # in a fresh process: one step of one way
     options = parser.parse_args()
@@ -216,7 +215,7 @@ def main() -> None:
             times = measure(objective, batch, ["revela", "straightforward"], options.repeats)
             whole = whole or times["straightforward"]
         else:
-            times = measure(objective, batch, ["revela"], 1)
+            times = measure(objective, batch, ["revela"], options.repeats)
             times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
         *_, rival = times.values()
         for way, taken in times.items():
@@ -239,7 +238,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if MMAP_THRESHOLD not in os.environ:  # read when a process starts; as the trainer has it, for both ways
-        os.environ[MMAP_THRESHOLD] = str(launch.MMAP_THRESHOLD)
+    if not launch.ALLOCATOR.keys() <= os.environ.keys():  # read when a process starts; as the trainer's, for both ways
+        os.environ |= launch.ALLOCATOR
         os.execv(sys.executable, [sys.executable, *sys.argv])
     main()
