@@ -670,6 +670,13 @@ class Study(BaseModel):
             }
         )
 
+    def evaluation_settings(self, system: str) -> Evaluation:
+        """`evaluation`; of a cell whose variant has prefixes of its own, with those."""
+        variant = Cell.parse(system).variant if system.count("/") == 4 else ""
+        own = self.config.variants.get(variant, {})
+        prefixes = {key: own[key] for key in ("query_prefix", "passage_prefix") if key in own}
+        return self.config.evaluation.model_copy(update=prefixes)
+
     def on_request(self, run: Run) -> bool:
         """Whether a cell stands in tables that are made on request, and in no other."""
         tables = [entry.partition("=")[0].strip() for entry in run.tables.split(";") if entry.strip()]

@@ -229,3 +229,21 @@ def test_an_edit_to_in_batch_attention_trains_revela_again(finished, edit):
 def test_a_comment_plans_nothing(finished, edit):
     edit("revela/inbatch.py", "import torch\n", "import torch  # a comment\n")
     assert plan(finished, *STUDY).to_run() == {}
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("revela/flops.py", "import Any\n", "import Any\n\n_EDIT = 1\n"),
+        ("config/config.yaml", "shard_documents: 50000", "shard_documents: 40000"),
+    ],
+)
+def test_what_no_result_depends_on_plans_nothing(finished, edit, file, old, new):
+    edit(file, old, new)
+    assert plan(finished, *STUDY).to_run() == {}
+
+
+def test_a_prefix_plans_no_run_of_bm25(finished, edit):
+    edit("config/config.yaml", 'query_prefix: "query:  "', 'query_prefix: "question: "')
+    again = plan(finished, *STUDY).to_run()
+    assert again["run"] == 110 and again["score"] == 11 and "run_bm25" not in again

@@ -226,6 +226,17 @@ def test_untrained_backbone_and_trained_cell(tmp_path, results, backbone):
         assert_rankings(system.search(case, 10), expected)
 
 
+def test_a_variant_is_evaluated_with_the_prefix_that_it_was_trained_with(tmp_path, results, backbone):
+    from revela.retriever import Retriever
+
+    cell = Cell("revela", "wiki", "tiny", "tiny", 4, "other")
+    Retriever.from_backbone(backbone, max_length=32).save(results / "models" / cell.path / "retriever")
+    setup = study(results, model("tiny", "backbone"))
+    setup.config.variants["other"] = {"query_prefix": "Ask: "}
+    expected = by_hand(Retriever.from_backbone(backbone, max_length=32), part(tmp_path), "Ask: ", "P:  ")
+    assert_rankings(load_system(cell.path, setup).search(part(tmp_path), 10), expected)
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_encoder_as_its_row_says(tmp_path, results, backbone, similarity):
     from revela.retriever import Retriever

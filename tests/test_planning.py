@@ -134,7 +134,6 @@ def test_every_job_of_a_cell_has_a_cost(costs):
     assert costs.of("table", {"table": "table1"}) == Cost()
 
 
-# --- which jobs
 def test_jobs_ask_for_what_they_hold(costs):
     """Runs are streamed; an export holds its weights in float32 twice; BM25 is one thread."""
     score = [costs.of("score", {"system": "bm25", "benchmark": benchmark}).memory for benchmark in ("coir", "beir")]
@@ -144,6 +143,7 @@ def test_jobs_ask_for_what_they_hold(costs):
     assert costs.of("run_bm25", {"system": "bm25", "benchmark": "coir", "task": "cosqa"}).cores == 1
 
 
+# --- which jobs
 
 PRINTED = """
 Building DAG of jobs...

@@ -140,7 +140,7 @@ def score_benchmark(
     scores = {
         "system": system,
         "benchmark": benchmark,
-        "protocol": {**study.config.evaluation.model_dump(), **PROTOCOL},
+        "protocol": {**study.evaluation_settings(system).model_dump(), **PROTOCOL},
         "tasks": {task.task: score_task(task, study, datasets[task.dataset], runs[task.task]) for task in tasks},
         "provenance": {
             "commit": git_commit(),

@@ -51,7 +51,7 @@ def load_system(name: str, study: Study) -> System:
     results = Path(study.config.results)
     if name.count("/") == 4:
         study.check_cell(Cell.parse(name))
-        return _trained(name, results, study.config.evaluation)
+        return _trained(name, results, study.evaluation_settings(name))
     model = study.models.get(name.removeprefix(UNTRAINED))
     if model is None or (model.kind == "backbone") != name.startswith(UNTRAINED):
         valid = [model.system for model in study.models.values()]

@@ -73,7 +73,8 @@ _CELL = (
 BM25 = [name for name, model in STUDY.models.items() if model.kind == "bm25"]
 ENCODERS = [name for name, model in STUDY.models.items() if model.kind == "encoder"]
 APIS = [name for name, model in STUDY.models.items() if model.kind == "api"]
-SYSTEM = rf"{_CELL}|untrained/({_BACKBONE})|{either([*ENCODERS, *BM25, *APIS])}"
+DENSE = rf"{_CELL}|untrained/({_BACKBONE})|{either(ENCODERS)}"
+SYSTEM = rf"{DENSE}|{either([*BM25, *APIS])}"
 
 
 wildcard_constraints:
@@ -116,8 +117,11 @@ def code(module, without=()):
 
 
 def method_code(module, method):
-    """A module that imports all objectives, with one of them; Contriever has no language model."""
-    others = [f"revela.objectives.{other}" for other in METHODS if other != method]
+    """A module that imports all objectives, with one of them; Contriever has no language model.
+
+    What a run computes, and in how much memory, stands in its log and in a message alone.
+    """
+    others = ["revela.flops", "revela.memory", *(f"revela.objectives.{other}" for other in METHODS if other != method)]
     return code(module, (*others, "revela.inbatch") if method == "contriever" else tuple(others))
 
 
@@ -168,11 +172,6 @@ def replug_settings(wildcards):
 # --- corpora
 
 
-def chunk_settings(corpus):
-    """What a corpus's chunks are made by."""
-    return [source.model_dump(mode="json", exclude={"batches"}) for source in CONFIG.corpora[corpus].sources]
-
-
 def punkt_source():
     """The text that Punkt is trained on, read as the corpus reads it that it is a source of; None for NLTK's own."""
     dataset = CONFIG.chunking.punkt
@@ -180,6 +179,11 @@ def punkt_source():
         return None
     sources = [source for corpus in CONFIG.corpora.values() for source in corpus.sources if source.dataset == dataset]
     return (sources or [Source(dataset=dataset)])[0].model_dump(mode="json", exclude={"batches"})
+
+
+def chunk_settings(corpus):
+    """What a corpus's chunks are made by."""
+    return [source.model_dump(mode="json", exclude={"batches"}) for source in CONFIG.corpora[corpus].sources]
 
 
 @functools.cache
@@ -232,10 +236,10 @@ def report_files(wildcards):
 
 
 def system_folder(wildcards):
-    """The model behind a dense system; with the backbone below it, if it is an adapter."""
+    """The model behind a dense system; with the backbone below it, if it is a cell or an adapter."""
     system = wildcards.system.removeprefix("untrained/")
     if system not in STUDY.models:
-        return f"{R}/models/{system}"
+        return [f"{R}/models/{system}", f"{R}/resources/models/{Cell.parse(system).retriever}"]
     return [f"{R}/resources/models/{name}" for name in (system, STUDY.models[system].base) if name]
 
 
@@ -243,6 +247,12 @@ def system_settings(wildcards):
     """How an off-the-shelf encoder is used; other systems need no row of models.tsv."""
     model = STUDY.models.get(wildcards.system)
     return model and model.model_dump(mode="json", exclude={"scale", "size", "tables"})
+
+
+def evaluation_settings(wildcards):
+    """What the run of a dense system depends on."""
+    unused = {"shard_documents", "store_embeddings", "api_budget"}
+    return STUDY.evaluation_settings(wildcards.system).model_dump(mode="json", exclude=unused)
 
 
 def task_settings(wildcards):
@@ -330,10 +340,11 @@ def lineage_files(wildcards):
 
 
 def language_model_folder(wildcards):
-    """An untrained language model, or the cell that holds a trained one."""
+    """An untrained language model, or the cell that holds a trained one, and the model below its adapters."""
     system = wildcards.system
-    untrained = system.startswith("untrained/")
-    return f"{R}/resources/models/{system.removeprefix('untrained/')}" if untrained else f"{R}/models/{system}"
+    if system.startswith("untrained/"):
+        return [f"{R}/resources/models/{system.removeprefix('untrained/')}"]
+    return [f"{R}/models/{system}", f"{R}/resources/models/{Cell.parse(system).lm}"]
 
 
 def figure_files(wildcards):

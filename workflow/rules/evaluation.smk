@@ -1,8 +1,7 @@
 # Evaluation: a system ranks a task's documents (a run); scores are made of runs alone.
-EVALUATION = CONFIG.evaluation.model_dump(mode="json", exclude={"store_embeddings", "api_budget"})
-
-
-WITHOUT_MODEL = ("revela.retriever",)
+RANKED = CONFIG.evaluation.model_dump(mode="json", include={"document_text", "exclude", "top_k"})
+SCORED = CONFIG.evaluation.model_dump(mode="json", include={"document_text", "top_k"})
+API, MODEL = "revela.evaluation.apis", "revela.retriever"  # code that not every system has
 
 
 localrules:
@@ -20,7 +19,7 @@ rule run:
     benchmark:
         f"{R}/benchmarks/run/{{system}}/{{benchmark}}/{{task}}.tsv"
     wildcard_constraints:
-        system=rf"(?!({either([*BM25, *APIS])})/).+",
+        system=DENSE,
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -32,8 +31,8 @@ rule run:
     params:
         system=system_settings,
         task=task_settings,
-        evaluation=EVALUATION,
-        code=code("revela.evaluation.systems"),
+        evaluation=evaluation_settings,
+        code=code("revela.evaluation.systems", (API,)),
     script:
         "../scripts/run.py"
 
@@ -43,16 +42,16 @@ use rule run as run_bm25 with:
     input:
         dataset=task_dataset,
     wildcard_constraints:
-    threads: 1
         system=either(BM25),
+    threads: 1
     resources:
         mem_mb=memory("run_bm25"),
         runtime=runtime("run_bm25"),
     params:
         system=system_settings,
         task=task_settings,
-        evaluation=EVALUATION,
-        code=code("revela.evaluation.systems", WITHOUT_MODEL),
+        evaluation=RANKED,
+        code=code("revela.evaluation.systems", (API, MODEL)),
 
 
 # An API needs the network, which compute nodes may lack, and a key in the environment.
@@ -67,8 +66,8 @@ use rule run as run_api with:
     params:
         system=system_settings,
         task=task_settings,
-        evaluation=EVALUATION,
-        code=code("revela.evaluation.systems", WITHOUT_MODEL),
+        evaluation=RANKED | {"max_length": CONFIG.evaluation.max_length},
+        code=code("revela.evaluation.systems", (MODEL,)),
 
 
 rule score:
@@ -91,8 +90,8 @@ rule score:
         runtime=runtime("score"),
     params:
         tasks=lambda w: [task.model_dump(mode="json") for task in STUDY.benchmark_tasks(w.benchmark)],
-        evaluation=EVALUATION,
-        code=code("revela.evaluation.scores"),
+        evaluation=SCORED,
+        code=code("revela.evaluation.scores", (MODEL,)),
     script:
         "../scripts/score.py"
 
@@ -150,7 +149,7 @@ if STUDY.anchors:
             runtime=120,
         params:
             anchors=[anchor.model_dump(mode="json") for anchor in STUDY.anchors],
-            evaluation=EVALUATION,
-            code=code("revela.evaluation.anchors"),
+            evaluation=SCORED,
+            code=code("revela.evaluation.anchors", (MODEL,)),
         script:
             "../scripts/anchors.py"

@@ -13,7 +13,7 @@ rule language_model:
     benchmark:
         f"{R}/benchmarks/language_model/{{system}}.tsv"
     wildcard_constraints:
-        system=rf"{_CELL}|untrained/({_BACKBONE})",
+        system=rf"(?=revela/)({_CELL})|untrained/({_BACKBONE})",
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads

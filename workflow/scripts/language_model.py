@@ -9,7 +9,7 @@ with job(snakemake):
     from revela.evaluation.language_models import score_language_model
 
     system = snakemake.wildcards.system
-    folder = Path(snakemake.input.model)
+    folder = Path(snakemake.input[0])
     if not system.startswith("untrained/"):  # a cell's folder holds both of its models
         folder /= "lm"
     datasets = {Path(dataset).name: dataset for dataset in snakemake.input.datasets}
