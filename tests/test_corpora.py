@@ -14,7 +14,8 @@ import revela.documents
 from revela import corpora
 from revela.chunking import chunk, sentence_splitter
 from revela.config import Corpus, Source
-from revela.corpora import compare_group_sizes, write_batches, write_chunks, write_report
+from revela.corpora import write_batches, write_chunks
+from revela.corpus_report import compare_group_sizes, write_report
 from revela.documents import CorpusError, documents, find_files, texts
 from revela.paper.figures import corpus_figure
 
@@ -493,9 +494,9 @@ def test_a_corpus_is_rebuilt_or_released(tmp_path):
     assert counts["parts"] == {"ready": {"available": 3, "taken": 2}} and counts["group_size"] is None
     with pytest.raises(ValueError, match="source: released needs the key released"):
         Corpus(sources=[{"dataset": "a"}], source="released")
-
     with pytest.raises(ValueError, match="group_size: ready batches have their groups"):
         Corpus(**both, source="released", group_size=4)
+
 
 def test_group_sizes_side_by_side(tmp_path):
     chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [6, 2, 1, 3, 4, 9]})

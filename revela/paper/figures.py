@@ -388,7 +388,7 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
     """What a corpus is made of: words of a chunk, chunks of a document, documents of a batch.
 
     Args:
-        report: As `revela.corpora.write_report` returns it. Panels of what it does not know are left out.
+        report: As `revela.corpus_report.write_report` returns it. Panels of what it does not know are left out.
         output: The files; their suffixes say in which format.
     """
     chunks, batches, groups = report["chunks"], report["batches"], report["group_sizes"]

@@ -95,7 +95,7 @@ rule group_sizes:
         corpus=lambda w: batch_settings(w.corpus),
         documents=lambda w: CONFIG.corpora[w.corpus].documents,
         seed=CONFIG.seed,
-        code=code("revela.corpora"),
+        code=code("revela.corpus_report"),
     script:
         "../scripts/group_sizes.py"
 
@@ -127,6 +127,6 @@ rule corpus_report:
         mem_mb=2000,
         runtime=10,
     params:
-        code=code("revela.paper.figures"),
+        code=[code("revela.corpus_report"), code("revela.paper.figures")],
     script:
         "../scripts/corpus_report.py"

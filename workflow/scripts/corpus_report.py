@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake):
-    from revela.corpora import write_report
+    from revela.corpus_report import write_report
     from revela.paper.figures import corpus_figure
 
     files = snakemake.input

@@ -4,7 +4,7 @@ from job import job
 
 with job(snakemake):
     from revela.config import load
-    from revela.corpora import compare_group_sizes
+    from revela.corpus_report import compare_group_sizes
 
     corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     compare_group_sizes(corpus, snakemake.input[0], snakemake.output[0], batch_size=16, seed=snakemake.params.seed)
