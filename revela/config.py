@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from revela.provenance import CHECKOUT
+
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
-CHECKOUT = Path(__file__).resolve().parents[1]  # whose own files are read, wherever those of a study are
+PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
 SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
 SIZES = CHECKOUT / "config/sizes.yaml"
 METHODS = ("revela", "replug", "contriever")

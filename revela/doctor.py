@@ -15,11 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from revela.config import ConfigError, Study, load
-from revela.provenance import PACKAGE
+from revela.config import PAPER, ConfigError, Study, load
+from revela.provenance import CHECKOUT
 
-ROOT = PACKAGE.parent
-PAPER = "config/config.yaml"
 GB = 2**30
 DISK = 20  # GB that the demo and its environment take at most
 
@@ -51,7 +49,7 @@ def examine(config: str | Path | None = None, *, network: bool = True) -> Iterat
         yield gpu()
     yield from (deepspeed(), disk())
     try:
-        with contextlib.chdir("." if config else ROOT):  # where the paths of its sheets begin
+        with contextlib.chdir("." if config else CHECKOUT):  # where the paths of its sheets begin
             study = load(config or PAPER)
     except ConfigError as error:
         yield Check(
@@ -73,7 +71,7 @@ def python() -> Check:
 
 def packages() -> Check:
     """The versions that constraints.txt pins."""
-    pins = ROOT / "constraints.txt"
+    pins = CHECKOUT / "constraints.txt"
     if not pins.is_file():
         advice = "run `make setup` in a checkout, which installs the versions that the project was tested with"
         return Check("packages", "warning", "not a checkout: there is no constraints.txt to compare with", advice)

@@ -11,6 +11,7 @@ and GPUs are free.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import functools
 import heapq
@@ -23,9 +24,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revela.config import ConfigError, Site, Study, load, load_site, load_sizes
+from revela.config import PAPER, ConfigError, Site, Study, load, load_site, load_sizes
 from revela.costs import Cost, Costs
-from revela.provenance import atomic_write
+from revela.provenance import CHECKOUT, atomic_write
 from revela.usage import total
 
 # --- which jobs
@@ -52,9 +53,16 @@ class Job:
         return self.rule, cell.split("/")[0]
 
 
+def snakemake(*arguments: str) -> list[str]:
+    """The command by which the checkout's rules make files in the working directory; ConfigError without a checkout."""
+    if not (CHECKOUT / "Snakefile").is_file():
+        raise ConfigError(f"{CHECKOUT}: no Snakefile; install the project from its checkout by `make setup`")
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), *arguments]
+
+
 def dry_run(targets: Iterable[str], configfile: str, *, whole: bool = False) -> list[Job]:
     """The jobs that Snakemake would run for targets, or all that they ever needed. ConfigError if it refuses."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", *targets, "--configfile", configfile]
+    command = snakemake("--dry-run", "--nolock", *targets, "--configfile", configfile)
     done = subprocess.run(command + ["--forceall"] * whole, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError((done.stdout + done.stderr).strip().splitlines()[-1])
@@ -202,8 +210,15 @@ LINE = ["jobs", "cells", "GPU-hours", "node-hours", "core-hours", "download GB",
 HEADER = ["rule", "jobs", "GPU-hours", "core-hours", "longest job", "download GB", "disk GB"]
 
 
-def make_plan(targets: Iterable[str], configfile: str, *, whole: bool = False) -> Plan:
-    """The plan of targets by their names; none: of everything. ConfigError with one line."""
+def make_plan(targets: Iterable[str], configfile: str | None = None, *, whole: bool = False) -> Plan:
+    """The plan of targets by their names; none: of everything. ConfigError with one line.
+
+    A study's paths begin in the working directory; those of the paper, which is planned if none is named, in the
+    checkout.
+    """
+    if configfile is None:
+        with contextlib.chdir(CHECKOUT):
+            return make_plan(targets, PAPER, whole=whole)
     study, site = load(configfile), load_site()
     costs = Costs(study, load_sizes())
     targets = list(targets)
@@ -338,8 +353,11 @@ each of them.</p>
 """
 
 
-def plan_tables(configfile: str, *, whole: bool = False) -> dict[str, Plan]:
-    """The plan of each table of a study, and of all of them."""
+def plan_tables(configfile: str | None = None, *, whole: bool = False) -> dict[str, Plan]:
+    """The plan of each table of a study (none: the paper), and of all of them."""
+    if configfile is None:
+        with contextlib.chdir(CHECKOUT):
+            return plan_tables(PAPER, whole=whole)
     files = table_files(load(configfile))
     return by_table(make_plan(files.values(), configfile, whole=whole), files)
 
@@ -358,7 +376,7 @@ def main(arguments: list[str]) -> int:
     """Prints the plan of targets; with `--output`, writes its pages too. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m revela.planning", description=__doc__.split("\n")[0])
     parser.add_argument("targets", nargs="*", help="as for snakemake; none: everything")
-    parser.add_argument("--configfile", default="config/config.yaml", help="the study (default: the paper's)")
+    parser.add_argument("--configfile", help="the study (default: the paper's)")
     parser.add_argument("--whole", action="store_true", help="also what is finished already")
     parser.add_argument("--tables", action="store_true", help="a line for each table of the study")
     parser.add_argument("--format", default="simple", help="of the printed table: simple, github, latex, ...")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent  # whose own files are read, wherever those of a study are
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
 TIMESTAMP = ".snakemake_timestamp"  # put by Snakemake into a folder that a rule made
@@ -177,14 +178,14 @@ def git_commit() -> str | None:
 
     None where it does not run from a checkout of its own.
     """
-    git, captured = ["git", "-C", str(PACKAGE)], {"capture_output": True, "text": True}
+    git, captured = ["git", "-C", str(CHECKOUT)], {"capture_output": True, "text": True}
     try:
         answer = subprocess.run([*git, "rev-parse", "--show-toplevel", "HEAD"], **captured, check=True)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--"], check=False, **captured).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
     top, commit = answer.stdout.splitlines()
-    if Path(top) != PACKAGE.parent:
+    if Path(top) != CHECKOUT:
         return None
     return f"{commit}-dirty" if changed else commit
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,27 @@ def test_jobs_of_a_dry_run():
     assert train.inputs == ("results/resources/models/a", "results/corpora/code/bs4/batches.parquet")
     assert train.benchmark == "results/benchmarks/train/revela/code/a/a/bs4.tsv"
     assert (train.kind, model.kind) == (("train", "revela"), ("model", ""))
+
+
+def test_the_paper_is_planned_from_any_folder(tmp_path, monkeypatch):
+    """In the checkout; another study where it is named from. Both by the checkout's rules."""
+    asked = []
+
+    def run(command, **_):
+        asked.append(
+            (Path.cwd(), command[command.index("--snakefile") + 1], command[command.index("--configfile") + 1])
+        )
+        return subprocess.CompletedProcess(command, 0, PRINTED, "")
+
+    monkeypatch.setattr(planning.subprocess, "run", run)
+    monkeypatch.setattr(planning.Costs, "of", lambda *_: Cost())
+    (tmp_path / "own.yaml").symlink_to(ROOT / "config/demo.yaml")
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    monkeypatch.chdir(tmp_path)
+    planning.make_plan([])
+    planning.make_plan([], "own.yaml")
+    rules = str(ROOT / "Snakefile")
+    assert asked == [(ROOT, rules, "config/config.yaml")] * 2 + [(tmp_path, rules, "own.yaml")] * 2
 
 
 # --- how long it takes

@@ -194,7 +194,7 @@ def test_importing_provenance_and_the_config_imports_nothing_heavy():
 def test_git_commit_says_when_tracked_files_differ(tmp_path, monkeypatch):
     root = tmp_path / "checkout" / "revela"
     root.mkdir(parents=True)
-    monkeypatch.setattr(provenance, "PACKAGE", root)
+    monkeypatch.setattr(provenance, "CHECKOUT", root.parent)
     assert provenance.git_commit() is None
     (root / "code.py").write_text("x = 1\n")
 
@@ -211,8 +211,7 @@ def test_git_commit_says_when_tracked_files_differ(tmp_path, monkeypatch):
     assert provenance.git_commit() == commit
     (root / "code.py").write_text("x = 2\n")
     assert provenance.git_commit() == f"{commit}-dirty"
-    monkeypatch.setattr(provenance, "PACKAGE", root / "deeper")
-    (root / "deeper").mkdir()
+    monkeypatch.setattr(provenance, "CHECKOUT", root)  # a package within another project's checkout
     assert provenance.git_commit() is None
 
 
