@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from revela.provenance import CHECKOUT
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+FOLDER = r"^[\w./][\w./-]*$"
 PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
 SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
 SIZES = CHECKOUT / "config/sizes.yaml"
@@ -113,12 +114,13 @@ class Corpus(Strict):
 
     files: str | None = Field(
         None,
-        description="Your own files, for example notes/**/*.{md,txt,jsonl,parquet}; short for a dataset and a source.",
+        description="Your own text: a folder, a file, or a pattern such as notes/**/*.{md,txt,jsonl,parquet}; "
+        "short for a dataset and a source.",
     )
     text: str = Field("text", description="The column with the text, where `files` are tables.")
 
     sources: list[Source] = Field([], description="Datasets whose documents are chunked and interleaved.")
-    mix: dict[str, int] = Field({}, description="Corpus -> number of its batches.")
+    mix: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="Corpus -> number of its batches.")
     released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
     source: Literal["rebuild", "released"] = Field(
         "rebuild", description="Of a corpus that has both: batches built from the text, or the released ones."
@@ -133,7 +135,7 @@ class Corpus(Strict):
         description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",
     )
     pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
-    crop_ratio: tuple[float, float] = Field(
+    crop_ratio: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
         (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
     )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
@@ -150,6 +152,8 @@ class Corpus(Strict):
             raise ValueError("each source needs a dataset of its own")
         if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
             raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
+        if self.crop_ratio[0] > self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio: the least comes first, then the greatest; not {list(self.crop_ratio)}")
         return self
 
     @property
@@ -172,7 +176,9 @@ class Dataset(Strict):
     revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
     patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
     path: str | None = Field(None, description="A local folder.")
-    files: str | None = Field(None, description="Local files: a glob pattern with *, ** and {a,b}.")
+    files: str | None = Field(
+        None, description="Local files: a folder, all whose text counts, or a glob pattern with *, ** and {a,b}."
+    )
     installed: list[str] = Field([], description="Installed distributions whose Python files are the text.")
     content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
         "source", description="What is made of installed files: text for training, or a benchmark in that layout."
@@ -508,7 +514,7 @@ class Config(Strict):
     """One scale of the study: the paper's, or the embedded demo's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
-    results: str = Field(pattern=r"^[\w./][\w./-]*$", description="Folder that everything is written to.")
+    results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")
     seed: int = Field(42, ge=0, description="Seed of corpus sampling and training.")
     runs: str = "config/runs.tsv"
     models: str = "config/models.tsv"
@@ -534,7 +540,7 @@ class Config(Strict):
             return values
         corpora, datasets = dict(values["corpora"]), values.get("datasets") or {}
         for name, corpus in values["corpora"].items():
-            if not isinstance(corpus, dict) or "files" not in corpus or corpus.keys() & {"sources", "mix", "released"}:
+            if not isinstance(corpus, dict) or "files" not in corpus or corpus.keys() & {"sources", "mix"}:
                 continue
             if not isinstance(datasets, dict) or name in datasets:
                 raise ConfigError(f"corpora.{name}.files: makes a dataset {name!r}, and datasets has one of that name")
@@ -656,6 +662,8 @@ class Study(BaseModel):
         _known(f"{cell.path}: lm", cell.lm, ["none"] if cell.method == "contriever" else self.backbones)
         if cell.variant:
             _known(f"{cell.path}: variant", cell.variant, self.config.variants)
+        if cell.batch_size < 2:
+            raise ConfigError(f"{cell.path}: batch size {cell.batch_size}; valid: 2 or more, for chunks tell of others")
         return cell
 
     def training_settings(self, cell: Cell) -> Training:
@@ -753,7 +761,7 @@ def load(path: str | Path) -> Study:
     Sheet paths are relative to the working directory, as all paths of the workflow are.
     Raises ConfigError with one line that names the file, the key, the value and what would be valid.
     """
-    config = _validate(Config, _read_yaml(path), str(path))
+    config = _validate(Config, read_yaml(path), str(path))
     models = {row.name: row for row in _sheet(config.models, Model, config.scale)}
     tasks = _sheet(config.benchmarks, Task, config.scale)
     runs = _sheet(config.runs, Run, config.scale)
@@ -790,12 +798,12 @@ def load(path: str | Path) -> Study:
 
 def load_site(path: str | Path = SITE) -> Site:
     """What is particular to a cluster. Raises ConfigError with one line."""
-    return _validate(Site, _read_yaml(path), str(path))
+    return _validate(Site, read_yaml(path), str(path))
 
 
 def load_sizes(path: str | Path = SIZES) -> Sizes:
     """How large things are that have not been fetched. Raises ConfigError with one line."""
-    return _validate(Sizes, _read_yaml(path), str(path))
+    return _validate(Sizes, read_yaml(path), str(path))
 
 
 class _Yaml(yaml.SafeLoader):
@@ -810,7 +818,8 @@ class _Yaml(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError with one line."""
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

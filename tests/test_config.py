@@ -208,6 +208,34 @@ def test_unknown_dataset_of_a_corpus(write):
     assert "corpora.code" in said and "did you mean 'packages'" in said
 
 
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"mix": {"code": -5}}, "corpora.new.mix.code: input should be greater than or equal to 1, got -5"),
+        ({"crop_ratio": [5.0, 0.1]}, "crop_ratio.0: input should be less than or equal to 1, got 5.0"),
+        ({"crop_ratio": [0.5, 0.1]}, "the least comes first"),
+    ],
+)
+def test_numbers_of_a_corpus_that_cannot_be(write, settings, expected):
+    new = {**({} if "mix" in settings else {"sources": [{"dataset": "packages"}]}), **settings}
+    assert expected in message(write(lambda v: v["corpora"].update(new=new)))
+
+
+def test_files_may_stand_beside_released_batches(write):
+    both = {"files": "notes/*.md", "released": "packages"}
+    path = write(lambda v: v["corpora"].update(built=both, ready={**both, "source": "released"}))
+    config = load(path).config
+    assert [source.dataset for source in config.corpora["built"].sources] == ["built"]
+    assert (config.corpora["built"].ready, config.corpora["ready"].ready) == (None, "packages")
+    assert config.datasets["built"].files == "notes/*.md"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_batch_has_chunks_that_tell_of_others(size):
+    with pytest.raises(ConfigError, match=f"batch size {size}; valid: 2 or more"):
+        load("config/demo.yaml").check_cell(Cell.parse(f"revela/code/tiny-4m/tiny-4m/bs{size}"))
+
+
 def test_not_yaml(tmp_path):
     (tmp_path / "broken.yaml").write_text("training: {temperature: [")
     assert "broken.yaml" in message(tmp_path / "broken.yaml")

@@ -174,6 +174,7 @@ def test_a_fault_is_the_last_line_of_the_command(shared):
         ("results/models/revela/cod/llama-3.2-1b/llama-3.2-1b/bs8", "did you mean 'code'?"),
         ("results/models/simcse/code/llama-3.2-1b/none/bs8", "Valid: revela, replug, contriever"),
         ("results/models/revela/code/llama-3.2-1b/llama-3.2-1b/bs8-tau9", "variant: unknown 'tau9'"),
+        ("results/models/revela/code/llama-3.2-1b/llama-3.2-1b/bs1", "batch size 1; valid: 2 or more"),
         ("results/models/revela/code/llama-3.2-1b", "write method/corpus/retriever/lm/bsN"),
         ("results/scores/bm26/coir.json", "unknown system 'bm26'; valid: a cell's path, bm25,"),
         ("results/scores/bm25/cior.json", "did you mean 'coir'?"),

@@ -66,9 +66,10 @@ def either(names):
 _CORPUS, _BACKBONE = either(CONFIG.corpora), either(STUDY.backbones)
 _METHOD_WITH_LM = either(method for method in METHODS if method != "contriever")
 _VARIANT = f"(-({either(CONFIG.variants)}))?"
+_SIZE = r"([2-9]|[1-9]\d+)"
 _CELL = (
-    rf"({_METHOD_WITH_LM})/({_CORPUS})/({_BACKBONE})/({_BACKBONE})/bs\d+{_VARIANT}"
-    rf"|contriever/({_CORPUS})/({_BACKBONE})/none/bs\d+{_VARIANT}"
+    rf"({_METHOD_WITH_LM})/({_CORPUS})/({_BACKBONE})/({_BACKBONE})/bs{_SIZE}{_VARIANT}"
+    rf"|contriever/({_CORPUS})/({_BACKBONE})/none/bs{_SIZE}{_VARIANT}"
 )
 BM25 = [name for name, model in STUDY.models.items() if model.kind == "bm25"]
 ENCODERS = [name for name, model in STUDY.models.items() if model.kind == "encoder"]
@@ -85,7 +86,7 @@ wildcard_constraints:
     corpus=_CORPUS,
     lm=_BACKBONE,
     scoring=r"(mean|sum)\d+-(bf16|fp32)",
-    batch_size=r"\d+",
+    batch_size=_SIZE,
     benchmark=either(STUDY.benchmarks),
     task=either({task.task for task in STUDY.tasks}),
     table=either(CONFIG.tables),
