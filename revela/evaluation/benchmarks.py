@@ -241,7 +241,8 @@ def _checked(
         fault = "is not in the corpus" if unknown else "has the query's own id, and such documents are dropped"
         raise BenchmarkError(
             f"{lines[query, document]}: document {document!r}, relevant to query {query!r}, {fault} "
-            f"({len(unknown) + len(own)} such judgements; benchmarks.tsv, unretrievable, allows {task.unretrievable})"
+            f"({len(unknown) + len(own)} such judgements, allowed are {task.unretrievable}: `unretrievable` in "
+            "benchmarks.tsv, --unretrievable of `revela evaluate`)"
         )
     queries = sorted(qrels)
     return Part(

@@ -70,6 +70,7 @@ def evaluate_folder(
     layout: str = "beir",
     part: str | None = None,
     split: str = "test",
+    unretrievable: int = 0,
     top_k: int = 1000,
     run_file: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -80,6 +81,8 @@ def evaluate_folder(
         layout: beir, coir or bright.
         part: The name within the folder; none: the folder's own.
         split: Of the judgements.
+        unretrievable: Judgements that no system can meet, as many as the benchmark is known for (ArguAna: 5); they
+            count as missed.
         top_k: Documents kept for a query.
         run_file: Where to keep the ranking (TREC, gzipped); none: nowhere.
 
@@ -96,7 +99,15 @@ def evaluate_folder(
     name = part or folder.resolve().name
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-") or "benchmark"
     task = Task(
-        scale="own", benchmark="own", task=slug, label=name, layout=layout, dataset=slug, parts=name, split=split
+        scale="own",
+        benchmark="own",
+        task=slug,
+        label=name,
+        layout=layout,
+        dataset=slug,
+        parts=name,
+        split=split,
+        unretrievable=unretrievable,
     )
     with tempfile.TemporaryDirectory() as scratch:
         run_file = run_file or Path(scratch, "run.gz")
