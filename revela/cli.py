@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Column = Annotated[str, typer.Option(help="Column of tables that holds the text.")]
 Model = Annotated[str, typer.Argument(help="Folder of a trained cell, a retriever or an export.", show_default=False)]
 
 
@@ -36,11 +38,12 @@ def main_options(
 
 @app.command(epilog="Example: revela train --text notes --backbone resources/backbones/tiny-4m --out my-retriever")
 def train(
-    text: Annotated[str, typer.Option(help="Folder of text, or a pattern such as 'notes/**/*.{md,txt,jsonl}'.")],
+    text: Annotated[str, typer.Option(help="Folder of text, a file, or a pattern such as 'notes/**/*.{md,jsonl}'.")],
     backbone: Annotated[
         str, typer.Option(help="Model that becomes the retriever: a folder, or owner/name[@revision].")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the configuration and all results.")],
+    column: Column = "text",
     lm: Annotated[str | None, typer.Option(help="Language model beside it; a copy of the backbone by default.")] = None,
     benchmark: Annotated[
         Path | None, typer.Option(help="Folder in BEIR's layout: BM25, before and after are compared on it.")
@@ -58,13 +61,14 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. Stopped, it goes on from its checkpoint."""
-    from revela import own_text
+    from revela import own_text, planning
 
     cores = cores or len(os.sched_getaffinity(0))
     study, cell = own_text.write_study(
         text,
         backbone,
         out,
+        column=column,
         lm=lm,
         benchmark=benchmark,
         batch_size=batch_size,
@@ -74,17 +78,25 @@ def train(
         cores=cores,
         overwrite=overwrite,
     )
-    results = study.config.results
+    found = own_text.text_files(text, out)
+    typer.echo(f"{text}: {own_text.counted(found)}", err=True)
+    config, results = out / "config.yaml", study.config.results
     tables = [f"{results}/tables/{table}.md" for table in study.config.tables]
-    own_text.run(out / "config.yaml", [f"{results}/exports/{cell.path}", *tables], cores=cores, dry_run=dry_run)
+    targets = [f"{results}/exports/{cell.path}", *tables]
     if dry_run:
-        _print({"config": str(out / "config.yaml")}, f"The plan stands in {out / 'snakemake.log'}", as_json)
+        jobs = Counter(job.rule for job in planning.dry_run(targets, str(config)))
+        shown = ", ".join(f"{rule} {number}" for rule, number in jobs.items())
+        _print(
+            {"config": str(config), "jobs": jobs}, f"{config}: {jobs.total()} jobs to do: {shown or 'none'}", as_json
+        )
         return
+    own_text.run(config, targets, cores=cores)
     retriever = own_text.link_export(out, cell)
     log = Path(results, "models", cell.path, "log.jsonl").read_text(encoding="utf-8").splitlines()
     facts = {
         "retriever": str(retriever),
-        "config": str(out / "config.yaml"),
+        "config": str(config),
+        "files": {"read": len(found.names), "passed_over": len(found.others)},
         "steps": len(log),
         "loss": [json.loads(log[0])["loss"], json.loads(log[-1])["loss"]],
         "tables": tables,
@@ -100,14 +112,15 @@ def train(
 @app.command(epilog="Example: revela encode my-retriever/retriever notes --kind passage --out notes.npy")
 def encode(
     model: Model,
-    text: Annotated[Path, typer.Argument(help="A folder, a file of lines, or rows with a column `text`.")],
+    text: Annotated[Path, typer.Argument(help="A folder, a file of lines, a table, or a corpus's chunks.parquet.")],
     out: Annotated[
         Path, typer.Option(help="File for the embeddings: .npy, float32 [n, d], in the order of the texts.")
     ],
     kind: Annotated[Literal["query", "passage"], typer.Option(help="Which prefix a text gets.")] = "passage",
+    column: Column = "text",
     as_json: Json = False,
 ) -> None:
-    """Turn texts into embeddings. Their ids stand beside them in a .json file."""
+    """Turn texts into embeddings. Their ids stand beside them, for notes.npy in notes.ids.json."""
     import numpy as np
 
     from revela.own_text import passages
@@ -116,13 +129,17 @@ def encode(
 
     if out.suffix != ".npy":
         raise typer.BadParameter(f"{out}: the name of a .npy file is expected", param_hint="--out")
-    found = passages(text)
+    ids = out.with_suffix(".ids.json")
+    for written in (out, ids):
+        if written.resolve().is_relative_to(text.resolve()):
+            raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
+    found = passages(text, column)
     embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
-    with atomic_write(out.with_suffix(".json")) as partial:
+    with atomic_write(ids) as partial:
         partial.write_text(json.dumps([name for name, _ in found]) + "\n", encoding="utf-8")
-    facts = {"embeddings": str(out), "texts": len(found), "dimensions": embeddings.shape[1]}
+    facts = {"embeddings": str(out), "ids": str(ids), "texts": len(found), "dimensions": embeddings.shape[1]}
     _print(facts, f"{out}: {len(found)} embeddings of {embeddings.shape[1]} dimensions", as_json)
 
 
@@ -130,10 +147,11 @@ def encode(
 def search(
     model: Model,
     text: Annotated[
-        Path, typer.Argument(help="What is searched: a folder, a file of lines, or a corpus's chunks.parquet.")
+        Path, typer.Argument(help="What is searched: a folder, a file of lines, a table, or a corpus's chunks.parquet.")
     ],
     queries: Annotated[list[str], typer.Argument(help="One query or several.")],
     top: Annotated[int, typer.Option(min=1, help="Passages for a query.")] = 5,
+    column: Column = "text",
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a query."""
@@ -142,9 +160,7 @@ def search(
     from revela.own_text import passages
     from revela.retriever import Retriever
 
-    found, retriever = passages(text), Retriever.load(model)
-    if not found:
-        raise typer.BadParameter(f"{text}: holds no text", param_hint="TEXT")
+    found, retriever = passages(text, column), Retriever.load(model)
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [
@@ -170,6 +186,9 @@ def evaluate(
         str | None, typer.Option(help="Name within the folder, for example cosqa in CoIR's layout.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
+    unretrievable: Annotated[
+        int, typer.Option(min=0, help="Judgements of documents that the corpus is known to lack (ArguAna: 5).")
+    ] = 0,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens of a text at most; as saved by default.")
     ] = None,
@@ -180,7 +199,8 @@ def evaluate(
     from revela.evaluation.folder import evaluate_folder, load_model
 
     system = load_model(model, max_length=max_length)
-    found = evaluate_folder(system, benchmark, layout=layout, part=part, split=split, run_file=run)
+    options = {"layout": layout, "part": part, "split": split, "unretrievable": unretrievable}
+    found = evaluate_folder(system, benchmark, **options, run_file=run)
     lines = [f"{model} on {found['benchmark']}: {found['queries']} queries, {found['documents']} documents"]
     lines += [f"  {name:<12} {100 * value:6.2f} %" for name, value in found["metrics"].items()]
     _print(found, "\n".join(lines), as_json)
@@ -225,7 +245,7 @@ def push(
 @app.command(epilog="Example: revela plan results/tables/table1.tex")
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; everything by default.")] = None,
-    configfile: Annotated[str, typer.Option(help="The study.")] = "config/config.yaml",
+    configfile: Annotated[str | None, typer.Option(help="The study; the paper's by default.")] = None,
     whole: Annotated[bool, typer.Option(help="Also what is finished already.")] = False,
     as_json: Json = False,
 ) -> None:

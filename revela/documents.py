@@ -37,7 +37,14 @@ import pyarrow.parquet as pq
 from revela.config import Source
 from revela.provenance import MANIFEST
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".tex", ".py", ".js", ".ts", ".java", ".go", ".rb", ".php", ".c", ".h", ".cpp")
+PROSE = ".txt .text .md .markdown .rst .adoc .org .tex .html .htm".split()  # noqa: SIM905 - as the docs list them
+# Source code by its language; notebooks, which are JSON, styles and settings are not text to learn from.
+CODE = """
+.py .pyi .smk .js .mjs .cjs .jsx .ts .tsx .vue .svelte .java .kt .kts .scala .groovy .go .rs .rb .php .pl .pm .lua .r
+.jl .c .h .cc .cpp .cxx .hh .hpp .hxx .cu .cuh .cs .fs .vb .swift .m .mm .dart .hs .ml .mli .ex .exs .erl .clj .lisp .el
+.f .f90 .sql .sh .bash .zsh .ps1 .proto
+""".split()  # noqa: SIM905
+TEXT_SUFFIXES = (*PROSE, *CODE)
 KINDS = {
     "parquet": (".parquet",),
     "jsonl": (".jsonl", ".jsonl.gz"),
@@ -125,7 +132,7 @@ def find_files(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
         and path.name not in NOT_DATA
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    found = [(_kind(path) or ("text" if mixed else None), path) for path in visible]
+    found = [(kind_of(path) or ("text" if mixed else None), path) for path in visible]
     for kinds in [set(KINDS)] if mixed else [{kind} for kind in KINDS]:
         if read := [(kind, path) for kind, path in found if kind in kinds]:
             return read
@@ -133,13 +140,14 @@ def find_files(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
     raise CorpusError(f"{folder}: no text in this folder ({len(visible)} files, none of {valid})")
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """A key of `KINDS` by a file's suffix in any case; None where text or rows are not expected."""
     return next((kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)), None)
 
 
 def is_table(path: Path) -> bool:
     """Whether a file holds rows with columns, by its suffix."""
-    return _kind(path) not in (None, "text")
+    return kind_of(path) not in (None, "text")
 
 
 def _parquet_rows(path: Path, columns: list[str], on_read: Callable[[int], Any]) -> Iterator[dict[str, Any]]:

@@ -7,27 +7,31 @@ shows how far it is. `passages` reads text that is to be encoded or searched.
 from __future__ import annotations
 
 import fcntl
-import glob
 import json
 import os
 import re
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from revela.config import NAME, Cell, ConfigError, Study, load
-from revela.provenance import PACKAGE, atomic_write
+from revela.config import FOLDER, NAME, Cell, Chunking, ConfigError, Study, load, read_yaml
+from revela.planning import snakemake
+from revela.provenance import CHECKOUT, atomic_write
 
-ROOT = PACKAGE.parent
+if TYPE_CHECKING:
+    from revela.resources import Matched
+
 CORPUS = "mine"  # the name of the corpus in paths
+WORDS = Chunking().max_words  # in a chunk at most
+BY_OUT = ("scale", "results", "runs", "models", "benchmarks")  # keys of the configuration that follow from --out
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # one of these files
 NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
 
@@ -60,6 +64,7 @@ def write_study(
     backbone: str,
     out: str | Path,
     *,
+    column: str = "text",
     lm: str | None = None,
     benchmark: str | Path | None = None,
     batch_size: int = 16,
@@ -72,9 +77,10 @@ def write_study(
     """Writes `config.yaml` and the sheets of a study of one cell into `out`, whole or not at all, and loads them.
 
     Args:
-        text: A folder, of which all text files and tables count, or a pattern such as ``notes/**/*.{md,txt}``.
+        text: A folder, of which all text files and tables count, a file, or a pattern such as ``notes/**/*.{md,txt}``.
         backbone: The model that becomes the retriever: a local Hugging Face folder, or owner/name[@revision].
         out: The folder of the study and its results.
+        column: The column of tables that holds the text.
         lm: The language model beside it; none: a second copy of the backbone.
         benchmark: A folder in the BEIR layout, on which the cell, its start and BM25 are compared in a table.
         batch_size: Chunks in a batch (B).
@@ -82,12 +88,15 @@ def write_study(
         settings: ``key=value`` pairs such as ``training.temperature=0.01``, the last word.
         gpus: GPUs that training may use; none: the CPU, in float32.
         cores: CPU threads.
-        overwrite: Replace a configuration in `out` that says otherwise.
+        overwrite: Replace a configuration in `out` that says otherwise; that it was written for a machine with other
+            cores or GPUs is no difference.
 
     Raises:
         OwnTextError, ConfigError: One line on what cannot be used, and what would be valid.
     """
     out = Path(out)
+    if not re.fullmatch(FOLDER, str(out)):
+        raise OwnTextError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
     if benchmark and not Path(benchmark, "corpus.jsonl").is_file():
         raise OwnTextError(f"--benchmark {benchmark}: no folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
@@ -97,8 +106,8 @@ def write_study(
         "results": str(out),
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
         "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
-        "corpora": {CORPUS: {"files": _pattern(text)}},
-        "chunking": {"max_words": 120, "punkt": CORPUS},
+        "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
+        "chunking": {"max_words": WORDS, "punkt": CORPUS},
         "training": {
             **(SMALL if _width(backbone) < NARROW else PAPER),
             "max_steps": steps,
@@ -150,6 +159,7 @@ def write_study(
     )
     _refuse_other(out, files, overwrite)
     _validate(files, out)
+    text_files(text, out)
     for name, content in files.items():
         with atomic_write(out / name) as partial:
             partial.write_text(content, encoding="utf-8")
@@ -158,13 +168,28 @@ def write_study(
     return study, cell
 
 
-def _pattern(text: str) -> str:
-    from revela.documents import KINDS
+def text_files(text: str | Path, out: str | Path | None = None) -> Matched:
+    """The files that own text consists of, for results in `out`. Raises OwnTextError where there are none."""
+    from revela.resources import ResourceError, matching
 
-    if Path(text).is_dir():
-        suffixes = ",".join(suffix.removeprefix(".") for kind in KINDS.values() for suffix in kind)
-        return f"{glob.escape(str(Path(text)))}/**/*.{{{suffixes}}}"
-    if not Path(text).is_file() and not set(text) & set("*?[{"):
+    try:
+        return matching(str(text), out)
+    except ResourceError as error:
+        raise OwnTextError(str(error)) from None
+
+
+def counted(found: Matched) -> str:
+    """How many files are read, and how many are passed over, in a line."""
+    suffixes = Counter(Path(name).suffix.lower() or "without suffix" for name in found.others).most_common(5)
+    shown = f" ({', '.join(f'{suffix} {number}' for suffix, number in suffixes)})" if suffixes else ""
+    return f"files read: {len(found.names)}, passed over: {len(found.others)}{shown}"
+
+
+def _place(text: str) -> str:
+    """Own text as the configuration names it."""
+    if Path(text).exists():
+        return str(Path(text))
+    if not set(text) & set("*?[{"):
         raise OwnTextError(f"--text {text}: no such folder or file; valid: a folder, a file, or a pattern with * or **")
     return text
 
@@ -191,13 +216,20 @@ def _model_name(model: str) -> str:
 def _width(model: str) -> float:
     """The hidden size of a local model; that of the hub's are wide."""
     config = Path(model, "config.json")
-    return json.loads(config.read_text(encoding="utf-8")).get("hidden_size", NARROW) if config.is_file() else NARROW
+    if not config.is_file():
+        return NARROW
+    try:
+        return float(json.loads(config.read_text(encoding="utf-8")).get("hidden_size", NARROW))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OwnTextError(f"{config}: not the configuration of a model ({error})") from None
 
 
 def _assign(config: dict[str, Any], assignment: str) -> None:
     """Sets one `key.key=value` of the configuration; the value is read as YAML reads it."""
     keys, equals, value = assignment.partition("=")
     *parents, last = keys.split(".")
+    if keys.split(".")[0] in BY_OUT:
+        raise OwnTextError(f"--set {assignment}: {keys.split('.')[0]} follows from --out; name that folder instead")
     place = config
     for key in parents:
         place = place.setdefault(key, {})
@@ -218,10 +250,34 @@ def _refuse_other(out: Path, files: Mapping[str, str], overwrite: bool) -> None:
     if overwrite:
         return
     for name, content in files.items():
-        if (out / name).is_file() and (out / name).read_text(encoding="utf-8") != content:
-            raise OwnTextError(f"{out / name} says otherwise; name another --out, or give --overwrite")
+        if not (out / name).is_file():
+            continue
+        there = _values(read_yaml(out / name) if name == "config.yaml" else _lines((out / name).read_text("utf-8")))
+        here = _values(yaml.safe_load(content) if name == "config.yaml" else _lines(content))
+        for key in [*here, *there]:
+            if (old := there.get(key, "nothing")) != (new := here.get(key, "nothing")):
+                same = f"give --set {key}={old}, " if key.startswith("training.") and key in there else ""
+                raise OwnTextError(
+                    f"{out / name}: {key} is {old} there, and {new} by this command; {same}name another --out, or give "
+                    "--overwrite"
+                )
     if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").is_file():
         raise OwnTextError(f"--out {out}: holds other files; name a new folder, or give --overwrite")
+
+
+def _values(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """key.key -> its value as JSON; without `compute`, which is the machine's and changes no result."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found |= {} if prefix + key == "compute" else _values(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found
+
+
+def _lines(sheet: str) -> dict[str, str]:
+    return {f"line {number}": " ".join(line.split()) for number, line in enumerate(sheet.splitlines(), start=1)}
 
 
 def _validate(files: Mapping[str, str], out: Path) -> None:
@@ -238,17 +294,14 @@ def _validate(files: Mapping[str, str], out: Path) -> None:
 # --- running it
 
 
-def run(config: str | Path, targets: Sequence[str], *, cores: int, dry_run: bool = False) -> None:
+def run(config: str | Path, targets: Sequence[str], *, cores: int) -> None:
     """Lets Snakemake make targets of a study; its own output goes to `snakemake.log` in the study's folder.
 
     On a terminal a bar shows the jobs and the steps of training; elsewhere each job is a line. Raises OwnTextError with
     the error of the job that failed.
     """
-    if not (ROOT / "Snakefile").is_file():
-        raise OwnTextError(f"{ROOT}: no Snakefile; install the project from its checkout by `make setup`")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--profile", str(ROOT / "workflow/profiles/local"), "--cores", str(cores), "--configfile", str(config)]
-    command += ["--nolock", *(["--dry-run", "--quiet"] if dry_run else []), "--", *targets]
+    command = snakemake("--profile", str(CHECKOUT / "workflow/profiles/local"), "--cores", str(cores))
+    command += ["--configfile", str(config), "--nolock", "--", *targets]
     log, started = Path(config).with_name("snakemake.log"), time.time()
     with log.open("ab") as written:
         try:
@@ -331,39 +384,35 @@ def link_export(out: str | Path, cell: Cell) -> Path:
 # --- text to encode or to search
 
 
-def passages(place: str | Path) -> list[tuple[str, str]]:
+def passages(place: str | Path, column: str = "text") -> list[tuple[str, str]]:
     """(id, text) of what stands in a file or a folder.
 
     Of a folder, the files that training would read are cut into chunks of at most 120 words, as for training, at
-    sentences that Punkt learns from them. A `chunks.parquet` of a corpus holds chunks already. Other tables have a column `text`, and in any other file
-    each line is a text. Raises OwnTextError for what is not there or no text.
+    sentences that Punkt learns from them. Of a single file each piece is a text as it is: a chunk of a corpus's
+    `chunks.parquet`, the `column` of a row of another table, or a line of any other file; blank ones are left out.
+    Raises OwnTextError for what is not there or no text.
     """
     from revela.corpora import read_table
-    from revela.documents import CorpusError, is_table, rows
+    from revela.documents import is_table
 
     place = Path(place)
     if place.is_dir():
-        return _chunks(place)
-    if not place.is_file():
+        found = _chunks(place, column)
+    elif not place.is_file():
         raise OwnTextError(f"{place}: no such file or folder")
-    if place.suffix == ".parquet" and _has_chunks(place):
-        return [(f"{row['document']}#{n}", text) for row in read_table(place) for n, text in enumerate(row["chunks"])]
-    if is_table(place):
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, place.name).symlink_to(place.resolve())
-            try:
-                found = [(where, row["text"]) for where, row in rows(folder, ["text"])]
-            except CorpusError as error:
-                raise OwnTextError(str(error).replace(folder, str(place.parent))) from None
-        for where, text in found:
-            if not isinstance(text, str):
-                raise OwnTextError(f"{place.parent / where}: column 'text' holds a {type(text).__name__}, not text")
-        return found
-    try:
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise OwnTextError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    return [(f"{place.name}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    elif place.suffix == ".parquet" and _has_chunks(place):
+        found = [(f"{row['document']}#{n}", text) for row in read_table(place) for n, text in enumerate(row["chunks"])]
+    elif is_table(place):
+        found = [(name.partition("/")[2], text) for name, text in _documents(place.parent, [place.name], column)]
+    else:
+        try:
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise OwnTextError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        found = [(f"{place.name}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise OwnTextError(f"{place}: holds no text")
+    return found
 
 
 def _has_chunks(path: Path) -> bool:
@@ -376,19 +425,31 @@ def _has_chunks(path: Path) -> bool:
         raise OwnTextError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
-def _chunks(folder: Path) -> list[tuple[str, str]]:
+def _chunks(folder: Path, column: str) -> list[tuple[str, str]]:
     from revela.chunking import chunk, sentence_splitter
-    from revela.config import Dataset, Source
-    from revela.documents import CorpusError, documents
-    from revela.resources import build_punkt, fetch_dataset
+    from revela.resources import build_punkt
 
+    found = _documents(folder, text_files(folder).names, column)
+    if not found:
+        return []
     with tempfile.TemporaryDirectory() as scratch:
-        files = Path(scratch, "files")
-        fetch_dataset(Dataset(files=_pattern(str(folder))), files)
-        try:
-            found = list(documents(Source(dataset=folder.resolve().name, mixed=True), files))
-        except CorpusError as error:
-            raise OwnTextError(str(error).replace(str(files), str(folder))) from None
-        build_punkt(Path(scratch, "punkt"), (text for _, text in found if text))
+        build_punkt(Path(scratch, "punkt"), (text for _, text in found))
         split = sentence_splitter(Path(scratch, "punkt"))
-    return [(f"{name}#{n}", piece) for name, text in found for n, piece in enumerate(chunk(text, split, 120))]
+    return [(f"{name}#{n}", piece) for name, text in found for n, piece in enumerate(chunk(text, split, WORDS))]
+
+
+def _documents(folder: Path, names: Iterable[str], column: str) -> list[tuple[str, str]]:
+    """(id, text) of the documents in some files of a folder, which are read where they are."""
+    from revela.config import Source
+    from revela.documents import CorpusError, documents
+
+    with tempfile.TemporaryDirectory() as scratch:  # as `documents` takes a dataset: a folder of these files alone
+        for name in names:
+            link = Path(scratch, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((folder / name).resolve())
+        source = Source(dataset=folder.resolve().name, text=column, mixed=True)
+        try:
+            return [(name, text) for name, text in documents(source, scratch) if text]
+        except CorpusError as error:
+            raise OwnTextError(str(error).replace(scratch, str(folder))) from None

@@ -18,6 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import nltk
@@ -37,10 +38,11 @@ from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 from revela import embedded
 from revela.chunking import PUNKT_FILE
 from revela.config import Dataset, Model
+from revela.documents import kind_of
 from revela.provenance import MANIFEST, atomic_folder, read_manifest, write_manifest
 
 # Weights as safetensors, tokenizer and configuration; neither pickles nor code that a checkpoint brings along.
-MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*"]
+MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 PUNKT_TRAINING_CHARACTERS = 4_000_000
 
@@ -49,14 +51,15 @@ class ResourceError(Exception):
     """A resource that cannot be had, or that is not what it should be. The message is one line."""
 
 
-def fetch_dataset(dataset: Dataset, folder: str | Path) -> dict:
+def fetch_dataset(dataset: Dataset, folder: str | Path, *, results: str | Path | None = None) -> dict:
     """Make a dataset's folder and return its manifest.
 
     `hub`: the files of the repositories that match `patterns` (several repositories: each in a subfolder by its name
     without the owner). `path`: the files of a local folder, hidden ones left out, as hard links where the file system
-    allows and else copied; if that folder has a manifest it is verified first. `files`: the files that match a glob
-    pattern, likewise. `installed`: text or a benchmark made from installed packages (`revela.embedded`), whose hash must
-    be `dataset.sha256` where that is given. Raises ResourceError with one line on what cannot be had, and what to do.
+    allows and else copied; if that folder has a manifest it is verified first. `files`: those of `matching`, likewise,
+    but for what stands below `results`, the folder that all is written to. `installed`: text or a benchmark made from
+    installed packages (`revela.embedded`), whose hash must be `dataset.sha256` where that is given. Raises ResourceError
+    with one line on what cannot be had, and what to do.
     """
     folder = Path(folder)
     with atomic_folder(folder) as partial:
@@ -70,7 +73,9 @@ def fetch_dataset(dataset: Dataset, folder: str | Path) -> dict:
         elif dataset.path:
             facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
         elif dataset.files:
-            facts = {"pattern": dataset.files, "count": _matching(dataset.files, folder, partial)}
+            matched = matching(dataset.files, results or folder)
+            _place(matched.folder, matched.names, partial)
+            facts = {"pattern": dataset.files, "count": len(matched.names)}
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
         return write_manifest(partial, **facts)
@@ -165,21 +170,41 @@ def _local(
     return origin
 
 
-def _matching(pattern: str, folder: Path, target: Path) -> int:
-    """Place the files that match a glob pattern in `target`, named from the pattern's last plain folder on."""
-    plain = itertools.takewhile(lambda part: not set(part) & set("*?[{"), Path(pattern).parent.parts)
-    source = Path(*plain)
-    if folder.resolve().is_relative_to(source.resolve()):
-        raise ResourceError(
-            f"{pattern}: {source} holds the results folder {folder} itself; name a folder of text alone"
-        )
-    matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
-    found = sorted(Path(name).relative_to(source).as_posix() for name in matched if Path(name).is_file())
-    found = [name for name in found if name != MANIFEST]
-    if not found:
-        raise ResourceError(f"{pattern}: no file matches; patterns may hold *, ** (folders at any depth) and {{a,b}}")
-    _place(source, found, target)
-    return len(found)
+@dataclass(frozen=True)
+class Matched:
+    """Files of own text by their names in a folder, sorted: those that are read, and those that are passed over."""
+
+    folder: Path
+    names: list[str]
+    others: list[str]
+
+
+def matching(pattern: str, results: str | Path | None = None) -> Matched:
+    """The files that a folder, a file, or a glob pattern with {a,b} stands for, hidden ones left out.
+
+    Of a folder, those that can be read as text or as rows by their suffix (`documents.KINDS`); the others are passed
+    over. A pattern names its files itself, from its last plain folder on. What stands below `results` is never text of
+    a folder that holds the results, too. Raises ResourceError where no file is left.
+    """
+    place, every = Path(pattern), True
+    if place.is_dir():
+        source, every = place, False
+        found = glob.glob("**/*", root_dir=source, recursive=True)
+    elif place.is_file():
+        source, found = place.parent, [place.name]
+    else:
+        source = Path(*itertools.takewhile(lambda part: not set(part) & set("*?[{"), place.parent.parts))
+        matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
+        found = [Path(name).relative_to(source).as_posix() for name in matched]
+    found = sorted(name for name in found if name != MANIFEST and (source / name).is_file())
+    if results and Path(results).resolve().is_relative_to(source.resolve()):
+        found = [name for name in found if not (source / name).resolve().is_relative_to(Path(results).resolve())]
+    names = [name for name in found if every or kind_of(Path(name))]
+    if not names:
+        fault = f"none of its {len(found)} files is text or a table by its suffix" if found else "no file matches"
+        valid = "valid: a folder, a file, or a pattern with *, ** (folders at any depth) and {a,b}, outside the results"
+        raise ResourceError(f"{pattern}: {fault}; {valid}")
+    return Matched(source, names, sorted(set(found).difference(names)))
 
 
 def _alternatives(pattern: str) -> list[str]:

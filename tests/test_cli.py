@@ -17,7 +17,7 @@ from benchmark_folders import write_beir, write_coir
 from conftest import TEXTS
 from retrievers import cell_folder, trained
 
-from revela import doctor, own_text
+from revela import doctor, own_text, planning
 from revela.cli import app, main
 from revela.config import load
 from revela.retriever import Retriever
@@ -41,6 +41,10 @@ def place(tmp_path_factory, backbone):
     write_coir(folder / "coir", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
     (folder / "backbone").symlink_to(backbone)
     shutil.copytree(backbone, folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    shutil.copytree(backbone, folder / "split")
+    (folder / "split/config.json").write_text('{"hidden_size": ')
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(b"weights")
     for name in ("cut", "edited", "torn"):
         shutil.copytree(folder / "retriever", folder / name)
     os.truncate(folder / "cut/model.safetensors", 9000)
@@ -102,10 +106,34 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_encode(place, capsys):
     facts = json.loads(succeed(capsys, "encode", "retriever", "notes", "--out", "notes.npy", "--json"))
-    embeddings, ids = np.load("notes.npy"), json.loads(Path("notes.json").read_text())
+    embeddings, ids = np.load("notes.npy"), json.loads(Path("notes.ids.json").read_text())
     assert embeddings.shape == (len(ids), facts["dimensions"]) == (facts["texts"], 32)
     assert all(re.fullmatch(r"notes/\d\.md#\d+", one) for one in ids)
     assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_encode_leaves_its_input_as_it_is(tmp_path, capsys):
+    table = tmp_path / "corpus.json"
+    table.write_text(before := json.dumps([{"text": text} for text in TEXTS]))
+    succeed(capsys, "encode", "retriever", table, "--out", tmp_path / "corpus.npy")
+    assert table.read_text() == before
+    table = table.rename(tmp_path / "corpus.ids.json")
+    for text in (table, tmp_path):
+        fail(capsys, "encode", "retriever", text, "--out", tmp_path / "corpus.npy", status=2)
+    assert table.read_text() == before
+
+
+def test_a_column_of_tables(tmp_path, capsys):
+    """By a name of its own, and in a folder beside text files; rows without text are left out, as for training."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in [*TEXTS, " ", None]))
+    options = ["--column", "body", "--json"]
+    assert json.loads(succeed(capsys, "encode", "retriever", tmp_path / "rows.jsonl", "--out", "x.npy", *options))[
+        "texts"
+    ] == len(TEXTS)
+    (tmp_path / "a.md").write_text(TEXTS[0])
+    (answer,) = json.loads(succeed(capsys, "search", "retriever", tmp_path, TEXTS[1], "--top", 99, *options))
+    assert {one["id"].partition("/")[2][:4] for one in answer["passages"]} == {"a.md", "rows"}
+    assert "no column 'text'" in fail(capsys, "search", "retriever", tmp_path, TEXTS[1])
 
 
 @pytest.mark.parametrize("name", ["lines.txt", "rows.jsonl"])
@@ -126,6 +154,13 @@ def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
     bm25 = json.loads(succeed(capsys, "evaluate", "bm25", "benchmark", "--json"))
     assert bm25["metrics"]["nDCG@10"] > 0.8
     assert "nDCG@10" in succeed(capsys, "evaluate", backbone, "benchmark")
+
+
+def test_judgements_that_are_known_to_be_out_of_reach(tmp_path, capsys):
+    write_beir(tmp_path, "arguana", documents=DOCUMENTS, queries=QUERIES, qrels={"q1": {"d0": 1, "gone": 1}})
+    said = fail(capsys, "evaluate", "bm25", tmp_path / "arguana")
+    assert "'gone', relevant to query 'q1', is not in the corpus (1 such" in said and "--unretrievable" in said
+    succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
 
 
 def test_export_of_a_cell(tmp_path, backbone, capsys):
@@ -173,27 +208,31 @@ def test_push_is_private_unless_told_otherwise(tmp_path, capsys, monkeypatch):
 def planned(monkeypatch):
     """Snakemake is not started; the fixture holds what it would have been asked for."""
     asked = []
-    monkeypatch.setattr(own_text, "run", lambda config, targets, **options: asked.append((config, targets, options)))
+
+    def dry_run(targets, config):
+        asked.append((config, targets))
+        return [planning.Job(rule, {}, (), ("x",)) for rule in ("dataset", "dataset", "train")]
+
+    monkeypatch.setattr(own_text, "run", lambda config, targets, **_: asked.append((config, targets)))
+    monkeypatch.setattr(planning, "dry_run", dry_run)
     return asked
 
 
 def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, capsys, planned):
     out = tmp_path / "out"
-    options = ["--benchmark", "benchmark", "--steps", 7, "--set", "training.temperature=0.5", "--dry-run", "--json"]
-    succeed(capsys, "train", "--text", "notes/**/*.md", "--backbone", backbone, "--out", out, *options)
+    options = ["--text", "notes/**/*.md", "--backbone", backbone, "--out", out, "--column", "body", "--dry-run"]
+    options += ["--benchmark", "benchmark", "--steps", 7, "--set", "training.temperature=0.5"]
+    jobs = {"dataset": 2, "train": 1}
+    assert json.loads(succeed(capsys, "train", *options, "--json")) == {"config": f"{out}/config.yaml", "jobs": jobs}
+    assert "3 jobs to do: dataset 2, train 1" in succeed(capsys, "train", *options)
     study = load(out / "config.yaml")
     (run,) = study.runs
     settings = study.training_settings(run.cell)
     assert (settings.max_steps, settings.temperature, settings.lora, settings.precision) == (7, 0.5, None, "fp32")
     assert study.config.datasets["mine"].files == "notes/**/*.md"
+    assert study.config.corpora["mine"].sources[0].text == "body"
     assert list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
-    assert planned == [
-        (
-            out / "config.yaml",
-            [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"],
-            {"cores": len(os.sched_getaffinity(0)), "dry_run": True},
-        )
-    ]
+    assert planned == [(f"{out}/config.yaml", [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"])] * 2
 
 
 def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
@@ -203,16 +242,45 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
 
 
+def test_a_study_goes_on_on_another_machine(tmp_path, backbone):
+    """With other cores; what a GPU would change is named with both values, as is a line of a sheet."""
+
+    def write(**options):
+        return own_text.write_study("notes", str(backbone), tmp_path / "out", **options)[0]
+
+    write(cores=2)
+    assert write(cores=64).config.compute.training_threads == 64
+    with pytest.raises(own_text.OwnTextError, match='training.precision is "fp32" there, and "bf16" by this command'):
+        write(gpus=1)
+    assert write(gpus=1, settings=["training.precision=fp32"]).config.compute.training_gpus == 1
+    with pytest.raises(own_text.OwnTextError, match='runs.tsv: line 2 is .* 16 table1=Revela" there, and .* 8 table1'):
+        write(batch_size=8)
+
+
+def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch, tmp_path):
+    shutil.copytree("notes", tmp_path / "notes")
+    monkeypatch.chdir(tmp_path)
+    for text in (".", "notes/1.md", "*/*.md"):
+        study, _ = own_text.write_study(text, str(backbone), "out", overwrite=True)
+        assert study.config.datasets["mine"].files == text
+    (tmp_path / "out/found.md").write_text("made by a job")
+    assert own_text.text_files(".", "out").names == [f"notes/{number}.md" for number in range(8)]
+
+
 @pytest.mark.parametrize(
     "change, expected",
     [
         (["--text", "nowhere"], "no such folder or file"),
         (["--backbone", "nowhere"], "not owner/name"),
         (["--backbone", "notes"], "no config.json"),
+        (["--text", "mute/*.png"], "no file matches"),
+        (["--text", "onnx"], "none of its 1 files is text or a table by its suffix"),
         (["--backbone", "mute"], "mute: no tokenizer in this folder"),
+        (["--backbone", "split"], "split/config.json: not the configuration of a model"),
+        (["--set", "results=elsewhere"], "--set results=elsewhere: results follows from --out"),
         (["--out", "notes"], "holds other files"),
         (["--out", "notes/1.md"], "is a file"),
-        (["--out", "a folder"], "results: string should match"),
+        (["--out", "a folder"], "--out a folder: valid in a path of results"),
         (["--benchmark", "notes"], "--benchmark notes: no folder with corpus.jsonl"),
         (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
         (["--set", "training.temperature"], "write key=value"),
@@ -295,6 +363,9 @@ def wait_for(path):
         (["encode", "nowhere", "notes", "--out", "x.npy"], "nowhere"),
         (["encode", "retriever", "nowhere", "--out", "x.npy"], "no such file or folder"),
         (["encode", "retriever", "binary", "--out", "x.npy"], "not UTF-8"),
+        (["encode", "retriever", "empty.txt", "--out", "x.npy"], "empty.txt: holds no text"),
+        (["search", "retriever", "empty.txt", "query"], "empty.txt: holds no text"),
+        (["search", "retriever", "onnx", "query"], "onnx: none of its 1 files is text"),
         (["encode", "retriever", "broken.jsonl", "--out", "x.npy"], "broken.jsonl: row 0 is not JSON"),
         (["encode", "retriever", "broken.parquet", "--out", "x.npy"], "not a parquet file"),
         (["search", "notes", "notes", "query"], "notes: no retriever.json here, so this is not a saved retriever"),
@@ -313,7 +384,7 @@ def wait_for(path):
         (["export", "retriever", "notes"], "notes: is there already, and no export that could be replaced"),
         (["export", "retriever", "retriever"], "retriever: is there already"),
         (["export", "retriever", "notes/1.md", "--format", "merged"], "notes/1.md: is there already"),
-        (["encode", "retriever", "notes", "--out", "notes/1.md/x.npy"], "notes/1.md: File exists"),
+        (["encode", "retriever", "notes/0.md", "--out", "notes/1.md/x.npy"], "notes/1.md: File exists"),
         (["export", "retriever", "out", "--format", "adapter"], "has no adapter"),
         (["export", "notes", "out", "--base", "notes"], "no config.json"),
         (["push", "notes", "me/model"], "is no export"),
@@ -322,6 +393,7 @@ def wait_for(path):
 )
 def test_faulty_input(arguments, expected, place, capsys):
     (place / "binary").write_bytes(b"\xff\xfe\x00")
+    (place / "empty.txt").write_text("\n \n")
     (place / "broken.jsonl").write_text("{")
     (place / "broken.parquet").write_text("{")
     before = sorted(place.rglob("*"))

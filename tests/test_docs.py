@@ -18,6 +18,8 @@ from snakemake.cli import parse_args
 from revela import doctor, export, own_text, planning
 from revela.cli import app, main
 from revela.config import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
+from revela.documents import CODE as SOURCE_CODE
+from revela.documents import KINDS, PROSE
 from revela.export import export_sentence_transformer
 
 ROOT = Path(__file__).parents[1]
@@ -146,9 +148,9 @@ def stand_ins(place, monkeypatch):
     """Snakemake's run leaves a cell that was made beforehand; the hub takes and gives nothing."""
     monkeypatch.chdir(place)
 
-    def run(config, targets, *, cores, dry_run=False):
+    def run(config, targets, *, cores):
         study = load(config)
-        for target in [] if dry_run else targets:
+        for target in targets:
             path = Path(target)
             if "exports" in path.parts:
                 cell = Cell.parse("/".join(path.parts[-5:]))
@@ -183,6 +185,7 @@ def stand_ins(place, monkeypatch):
     monkeypatch.setattr(export, "push", lambda folder, repository, **_: f"https://huggingface.co/{repository}")
     plan = planning.Plan([], load_site(), [], 0)
     monkeypatch.setattr(planning, "make_plan", lambda *_, **__: plan)
+    monkeypatch.setattr(planning, "dry_run", lambda *_, **__: [])
 
 
 @pytest.mark.parametrize("page, command", of("revela"))
@@ -233,6 +236,13 @@ def test_links_lead_somewhere(page):
 def test_every_page_is_linked_from_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert all(f"docs/{page.name}" in readme for page in PAGES if page.parent.name == "docs")
+
+
+def test_every_suffix_that_is_read_is_listed():
+    page = " ".join((ROOT / "docs/own-data.md").read_text().split())
+    tables = [suffix for kind, suffixes in KINDS.items() for suffix in suffixes if kind != "text"]
+    for suffixes in (PROSE, SOURCE_CODE, tables):
+        assert f"`{' '.join(suffixes)}`" in page
 
 
 def test_every_switch_of_the_protocol_exists():

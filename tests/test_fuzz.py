@@ -21,7 +21,7 @@ from revela.config import NAME, Cell, ConfigError, Corpus, Dataset, Model, Sourc
 from revela.corpora import write_batches, write_chunks
 from revela.documents import CorpusError, documents
 from revela.evaluation.benchmarks import load_task
-from revela.own_text import OwnTextError, passages, write_study
+from revela.own_text import OwnTextError, counted, passages, text_files, write_study
 from revela.provenance import read_manifest
 from revela.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
 from revela.retriever import Retriever, RetrieverError
@@ -388,10 +388,33 @@ def test_a_pattern_that_matches_nothing(notes, tmp_path, pattern):
     assert not (tmp_path / "results/mine").exists()
 
 
-def test_a_pattern_over_the_results_is_refused(notes):
-    with pytest.raises(ResourceError) as error:
-        fetch_dataset(Dataset(files=f"{notes}/**/*.md"), notes / "results/mine")
-    one_line(error.value, "holds the results folder")
+def test_a_folder_is_read_by_suffix_in_any_case(notes, tmp_path):
+    for name in ("deep/UPPER.TXT", "main.rs", "query.sql", "page.html", "view.tsx", "a[1].hpp"):
+        (notes / name).write_text(TEXTS[0])
+    (notes / "study.ipynb").write_text("{}")
+    manifest = fetch_dataset(Dataset(files=str(notes)), tmp_path / "results/mine")
+    own = ["a.md", "a[1].hpp", "deep/UPPER.TXT", "deep/b.txt", "deep/d.parquet", "deep/er/c.jsonl"]
+    assert sorted(manifest["files"]) == [*own, "main.rs", "page.html", "query.sql", "view.tsx"]
+    assert counted(text_files(notes)) == "files read: 10, passed over: 2 (.png 1, .ipynb 1)"
+
+
+@pytest.mark.parametrize("pattern", ["{0}", "{0}/**/*.{{md,txt,jsonl,parquet}}"])
+def test_results_within_the_text_are_no_text(notes, pattern):
+    """So that all of a folder can be read for results in it, and again what was read before."""
+    results, dataset = notes / "results", Dataset(files=pattern.format(notes))
+    first = fetch_dataset(dataset, results / "resources/datasets/mine", results=results)
+    (results / "table1.md").write_text("| a table |")
+    assert fetch_dataset(dataset, results / "resources/datasets/mine", results=results) == first
+    assert sorted(first["files"]) == ["a.md", "deep/b.txt", "deep/d.parquet", "deep/er/c.jsonl"]
+    with pytest.raises(ResourceError) as error:  # of nothing but results there is no text
+        fetch_dataset(dataset, results / "resources/datasets/mine", results=notes)
+    one_line(error.value, "no file matches")
+
+
+def test_a_file_of_the_working_directory_is_text(notes, monkeypatch):
+    monkeypatch.chdir(notes)
+    for pattern in ("a.md", "*.md", "./a.md", "**/a.md"):
+        assert list(fetch_dataset(Dataset(files=pattern), "out/mine", results="out")["files"]) == ["a.md"]
 
 
 def test_own_text_in_one_line_of_the_configuration(notes, tmp_path, punkt):

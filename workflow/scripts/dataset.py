@@ -3,7 +3,8 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.config import Dataset
+    from revela.config import Dataset, load
     from revela.resources import fetch_dataset
 
-    fetch_dataset(Dataset(**snakemake.params.dataset), snakemake.output[0])
+    results = load(snakemake.config["study"]).config.results
+    fetch_dataset(Dataset(**snakemake.params.dataset), snakemake.output[0], results=results)
