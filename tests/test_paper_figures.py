@@ -185,11 +185,14 @@ def test_the_cost_is_measured_for_each_method_and_size(backbone, lm, tmp_path, m
 
     pq.write_table(pa.table({"text": [TEXTS[:3], TEXTS[3:]]}), tmp_path / "batches.parquet")
     monkeypatch.setattr(cost, "REPEATS", 1)
+    embedded, embed = [], cost.Revela.embed
+    monkeypatch.setattr(cost.Revela, "embed", lambda *given: embedded.append(given) or embed(*given))
     found = cost.measure(backbone, lm, tmp_path / "batches.parquet", SETTINGS, sizes=(2, 4))
     assert found["device"] == "CPU" or torch.cuda.is_available()
     assert [(p["method"], p["batch_size"]) for p in found["points"]] == [
         ("REPLUG", 2), ("Revela", 2), ("REPLUG", 4), ("Revela", 4)
     ]  # fmt: skip
     assert all(p["seconds"] > 0 for p in found["points"])
+    assert len(embedded) == 2  # once for each size, before anything is timed
     with pytest.raises(PaperError, match="6 chunks, 7 are needed"):
         cost.read_texts(tmp_path / "batches.parquet", 7)

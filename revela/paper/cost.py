@@ -1,7 +1,8 @@
 """What relating the documents of a batch to each other costs the language model, measured (App. C.7).
 
 REPLUG has the language model explain each document by each other one: B^2 pairs. Revela's two streams go through it
-once: 2B documents. Both are run as they are in training, forward only, on the same texts.
+once: 2B documents. Both are run as they are in training, forward only, on the same texts. Tokens are there before, and
+so is Sim: what the retriever takes is no part of either.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from revela.config import Training
+from revela.objectives.batch import Tokens
 from revela.objectives.replug import score_batch
 from revela.objectives.revela import Revela
 from revela.paper import PaperError
@@ -26,6 +29,24 @@ from revela.retriever import Retriever, quietly
 
 SIZES = (2, 4, 8, 16, 32)
 REPEATS = 3
+
+
+class _GivenSim(Revela):
+    """Revela that takes the Sim of a batch which has one."""
+
+    def similarity(self, batch: Tokens) -> Tensor:
+        return batch["sim"] if "sim" in batch else super().similarity(batch)
+
+
+class _Read:
+    """A tokenizer that has read its texts before it is asked to."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int):
+        self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.read = tokenizer(texts, truncation=True, max_length=max_length)
+
+    def __call__(self, texts: list[str], **_: object) -> Mapping:
+        return self.read
 
 
 @torch.no_grad()
@@ -53,14 +74,16 @@ def measure(
         max_length=settings.retriever_max_length,
         dtype=dtype,
     ).to(device)
-    objective = Revela(settings, embedder, model, tokenizer).eval()
+    objective = _GivenSim(settings, embedder, model, tokenizer).eval()
     texts = read_texts(batches, max(sizes))
     points = []
     for size in sizes:
         chunks = texts[:size]
         batch = {name: x.to(device) for name, x in objective.collate({"text": chunks}).items()}
+        batch["sim"] = objective.similarity(batch)
+        read = _Read(tokenizer, chunks, settings.lm_max_length)
         runs = {
-            "REPLUG": partial(score_batch, model, tokenizer, chunks, settings),
+            "REPLUG": partial(score_batch, model, read, chunks, settings),
             "Revela": partial(objective, batch),
         }
         points += [{"method": name, "batch_size": size, "seconds": median_seconds(run)} for name, run in runs.items()]
