@@ -148,6 +148,8 @@ class Corpus(Strict):
             raise ValueError("give exactly one of files, sources, mix, released (released may stand beside another)")
         if self.source == "released" and not self.released:
             raise ValueError("source: released needs the key released, which names a dataset of ready batches")
+        if self.ready and self.group_size != Corpus.model_fields["group_size"].default:
+            raise ValueError("group_size: ready batches have their groups; for others, source: rebuild from the text")
         if len({source.dataset for source in self.sources}) < len(self.sources):
             raise ValueError("each source needs a dataset of its own")
         if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
@@ -161,8 +163,6 @@ class Corpus(Strict):
         """The dataset of ready batches that the corpus is made of; None: it is built from text."""
         has_text = self.files or self.sources or self.mix
         return self.released if self.source == "released" or not has_text else None
-        if self.ready and self.group_size != Corpus.model_fields["group_size"].default:
-            raise ValueError("group_size: ready batches have their groups; for others, source: rebuild from the text")
 
 
 class Dataset(Strict):
