@@ -12,20 +12,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.config import Lora
 from revela.packing import Packing, run
+from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
 from revela.provenance import atomic_folder, folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -37,7 +35,7 @@ Kind = Literal["query", "passage"]
 Pooling = Literal["eos", "mean", "cls"]
 
 
-class RetrieverError(ValueError):
+class RetrieverError(PretrainedError):
     """A retriever that cannot be built, loaded or trusted. The message is one line."""
 
 
@@ -213,7 +211,7 @@ class Retriever(nn.Module):
         backbone = _load_backbone(folder, dtype)
         return cls(
             add_lora(backbone, lora, "FEATURE_EXTRACTION") if lora else backbone,
-            AutoTokenizer.from_pretrained(folder),
+            load_tokenizer(folder),
             query_prefix=query_prefix,
             passage_prefix=passage_prefix,
             max_length=max_length,
@@ -241,7 +239,7 @@ class Retriever(nn.Module):
                 with quietly():
                     self.backbone.save_pretrained(partial)
                 # A fresh copy, as this one would write down the truncation of its last call.
-                AutoTokenizer.from_pretrained(self.tokenizer.name_or_path).save_pretrained(partial)
+                load_tokenizer(self.tokenizer.name_or_path).save_pretrained(partial)
             (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -271,7 +269,7 @@ class Retriever(nn.Module):
             backbone = load_adapter(backbone, folder)
         given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
         settings |= {name: value for name, value in given.items() if value is not None}
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = load_tokenizer(base)
         return cls(backbone, tokenizer, base=base, **settings).to(device).eval()
 
 
@@ -348,34 +346,12 @@ def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
 
 
 def _load_backbone(folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    if not Path(folder, "config.json").is_file():
-        raise RetrieverError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
-    options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     try:
-        with quietly():
-            backbone, found = AutoModel.from_pretrained(folder, **options)
-    except SafetensorError as error:
-        raise RetrieverError(f"{folder}: weights that cannot be read ({error})") from None
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))  # of encoders; not used
-    if missing:
-        raise RetrieverError(f"{folder}: {len(missing)} weights of {type(backbone).__name__} are missing: {missing[0]}")
+        backbone = load_model(AutoModel, folder, dtype)
+    except PretrainedError as error:
+        raise RetrieverError(str(error)) from None
     backbone.config.use_cache = False
     return backbone
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Within it transformers shows no bars, and no reports of weights that are of no use here, such as a head's."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -40,7 +40,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from revela import dynamics, flops, memory
 from revela.checkpoint import CheckpointError, Checkpoints, SaveError
@@ -49,6 +49,7 @@ from revela.config import Cell, ConfigError, Strict, Training
 from revela.objectives import OBJECTIVES
 from revela.objectives.batch import Objective, ObjectiveError, Tokens
 from revela.packing import PackingError
+from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
 from revela.provenance import (
     ProvenanceError,
     atomic_folder,
@@ -59,7 +60,7 @@ from revela.provenance import (
     versions,
     write_manifest,
 )
-from revela.retriever import Retriever, RetrieverError, add_lora, quietly, reference, save_adapter
+from revela.retriever import Retriever, add_lora, reference, save_adapter
 
 RESUBMIT = 75
 NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
@@ -68,7 +69,7 @@ COMMON_ERRORS = (
     CompilationError,
     ConfigError,
     ProvenanceError,
-    RetrieverError,
+    PretrainedError,
 )  # met by all processes alike
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process
 
@@ -344,15 +345,14 @@ def load_models(job: Job):
     if job.lm is None:
         return retriever, None, None
     dtype = frozen if settings.lora or settings.freeze_lm else torch.float32
-    with quietly():
-        lm = AutoModelForCausalLM.from_pretrained(job.lm, dtype=dtype, use_safetensors=True, local_files_only=True)
+    lm = load_model(AutoModelForCausalLM, job.lm, dtype)
     if settings.gradient_checkpointing:
         lm.gradient_checkpointing_enable(**checkpointing)
     if settings.freeze_lm:
         lm.requires_grad_(False)
     elif settings.lora:
         lm = add_lora(lm, settings.lora, "CAUSAL_LM")
-    return retriever, lm, AutoTokenizer.from_pretrained(job.lm)
+    return retriever, lm, load_tokenizer(job.lm)
 
 
 def build_engine(objective: Objective, settings: Training, steps: int) -> deepspeed.DeepSpeedEngine:
@@ -627,7 +627,7 @@ def save_language_model(lm: nn.Module, job: Job, folder: Path) -> None:
     else:
         with quietly():
             lm.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(job.lm).save_pretrained(folder)
+        load_tokenizer(job.lm).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -444,7 +444,7 @@ def test_a_model_of_pickles_is_refused(tmp_path, backbone):
     assert "pytorch_model.bin" not in str(error.value) or "safetensors" in str(error.value)
 
 
-def test_code_of_a_checkpoint_is_neither_fetched_nor_run(tmp_path, backbone):
+def test_code_of_a_checkpoint_is_neither_fetched_nor_run(tmp_path, backbone, monkeypatch):
     folder = shutil.copytree(backbone, tmp_path / "with-code")
     config = json.loads((folder / "config.json").read_text())
     config |= {"auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.Config"}, "model_type": "evil"}
@@ -452,12 +452,16 @@ def test_code_of_a_checkpoint_is_neither_fetched_nor_run(tmp_path, backbone):
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\n")
     fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{folder}"), tmp_path / "m")
     assert not (tmp_path / "m/evil.py").exists()
-    with pytest.raises(Exception):  # noqa: B017 - transformers' own: it knows no such model
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers would ask
+    with pytest.raises(RetrieverError, match="with-code: it needs code that comes with the checkpoint, which is never"):
         Retriever.from_backbone(folder, max_length=16)
     assert not (tmp_path / "pwned").exists()
 
 
 def test_no_code_asks_for_trust():
+    for path in (ROOT / "revela").rglob("*.py"):
+        loads = re.findall(r"Auto\w+\.from_pretrained", path.read_text())
+        assert not loads or path.name in ("pretrained.py", "model_card.py"), path  # a model card's are for its readers
     for path in [*(ROOT / "revela").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]:
         text = path.read_text()
         assert not re.search(r"trust_remote_code\s*=\s*True", text), path

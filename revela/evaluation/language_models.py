@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.config import LmEvaluation
 from revela.evaluation import EvaluationError
+from revela.pretrained import load_model, load_tokenizer
 from revela.provenance import atomic_write, folder_sha256, git_commit, versions
-from revela.retriever import quietly
 
 METRIC = "accuracy"
 
@@ -31,7 +31,7 @@ def load_language_model(folder: str | Path) -> tuple[PreTrainedModel, PreTrained
     """
     folder = Path(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32, "local_files_only": True}
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     adapter = folder / "adapter_config.json"
     base = folder
     if adapter.is_file():
@@ -39,11 +39,10 @@ def load_language_model(folder: str | Path) -> tuple[PreTrainedModel, PreTrained
         base = Path(os.path.normpath(folder.resolve() / named))
     if not (base / "config.json").is_file():
         raise EvaluationError(f"{base}: no config.json, so this is no language model (was it frozen in training?)")
-    with quietly():
-        model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, **options)
-        if adapter.is_file():
-            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(base)
+    model = load_model(AutoModelForCausalLM, base, dtype)
+    if adapter.is_file():
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return model.to(device).eval(), load_tokenizer(base)
 
 
 def evaluate(

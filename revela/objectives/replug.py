@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerBase
 
 from ..config import Training
 from ..inbatch import head
+from ..pretrained import load_model, load_tokenizer
 from ..provenance import PARTIAL, atomic_write, folder_sha256, sha256_file, sha256_json
 from ..similarity import scores
 from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
@@ -103,8 +104,8 @@ def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settin
     output = Path(output)
     origin = sha256_json([sha256_file(batches), folder_sha256(lm), settings.model_dump(mode="json")])
     begun = output.with_name(f"{PARTIAL}{origin[:12]}-{output.name}")
-    model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(lm)
+    model = load_model(AutoModelForCausalLM, lm, dtype).to(device)
+    tokenizer = load_tokenizer(lm)
     with pq.ParquetFile(batches) as file:
         rows = (
             row for group in file.iter_batches(batch_size=64, columns=["text"]) for row in group["text"].to_pylist()

@@ -17,15 +17,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from revela.config import Training
 from revela.objectives.batch import Tokens
 from revela.objectives.replug import score_batch
 from revela.objectives.revela import Revela
 from revela.paper import PaperError
+from revela.pretrained import load_model, load_tokenizer
 from revela.provenance import atomic_write
-from revela.retriever import Retriever, quietly
+from revela.retriever import Retriever
 
 SIZES = (2, 4, 8, 16, 32)
 REPEATS = 3
@@ -64,9 +65,7 @@ def measure(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if settings.precision == "bf16" and device == "cuda" else torch.float32
-    with quietly():
-        model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype, local_files_only=True).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(lm)
+    model, tokenizer = load_model(AutoModelForCausalLM, lm, dtype).to(device).eval(), load_tokenizer(lm)
     embedder = Retriever.from_backbone(
         retriever,
         query_prefix=settings.query_prefix,
