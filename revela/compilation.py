@@ -1,4 +1,4 @@
-"""torch.compile of what surrounds the matrix products of a decoder's layers, for any number of tokens.
+"""What surrounds the matrix products of a decoder's layers, compiled by torch.compile for any number of tokens.
 
 Norms, activations and adapters read and write memory more than they compute, and one kernel in place of several is what
 compiling them gains. Attention stays as it is: it depends on each batch's lengths.

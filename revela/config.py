@@ -89,10 +89,17 @@ class Training(Strict):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     time_budget_minutes: float | None = Field(
         None, gt=0, description="Save and exit with status 75 after so long; the profile submits again."
     )
+
+    @model_validator(mode="after")
+    def _whole_weights(self):
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile: true needs zero_stage 0, 1 or 2; stage 3 gathers weights as it goes")
+        return self
 
 
 class Source(Strict):
@@ -528,6 +535,7 @@ class Config(Strict):
     variants: dict[Name, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
     evaluation: Evaluation = Evaluation()
     lm_evaluation: LmEvaluation = LmEvaluation()
+    export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
     tables: dict[Name, Table] = {}
     figures: dict[Name, Figure] = {}
     compute: Compute = Compute()

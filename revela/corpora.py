@@ -198,7 +198,10 @@ def write_batches(
 def chosen_batches(
     corpus: Corpus, inputs: Sequence[str | Path], batch_size: int, seed: int
 ) -> tuple[Iterator[Batch], Callable[[], dict]]:
-    """The batches of a corpus, and what gives their counts once all of them have been taken."""
+    """The batches of a corpus, and what gives their counts once all of them have been taken.
+
+    Raises CorpusError where there are too few.
+    """
     if corpus.ready:
         parts = [_released(corpus.ready, Path(inputs[0]), batch_size)]
     elif corpus.mix:

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from revela.model_card import CITATION, front_matter, origin, write_card
+from revela.pretrained import load_tokenizer, quietly
 from revela.provenance import atomic_folder
-from revela.retriever import SETTINGS, Retriever, load_adapter, quietly, save_adapter
+from revela.retriever import SETTINGS, Retriever, load_adapter, save_adapter
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
@@ -46,6 +48,29 @@ def _free(output: str | Path) -> Path:
     return output
 
 
+def read_scores(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """What score files say, each with `benchmark` and `tasks` (label and metrics by name).
+
+    Raises ExportError for a file that is none, before anything is exported.
+    """
+    results = []
+    for path in paths:
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if "metrics" in found:  # of `revela evaluate`, a benchmark of one task
+                found = {**found, "tasks": {found["benchmark"]: {"label": found["benchmark"], **found}}}
+            if not all(task["label"] and task["metrics"]["nDCG@10"] >= 0 for task in found["tasks"].values()):
+                raise ValueError
+        except OSError as error:
+            raise ExportError(f"--scores {path}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ExportError(
+                f"--scores {path}: no scores; valid: a file of results/scores, or what `revela evaluate --json` prints"
+            ) from None
+        results.append(found)
+    return results
+
+
 # --- what is exported
 
 
@@ -63,7 +88,8 @@ def export_sentence_transformer(
     Args:
         model: A trained cell, or the folder of a retriever.
         output: The folder to write; an earlier export is replaced.
-        scores: Score files (`results/scores/...json`) for the model card.
+        scores: Score files for the model card: those of the workflow (`results/scores/...json`), or what
+            `revela evaluate --json` prints.
         dtype: Of the weights. In bfloat16, half the size, embeddings differ from the retriever's by rounding.
 
     Raises:
@@ -71,12 +97,13 @@ def export_sentence_transformer(
             name.
         RetrieverError: The folder is none of a retriever.
     """
+    results = read_scores(scores)
     output, retriever = _free(output), load_retriever(model)
     expected = _probe(retriever)
     with atomic_folder(output) as partial:
         _write_sentence_transformer(retriever, partial, getattr(torch, dtype))
         _check(partial, expected, TOLERANCE[dtype])
-        write_card(partial, model, retriever, scores, "sentence-transformers")
+        write_card(partial, model, retriever, results, "sentence-transformers")
 
 
 def export_merged(
@@ -90,10 +117,11 @@ def export_merged(
 
     Raises ExportError as `export_sentence_transformer` does.
     """
+    results = read_scores(scores)
     output, retriever = _free(output), load_retriever(model)
     with atomic_folder(output) as partial:
         _write_merged(retriever, partial, getattr(torch, dtype))
-        write_card(partial, model, retriever, scores, "transformers")
+        write_card(partial, model, retriever, results, "transformers")
 
 
 def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[str | Path] = ()) -> None:
@@ -101,13 +129,14 @@ def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[st
 
     Raises ExportError for a retriever of which all weights were trained.
     """
+    results = read_scores(scores)
     output, retriever = _free(output), load_retriever(model)
     if not isinstance(retriever.backbone, PeftModel):
         raise ExportError(f"{model}: has no adapter, as all of its weights were trained; export it as another format")
     with atomic_folder(output) as partial:
         name, _ = origin(retriever.base)
         save_adapter(retriever.backbone, partial, name or str(retriever.base.resolve()))
-        write_card(partial, model, retriever, scores, "peft")
+        write_card(partial, model, retriever, results, "peft")
 
 
 def export_as(
@@ -127,6 +156,8 @@ def export_as(
     Raises:
         ExportError, RetrieverError, ResourceError: One line on what is wrong.
     """
+    if format == "adapter" and dtype != "float32":
+        raise ExportError(f"--dtype {dtype}: an adapter is float32, as it was trained; leave the option out")
     with tempfile.TemporaryDirectory() as scratch:
         if base is not None:
             folder = Path(scratch, "retriever")
@@ -157,6 +188,13 @@ def load_retriever(model: str | Path) -> Retriever:
 
     Raises ExportError if it does not pool at EOS.
     """
+    folder = Path(model).resolve()
+    if "revela" in (front_matter(folder / "README.md").get("tags") or ()):
+        cell = Path(*("models" if part == "exports" else part for part in folder.parts))
+        raise ExportError(
+            f"{model}: is an export, which knows nothing of its training; name the trained cell"
+            + (f", {os.path.relpath(cell)}" if cell != folder and cell.is_dir() else "")
+        )
     retriever = Retriever.load(model, device="cpu", dtype=torch.float32)
     if retriever.pooling != "eos":
         raise ExportError(f"{model}: pools by {retriever.pooling}; exported are retrievers that pool at EOS")
@@ -197,7 +235,7 @@ def _write_merged(retriever: Retriever, folder: Path, dtype: torch.dtype) -> Non
         retriever.backbone = retriever.backbone.merge_and_unload()
     with quietly():
         retriever.backbone.to(dtype).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(retriever.tokenizer.name_or_path).save_pretrained(folder)
+    load_tokenizer(retriever.tokenizer.name_or_path).save_pretrained(folder)
 
 
 def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
@@ -206,7 +244,7 @@ def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch
 
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         _write_merged(retriever, Path(scratch), dtype)
-        tokenizer = AutoTokenizer.from_pretrained(scratch)
+        tokenizer = load_tokenizer(scratch)
         append_eos(tokenizer)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -304,7 +342,7 @@ def model_meta(folder: str | Path, name: str) -> ModelMeta:
         memory_usage_mb=round(sum(path.stat().st_size for path in files) / 2**20),
         max_tokens=settings["max_length"],
         embed_dim=config["hidden_size"],
-        license=head.get("license"),
+        license=_licence_for_mteb(head.get("license")),
         open_weights=True,
         public_training_code=None,
         public_training_data=None,
@@ -315,6 +353,14 @@ def model_meta(folder: str | Path, name: str) -> ModelMeta:
         adapted_from=head.get("base_model"),
         citation=CITATION,
     )
+
+
+def _licence_for_mteb(licence: str | None) -> str | None:
+    """A licence by the name that mteb has for it; "not specified" for others, which stand in the model card."""
+    from mteb.types import Licenses
+
+    known = {name for one in (Licenses, *get_args(Licenses)) for name in get_args(one)}
+    return licence if licence is None or licence in known else "not specified"
 
 
 def push(folder: str | Path, repository: str, *, private: bool = True) -> str:

@@ -29,7 +29,7 @@ CITATION = """@inproceedings{cai2026revela,
 
 
 def write_card(
-    folder: Path, model: str | Path, retriever: Retriever, scores: Sequence[str | Path], library: str
+    folder: Path, model: str | Path, retriever: Retriever, results: Sequence[Mapping[str, Any]], library: str
 ) -> None:
     """Writes `README.md` into an export, and beside it the licence files of the base model.
 
@@ -37,14 +37,13 @@ def write_card(
         folder: The export.
         model: What is exported: a trained cell, or the folder of a retriever.
         retriever: The retriever in it.
-        scores: Score files of the evaluation.
+        results: Scores of the evaluation, each with benchmark and tasks.
         library: "sentence-transformers", "transformers" or "peft".
     """
     facts = _facts(Path(model), retriever)
     for pattern in ("LICENSE*", "NOTICE*"):
         for path in facts["base_folder"].glob(pattern):
             shutil.copy(path, folder)
-    results = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     head = _head(facts, results, library)
     (folder / "README.md").write_text(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{_card(facts, retriever, results, library)}",
@@ -79,7 +78,12 @@ def _start(results: Path, cell: Cell, retriever: Retriever) -> Path:
 
 def _base_facts(base: Path) -> dict[str, Any]:
     name, revision = origin(base)
-    licence = front_matter(base / "README.md").get("license")
+    head = front_matter(base / "README.md")
+    licence = head.get("license")
+    if licence == "other":
+        licence = head.get("license_name", licence)
+    if licence is None:
+        licence = _manifest(base).get("licence")
     if licence is None and next(base.glob("LICENSE*"), None):
         licence = "other"
     return {
@@ -93,11 +97,16 @@ def _base_facts(base: Path) -> dict[str, Any]:
 
 def origin(base: Path) -> tuple[str | None, str | None]:
     """(name on the hub, commit) of a fetched model; None for one from elsewhere."""
+    return next(iter((_manifest(base).get("hub") or {}).items()), (None, None))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a resource, and what that of its origin says; empty where there is none."""
     try:
-        hub = read_manifest(base).get("hub") or {}
+        manifest = read_manifest(folder)
     except ProvenanceError:
-        hub = {}
-    return next(iter(hub.items()), (None, None))
+        return {}
+    return {**(manifest.get("origin") or {}), **manifest}
 
 
 def front_matter(card: Path) -> dict[str, Any]:
@@ -120,11 +129,11 @@ def _training_text(results: Path, cell: Cell) -> list[str]:
     if counts.is_file():
         found = json.loads(counts.read_text(encoding="utf-8"))
         lines.append(f"{found['batches']:,} batches of {cell.batch_size} chunks, {found['words']:,} words")
-    if (corpus / "chunks.json").is_file():
-        for name in json.loads((corpus / "chunks.json").read_text(encoding="utf-8"))["sources"]:
-            manifest = read_manifest(results / "resources" / "datasets" / name)
+        for name in found["sources"]:
+            manifest = _manifest(results / "resources" / "datasets" / name)
             place = manifest.get("hub") or manifest.get("path") or manifest.get("pattern") or manifest.get("installed")
-            lines.append(f"`{name}`: {_place(place)} (sha256 {manifest['sha256'][:12]})")
+            where = f"{_place(place)} (sha256 {manifest['sha256'][:12]})" if place else "no longer beside the cell"
+            lines.append(f"`{name}`: {where}")
     return lines
 
 
@@ -138,12 +147,13 @@ def _place(place: Any) -> str:
 
 def _head(facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]], library: str) -> dict[str, Any]:
     head: dict[str, Any] = {"library_name": library, "pipeline_tag": "sentence-similarity"}
-    head["tags"] = ["sentence-transformers", "feature-extraction", "dense-retrieval", "revela"]
+    tags = ["feature-extraction", "dense-retrieval", "revela"]
+    head["tags"] = ["sentence-transformers", *tags] if library == "sentence-transformers" else tags
     if facts["base_on_hub"]:
         head["base_model"] = facts["base"]
     if facts["licence"]:
         head["license"] = facts["licence"]
-    if facts["cell"]:
+    if results:
         measured = [
             {
                 "task": {"type": "retrieval"},
@@ -153,8 +163,7 @@ def _head(facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]], librar
             for result in results
             for name, task in result["tasks"].items()
         ]
-        if measured:
-            head["model-index"] = [{"name": facts["cell"].path, "results": measured}]
+        head["model-index"] = [{"name": facts["cell"].path if facts["cell"] else facts["base"], "results": measured}]
     return head
 
 
@@ -174,18 +183,18 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
         lines += ["## Training text", "", *(f"- {line}" for line in facts["text"] or ["not recorded"]), ""]
         lines += ["## Hyperparameters", "", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | `{json.dumps(value)}` |" for name, value in facts["settings"].items()]
-        lines += ["", "## Scores", ""]
-        if results:
-            lines += ["| benchmark | task | nDCG@10 (%) |", "|---|---|---|"]
-            for result in results:
-                for task in result["tasks"].values():
-                    lines.append(
-                        f"| {result['benchmark']} | {task['label']} | {100 * task['metrics']['nDCG@10']:.1f} |"
-                    )
-        else:
-            lines.append("None were measured before the export.")
+        lines.append("")
+    if results:
+        lines += ["## Scores", "", "| benchmark | task | nDCG@10 (%) |", "|---|---|---|"]
+        lines += [
+            f"| {result['benchmark']} | {task['label']} | {100 * task['metrics']['nDCG@10']:.1f} |"
+            for result in results
+            for task in result["tasks"].values()
+        ]
+        lines.append("")
+    if cell:
         manifest = facts["manifest"]
-        lines += ["", "## Lineage", ""]
+        lines += ["## Lineage", ""]
         lines += [
             f"- cell `{cell.path}`",
             f"- {manifest['steps']} steps, {manifest['wall_seconds']:.0f} s, {manifest['processes']} x {manifest['device']}",

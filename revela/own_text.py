@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from revela.config import FOLDER, NAME, Cell, Chunking, ConfigError, Study, load, read_yaml
+from revela.config import FOLDER, NAME, Cell, Chunking, ConfigError, Study, Training, load, read_yaml
 from revela.planning import snakemake
 from revela.provenance import CHECKOUT, atomic_write
 
@@ -115,7 +115,7 @@ def write_study(
             "zero_stage": 1 if gpus > 1 else 0,
             "checkpoint_every": 100,
         },
-        "evaluation": {"query_prefix": "query: ", "passage_prefix": "passage: ", "max_length": 512},
+        "evaluation": {"query_prefix": "query: ", "passage_prefix": "passage: "},
         "compute": {
             "training_gpus": gpus,
             "training_processes": max(1, gpus),
@@ -131,9 +131,13 @@ def write_study(
     if benchmark:
         columns = {"BM25": "bm25", "Untrained": f"untrained/{cell.retriever}", "Revela": cell.path}
         caption = f"nDCG@10 (%) on {Path(benchmark).name}, before and after training on {text}."
+        config["export_scores"] = ["own"]
         config["tables"] = {"table1": {"benchmark": "own", "caption": caption, "columns": list(columns)}}
     for assignment in settings:
         _assign(config, assignment)
+    # Measured is what is exported.
+    longest = config["training"].get("retriever_max_length", Training().retriever_max_length)
+    config["evaluation"].setdefault("max_length", longest)
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),

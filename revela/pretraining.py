@@ -34,6 +34,8 @@ from . import inbatch
 from .config import BackboneShape, Pretraining
 from .provenance import atomic_folder, git_commit, sha256_file, write_manifest
 
+LICENCE = "mit"  # of the weights, as of the project
+
 
 class GateError(Exception):
     """The language model cannot use another chunk: training a retriever through it would teach nothing."""
@@ -442,6 +444,7 @@ def main() -> None:
             write_manifest(
                 partial,
                 model=args.model,
+                licence=LICENCE,
                 chunks_sha256=sha256_file(args.chunks),
                 held_out_sha256=sha256_file(args.held_out),
                 settings=settings.model_dump(mode="json"),

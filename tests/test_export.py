@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from revela.config import Model
 from revela.export import (
     ExportError,
     export_adapter,
@@ -23,7 +24,8 @@ from revela.export import (
     released_retriever,
 )
 from revela.model_card import front_matter
-from revela.provenance import write_manifest
+from revela.provenance import CHECKOUT, write_manifest
+from revela.resources import fetch_model
 from revela.retriever import Retriever, RetrieverError
 
 LONG = " ".join(TEXTS * 3)
@@ -143,20 +145,23 @@ def test_the_card_of_a_cell(tmp_path, backbone):
     write_manifest(dataset, pattern="notes/**/*.md", count=3)
     corpus = tmp_path / "corpora/mine"
     (corpus / "bs4").mkdir(parents=True)
-    (corpus / "chunks.json").write_text('{"sources": {"mine": {}}}')
-    (corpus / "bs4/batches.json").write_text('{"batches": 1200, "words": 54321}')
+    (corpus / "bs4/batches.json").write_text(
+        '{"batches": 1200, "words": 54321, "sources": {"mine": 1100, "gone": 100}}'
+    )
     scores = tmp_path / "coir.json"
     task = {"label": "CosQA", "metrics": {"nDCG@10": 0.4321}}
     scores.write_text(json.dumps({"benchmark": "coir", "tasks": {"cosqa": task}}))
     export_sentence_transformer(cell, tmp_path / "export", scores=[scores])
     card = (tmp_path / "export/README.md").read_text()
     for said in (
-        path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "| temperature | `0.05` |",
+        path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "`gone`: no longer beside", "| temperature | `0.05` |",
         "| coir | CosQA | 43.2 |", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
     ):  # fmt: skip
         assert said in card, said
     head = front_matter(tmp_path / "export/README.md")
     assert head["library_name"] == "sentence-transformers" and "license" not in head
+    with pytest.raises(ExportError, match="is an export, which knows nothing of its training; name the trained cell"):
+        export_merged(tmp_path / "export", tmp_path / "merged")
     assert head["model-index"][0]["results"][0]["metrics"] == [{"type": "ndcg_at_10", "value": 43.21}]
 
 
@@ -222,3 +227,43 @@ def test_pushing_without_network_or_export_says_so(case, tmp_path, monkeypatch):
         push(tmp_path, "me/model")
     with pytest.raises(ExportError, match="me/model: the hub did not take it"):
         push(case[1], "me/model")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "torn", '{"benchmark": "b"}', '{"benchmark": "b", "tasks": {"t": {}}}', None]
+)
+def test_scores_that_are_none_are_refused_before_anything_is_done(tmp_path, content):
+    if content is not None:
+        (tmp_path / "s.json").write_text(content)
+    with pytest.raises(ExportError, match="--scores .*s.json: (no scores; valid: a file of|cannot be read)"):
+        export_merged(tmp_path / "absent", tmp_path / "out", scores=[tmp_path / "s.json"])
+
+
+def test_what_evaluate_prints_goes_into_the_card_of_any_retriever(tmp_path, backbone):
+    (tmp_path / "s.json").write_text(json.dumps({"benchmark": "notes", "metrics": {"nDCG@10": 0.5}, "queries": 3}))
+    trained(backbone, tmp_path / "retriever", lora=True)
+    export_adapter(tmp_path / "retriever", tmp_path / "out", scores=[tmp_path / "s.json"])
+    card = (tmp_path / "out/README.md").read_text()
+    assert (
+        "| notes | notes | 50.0 |" in card
+        and "sentence-transformers" not in front_matter(tmp_path / "out/README.md")["tags"]
+    )
+
+
+def test_the_licence_of_a_fetched_base_is_known_to_the_card_and_to_mteb(tmp_path, backbone):
+    """Llama's is none that mteb has a name for."""
+    base = shutil.copytree(backbone, tmp_path / "given")
+    (base / "README.md").write_text("---\nlicense: llama3.2\n---\n")
+    fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{base}"), tmp_path / "base")
+    trained(tmp_path / "base", tmp_path / "retriever", lora=True)
+    export_sentence_transformer(tmp_path / "retriever", tmp_path / "out")
+    assert front_matter(tmp_path / "out/README.md")["license"] == "llama3.2"
+    assert model_meta(tmp_path / "out", str(tmp_path / "out")).license == "not specified"
+
+
+def test_the_embedded_backbones_have_a_licence(tmp_path):
+    source = CHECKOUT / "resources/backbones/tiny-1m"
+    fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{source}"), tmp_path / "base")
+    trained(tmp_path / "base", tmp_path / "retriever", lora=True)
+    export_adapter(tmp_path / "retriever", tmp_path / "out")
+    assert front_matter(tmp_path / "out/README.md")["license"] == "mit"

@@ -145,8 +145,12 @@ def cell_files(wildcards):
 
 
 def exported_files(wildcards):
-    """A cell, and the backbone that its adapters belong to."""
-    return {"model": f"{R}/models/{wildcards.cell}", "base": cell_files(wildcards)["retriever"]}
+    """A cell, the backbone that its adapters belong to, and the scores for its model card."""
+    return {
+        "model": f"{R}/models/{wildcards.cell}",
+        "base": cell_files(wildcards)["retriever"],
+        "scores": [f"{R}/scores/{wildcards.cell}/{benchmark}.json" for benchmark in STUDY.config.export_scores],
+    }
 
 
 # How a run is carried out; its result does not depend on it.

@@ -5,4 +5,4 @@ from job import job
 with job(snakemake):
     from revela.export import export_sentence_transformer
 
-    export_sentence_transformer(snakemake.input.model, snakemake.output[0])
+    export_sentence_transformer(snakemake.input.model, snakemake.output[0], scores=snakemake.input.scores)
