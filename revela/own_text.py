@@ -135,9 +135,9 @@ def write_study(
         config["tables"] = {"table1": {"benchmark": "own", "caption": caption, "columns": list(columns)}}
     for assignment in settings:
         _assign(config, assignment)
-    # Measured is what is exported.
-    longest = config["training"].get("retriever_max_length", Training().retriever_max_length)
-    config["evaluation"].setdefault("max_length", longest)
+    training, evaluation = config["training"], config["evaluation"]
+    if isinstance(training, dict) and isinstance(evaluation, dict):  # measured is what is exported
+        evaluation.setdefault("max_length", training.get("retriever_max_length", Training().retriever_max_length))
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),
