@@ -17,9 +17,8 @@ with job(snakemake):
 
     study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
     settings = study.training_settings(cell)
-    if (
-        settings.time_budget_minutes is None and "SLURM_JOB_ID" in os.environ
-    ):  # the rest of the job's time is for saving
+    if settings.time_budget_minutes is None and "SLURM_JOB_ID" in os.environ:
+        # The rest of the job's time is for saving.
         settings = settings.model_copy(update={"time_budget_minutes": 0.95 * snakemake.resources.runtime})
     checkpoints = f"{study.config.results}/checkpoints/{cell.path}"
     task = {
