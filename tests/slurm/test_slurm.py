@@ -121,7 +121,7 @@ QUEUED = {
     ),
     "results/runs/bm25/beir/hotpotqa.run.gz": (
         "rule_run_bm25_wildcards_bm25_beir_hotpotqa",
-        {"NumCPUs": "8", "MinMemoryNode": "19000M", "TimeLimit": "00:40:00", "Features": "(null)"},
+        {"NumCPUs": "1", "MinMemoryNode": "19000M", "TimeLimit": "00:40:00", "Features": "(null)"},
     ),
 }
 
