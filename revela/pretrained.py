@@ -1,7 +1,7 @@
-"""Models and tokenizers of others: local folders, weights as safetensors alone, and none of the code they bring along.
+"""Models and tokenizers from local Hugging Face folders: safetensors alone, no code of the folder's, nothing made up.
 
-Nothing else in the project calls `from_pretrained` of transformers' Auto classes: left to its default, it asks on the
-terminal whether the code of a checkpoint may run.
+transformers would ask on the terminal whether code that a checkpoint brings along may run, and would draw at random what
+weights it does not find. Here either is an error.
 """
 
 from __future__ import annotations
@@ -9,37 +9,68 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 SAFE = {"trust_remote_code": False, "local_files_only": True}
-SAFE_MODEL = {**SAFE, "use_safetensors": True}
+UNUSED = ("pooler.",)  # weights of encoders that nothing here reads
 
 
 class PretrainedError(ValueError):
-    """A model or a tokenizer that only its own code could load. The message is one line."""
+    """A folder that holds no model that can be used. The message is one line."""
 
 
-def load_model(kind: Any, folder: str | Path, **options: Any) -> Any:
-    """What `kind.from_pretrained` gives for a folder, for example of AutoModel; PretrainedError if it needs own code."""
-    with _own_code_refused(folder):
-        return kind.from_pretrained(folder, **SAFE_MODEL, **options)
+def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in a folder, by one of transformers' Auto classes, with weights of this type.
+
+    Raises PretrainedError if it is no model's folder, lacks weights, or needs code of its own.
+    """
+    if not Path(folder, "config.json").is_file():
+        raise PretrainedError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
+    try:
+        with quietly():
+            model, found = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **SAFE
+            )
+    except SafetensorError as error:
+        raise PretrainedError(f"{folder}: weights that cannot be read ({error})") from None
+    except ValueError as error:
+        raise PretrainedError(f"{folder}: {_reason(error)}") from None
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith(UNUSED))
+    if missing:
+        raise PretrainedError(f"{folder}: {len(missing)} weights of {type(model).__name__} are missing: {missing[0]}")
+    return model
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; PretrainedError if it needs own code."""
-    with _own_code_refused(folder):
+    """The tokenizer in a folder. Raises PretrainedError if it needs code of its own, or is none."""
+    try:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
+    except ValueError as error:
+        raise PretrainedError(f"{folder}: {_reason(error)}") from None
+
+
+def _reason(error: ValueError) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code that comes with the checkpoint, which is never run; choose a model that transformers knows"
+        )
+    return " ".join(str(error).split())
 
 
 @contextmanager
-def _own_code_refused(folder: str | Path) -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Within it transformers shows no bars, and no reports of weights that are of no use here, such as a head's."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise PretrainedError(
-            f"{folder}: needs code that it brings along, which is not run; name a model that transformers has itself"
-        ) from None
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
