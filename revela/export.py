@@ -42,10 +42,13 @@ class ExportError(ValueError):
 def _free(output: str | Path) -> Path:
     """The place, where nothing stands, or an empty folder, or an earlier export; ExportError otherwise."""
     output = Path(output)
-    earlier = "revela" in (front_matter(output / "README.md").get("tags") or ())
-    if output.exists() and not earlier and not (output.is_dir() and not any(output.iterdir())):
+    if output.exists() and not _is_export(output) and not (output.is_dir() and not any(output.iterdir())):
         raise ExportError(f"{output}: is there already, and no export that could be replaced; name a new folder")
     return output
+
+
+def _is_export(folder: Path) -> bool:
+    return "revela" in (front_matter(folder / "README.md").get("tags") or ())
 
 
 def read_scores(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -189,7 +192,7 @@ def load_retriever(model: str | Path) -> Retriever:
     Raises ExportError if it does not pool at EOS.
     """
     folder = Path(model).resolve()
-    if "revela" in (front_matter(folder / "README.md").get("tags") or ()):
+    if _is_export(folder):
         cell = Path(*("models" if part == "exports" else part for part in folder.parts))
         raise ExportError(
             f"{model}: is an export, which knows nothing of its training; name the trained cell"

@@ -36,13 +36,18 @@ def main(arguments: list[str]) -> int:
     os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads // options.processes))
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: who waits for this process was killed; it saves
+    end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
         os.execv(sys.executable, [sys.executable, "-m", "revela.training", options.job])
     # Told to stop, processes end the step and save; how long that may take is the scheduler's affair.
     grace = f"--shutdown-timeout={24 * 3600}"
     processes = f"--nproc_per_node={options.processes}"
     return torchrun(["--standalone", grace, processes, "-m", "revela.training", options.job])
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """This process gets the signal when the one that started it is gone, however that ended."""
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def torchrun(arguments: list[str]) -> int:

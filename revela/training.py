@@ -14,7 +14,6 @@ again; anything else is an error.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -46,6 +45,7 @@ from revela import dynamics, flops, memory
 from revela.checkpoint import CheckpointError, Checkpoints, SaveError
 from revela.compilation import CompilationError, compile_layers
 from revela.config import Cell, ConfigError, Strict, Training
+from revela.launch import RESUBMIT, end_with_parent
 from revela.objectives import OBJECTIVES
 from revela.objectives.batch import Objective, ObjectiveError, Tokens
 from revela.packing import PackingError
@@ -62,15 +62,9 @@ from revela.provenance import (
 )
 from revela.retriever import Retriever, add_lora, reference, save_adapter
 
-RESUBMIT = 75
 NO_MATTER = {"checkpoint_every", "time_budget_minutes"}  # settings that the result does not depend on
-COMMON_ERRORS = (
-    CheckpointError,
-    CompilationError,
-    ConfigError,
-    ProvenanceError,
-    PretrainedError,
-)  # met by all processes alike
+# Met by all processes alike.
+COMMON_ERRORS = (CheckpointError, CompilationError, ConfigError, PretrainedError, ProvenanceError)
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process
 
 T = TypeVar("T")
@@ -223,7 +217,7 @@ def join_processes() -> None:
     """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
     if "RANK" in os.environ:
         # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        end_with_parent(signal.SIGKILL)
     else:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     if torch.cuda.is_available():

@@ -28,8 +28,9 @@ INTERVAL = 10.0  # seconds between samples
 def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
     """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
 
-    gpus: those that the attempt holds. After an attempt that was complete the account begins anew. The outcome is `running` in the record of an attempt that was killed, and
-    `cpu_seconds`, of the processes that the block has waited for, are unknown.
+    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed, and
+    `cpu_seconds`, of the processes that the block has waited for, are unknown. After an attempt that was complete the
+    account begins anew.
     """
     folder = Path(folder)
     started, spent, stop, gauges = time.monotonic(), _children(), threading.Event(), _gauges() if gpus else []
