@@ -218,13 +218,20 @@ def export(
     ] = "sentence-transformers",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights.")] = "float32",
     base: Annotated[str | None, typer.Option(help="Model below an adapter of others: a folder, or owner/name.")] = None,
+    query_prefix: Annotated[
+        str | None, typer.Option(help="Of an adapter of others; by default as the paper's are evaluated.")
+    ] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help="The same for passages.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="The same: tokens of a text at most.")] = None,
     scores: Annotated[list[Path] | None, typer.Option(help="Score file for the model card.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a retriever in a format that other software loads, with a model card. Nothing is uploaded."""
     from revela.export import export_as
 
-    export_as(format, model, out, base=base, dtype=dtype, scores=scores or [])
+    given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
+    reading = {name: value for name, value in given.items() if value is not None}
+    export_as(format, model, out, base=base, reading=reading, dtype=dtype, scores=scores or [])
     _print({"export": str(out), "format": format}, f"{out}: {format}", as_json)
 
 

@@ -24,6 +24,7 @@ PAPER = "config/config.yaml"  # the study where none is named; it and its sheets
 SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
 SIZES = CHECKOUT / "config/sizes.yaml"
 METHODS = ("revela", "replug", "contriever")
+WITHOUT_LM = ("contriever",)  # those whose cells have "none" in the place of the language model
 # Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 LM_EVAL = "lm-eval"  # the benchmark of language models
@@ -667,7 +668,7 @@ class Study(BaseModel):
         _known(f"{cell.path}: method", cell.method, METHODS)
         _known(f"{cell.path}: corpus", cell.corpus, self.config.corpora)
         _known(f"{cell.path}: retriever", cell.retriever, self.backbones)
-        _known(f"{cell.path}: lm", cell.lm, ["none"] if cell.method == "contriever" else self.backbones)
+        _known(f"{cell.path}: lm", cell.lm, ["none"] if cell.method in WITHOUT_LM else self.backbones)
         if cell.variant:
             _known(f"{cell.path}: variant", cell.variant, self.config.variants)
         if cell.batch_size < 2:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,9 +24,9 @@ from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from revela.model_card import CITATION, front_matter, origin, write_card
+from revela.model_card import CITATION, front_matter, hub_name, write_card
 from revela.pretrained import load_tokenizer, quietly
-from revela.provenance import atomic_folder
+from revela.provenance import atomic_folder, write_manifest
 from revela.retriever import SETTINGS, Retriever, load_adapter, save_adapter
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[st
     if not isinstance(retriever.backbone, PeftModel):
         raise ExportError(f"{model}: has no adapter, as all of its weights were trained; export it as another format")
     with atomic_folder(output) as partial:
-        name, _ = origin(retriever.base)
+        name, _ = hub_name(retriever.base)
         save_adapter(retriever.backbone, partial, name or str(retriever.base.resolve()))
         write_card(partial, model, retriever, results, "peft")
 
@@ -148,25 +148,31 @@ def export_as(
     output: str | Path,
     *,
     base: str | Path | None = None,
+    reading: Mapping[str, str | int] | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     scores: Sequence[str | Path] = (),
 ) -> None:
     """Writes an export in the format of that name.
 
     With `base`, `model` is an adapter by others, such as trumancai/Revela-1b, and `base` the model below it: each a
-    local folder or owner/name[@revision] on the hub, from which only safetensors and JSON are taken.
+    local folder or owner/name[@revision] on the hub, from which only safetensors and JSON are taken. `reading` may then
+    hold the `query_prefix`, `passage_prefix` and `max_length` (tokens) that it was trained with; the defaults are those
+    of `released_retriever`.
 
     Raises:
         ExportError, RetrieverError, ResourceError: One line on what is wrong.
     """
+    if reading and base is None:
+        option = "--" + next(iter(reading)).replace("_", "-")
+        raise ExportError(f"{option}: {model} keeps what it was trained with; valid beside --base alone")
     if format == "adapter" and dtype != "float32":
         raise ExportError(f"--dtype {dtype}: an adapter is float32, as it was trained; leave the option out")
     with tempfile.TemporaryDirectory() as scratch:
         if base is not None:
-            folder = Path(scratch, "retriever")
-            places = _fetched(str(model), Path(scratch, "adapter")), _fetched(str(base), Path(scratch, "base"))
-            released_retriever(*places).save(folder)
-            model = folder
+            adapter = _fetched(str(model), Path(scratch, "adapter"))
+            model = Path(scratch, "retriever")
+            released_retriever(adapter, _fetched(str(base), Path(scratch, "base")), **(reading or {})).save(model)
+            write_manifest(model, adapter=str(adapter))
         if format == "sentence-transformers":
             export_sentence_transformer(model, output, scores=scores, dtype=dtype)
         elif format == "merged":
@@ -358,12 +364,12 @@ def model_meta(folder: str | Path, name: str) -> ModelMeta:
     )
 
 
-def _licence_for_mteb(licence: str | None) -> str | None:
+def _licence_for_mteb(licence: Any) -> str | None:
     """A licence by the name that mteb has for it; "not specified" for others, which stand in the model card."""
     from mteb.types import Licenses
 
     known = {name for one in (Licenses, *get_args(Licenses)) for name in get_args(one)}
-    return licence if licence is None or licence in known else "not specified"
+    return licence if licence is None or (isinstance(licence, str) and licence in known) else "not specified"
 
 
 def push(folder: str | Path, repository: str, *, private: bool = True) -> str:

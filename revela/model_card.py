@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ CITATION = """@inproceedings{cai2026revela,
 def write_card(
     folder: Path, model: str | Path, retriever: Retriever, results: Sequence[Mapping[str, Any]], library: str
 ) -> None:
-    """Writes `README.md` into an export, and beside it the licence files of the base model.
+    """Writes `README.md` into an export, and beside it the licence files of the base model (and of others' adapter).
 
     Args:
         folder: The export.
@@ -41,9 +42,9 @@ def write_card(
         library: "sentence-transformers", "transformers" or "peft".
     """
     facts = _facts(Path(model), retriever)
-    for pattern in ("LICENSE*", "NOTICE*"):
-        for path in facts["base_folder"].glob(pattern):
-            shutil.copy(path, folder)
+    for origin, prefix in ((facts["base"], ""), (facts["adapter"], "adapter-")):
+        for path in origin.licence_files() if origin else []:
+            shutil.copy(path, folder / (prefix + path.name))
     head = _head(facts, results, library)
     (folder / "README.md").write_text(
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{_card(facts, retriever, results, library)}",
@@ -51,22 +52,73 @@ def write_card(
     )
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A model that an export derives from.
+
+    name: owner/name on the hub, or the folder's name. revision: its commit there; None for a folder from elsewhere.
+    licence: as it stands at the head of a card: `license`, and for one without a name of its own `license_name` and
+        `license_link`. Empty where its files state none.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None
+    licence: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path) -> Origin:
+        """By the manifest of the folder and the card in it."""
+        manifest, head = _manifest(folder), front_matter(folder / "README.md")
+        name, revision = hub_name(folder)
+        licence = {key: head[key] for key in ("license", "license_name", "license_link") if head.get(key)}
+        if "license" not in licence and manifest.get("licence"):
+            licence = {"license": manifest["licence"]}
+        origin = cls(folder, name or folder.name, revision, licence)
+        return (
+            origin
+            if licence or not origin.licence_files()
+            else cls(folder, origin.name, revision, {"license": "other"})
+        )
+
+    @property
+    def link(self) -> str:
+        """Its name as Markdown."""
+        return f"[{self.name}](https://huggingface.co/{self.name})" if self.revision else f"`{self.name}`"
+
+    @property
+    def licence_name(self) -> str:
+        """Its licence in a sentence."""
+        licence = self.licence.get("license_name") or self.licence.get("license") or "not stated by its files"
+        return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+
+    def licence_files(self) -> list[Path]:
+        """The files that say it in full."""
+        return [path for pattern in ("LICENSE*", "NOTICE*") for path in sorted(self.folder.glob(pattern))]
+
+
 def _facts(model: Path, retriever: Retriever) -> dict[str, Any]:
-    """What is known of a model: its cell, settings, training text, base, and the manifest of its training."""
+    """What is known of a model: cell, settings, training text, base, adapter of others, and its training's manifest."""
     cell_folder = model if (model / MANIFEST).is_file() else model.parent
     try:
         manifest = read_manifest(cell_folder)
         cell = Cell.parse(manifest["cell"])
         settings = json.loads((cell_folder / "settings.json").read_text(encoding="utf-8"))
     except (ProvenanceError, ConfigError, KeyError, OSError):  # a retriever that was not trained by the workflow
-        return {"cell": None, **_base_facts(retriever.base)}
+        adapter = _manifest(model).get("adapter")
+        return {
+            "cell": None,
+            "base": Origin.of(retriever.base),
+            "adapter": Origin.of(Path(adapter)) if adapter else None,
+        }
     results = cell_folder.resolve().parents[len(Path(cell.path).parts)]
     return {
         "cell": cell,
         "manifest": manifest,
         "settings": settings,
         "text": _training_text(results, cell),
-        **_base_facts(_start(results, cell, retriever)),
+        "base": Origin.of(_start(results, cell, retriever)),
+        "adapter": None,
     }
 
 
@@ -76,28 +128,9 @@ def _start(results: Path, cell: Cell, retriever: Retriever) -> Path:
     return folder if folder.is_dir() else retriever.base
 
 
-def _base_facts(base: Path) -> dict[str, Any]:
-    name, revision = origin(base)
-    head = front_matter(base / "README.md")
-    licence = head.get("license")
-    if licence == "other":
-        licence = head.get("license_name", licence)
-    if licence is None:
-        licence = _manifest(base).get("licence")
-    if licence is None and next(base.glob("LICENSE*"), None):
-        licence = "other"
-    return {
-        "base_folder": base,
-        "base": name or base.name,
-        "base_on_hub": name is not None,
-        "revision": revision,
-        "licence": licence,
-    }
-
-
-def origin(base: Path) -> tuple[str | None, str | None]:
+def hub_name(folder: Path) -> tuple[str | None, str | None]:
     """(name on the hub, commit) of a fetched model; None for one from elsewhere."""
-    return next(iter((_manifest(base).get("hub") or {}).items()), (None, None))
+    return next(iter((_manifest(folder).get("hub") or {}).items()), (None, None))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -124,17 +157,30 @@ def front_matter(card: Path) -> dict[str, Any]:
 
 def _training_text(results: Path, cell: Cell) -> list[str]:
     """A line for each part of the training text that can still be read beside the cell."""
-    corpus, lines = results / "corpora" / cell.corpus, []
-    counts = corpus / f"bs{cell.batch_size}" / "batches.json"
-    if counts.is_file():
-        found = json.loads(counts.read_text(encoding="utf-8"))
+    lines = []
+    if found := _counts(results, cell.corpus, cell.batch_size):
         lines.append(f"{found['batches']:,} batches of {cell.batch_size} chunks, {found['words']:,} words")
-        for name in found["sources"]:
+        for name in _datasets(results, cell.corpus, cell.batch_size):
             manifest = _manifest(results / "resources" / "datasets" / name)
             place = manifest.get("hub") or manifest.get("path") or manifest.get("pattern") or manifest.get("installed")
             where = f"{_place(place)} (sha256 {manifest['sha256'][:12]})" if place else "no longer beside the cell"
             lines.append(f"`{name}`: {where}")
     return lines
+
+
+def _counts(results: Path, corpus: str, batch_size: int) -> dict[str, Any] | None:
+    path = results / "corpora" / corpus / f"bs{batch_size}" / "batches.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _datasets(results: Path, corpus: str, batch_size: int) -> list[str]:
+    """The datasets of a corpus, and of the corpora that it is mixed of."""
+    names: dict[str, None] = {}
+    for part in _counts(results, corpus, batch_size)["parts"]:
+        mixed = part != corpus and not (results / "resources" / "datasets" / part).is_dir()
+        mixed = mixed and _counts(results, part, batch_size)
+        names |= dict.fromkeys(_datasets(results, part, batch_size) if mixed else [part])
+    return list(names)
 
 
 def _place(place: Any) -> str:
@@ -149,10 +195,9 @@ def _head(facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]], librar
     head: dict[str, Any] = {"library_name": library, "pipeline_tag": "sentence-similarity"}
     tags = ["feature-extraction", "dense-retrieval", "revela"]
     head["tags"] = ["sentence-transformers", *tags] if library == "sentence-transformers" else tags
-    if facts["base_on_hub"]:
-        head["base_model"] = facts["base"]
-    if facts["licence"]:
-        head["license"] = facts["licence"]
+    if facts["base"].revision:
+        head["base_model"] = facts["base"].name
+    head |= facts["base"].licence
     if results:
         measured = [
             {
@@ -163,16 +208,22 @@ def _head(facts: Mapping[str, Any], results: Sequence[Mapping[str, Any]], librar
             for result in results
             for name, task in result["tasks"].items()
         ]
-        head["model-index"] = [{"name": facts["cell"].path if facts["cell"] else facts["base"], "results": measured}]
+        head["model-index"] = [{"name": _title(facts), "results": measured}]
     return head
 
 
+def _title(facts: Mapping[str, Any]) -> str:
+    return facts["cell"].path if facts["cell"] else (facts["adapter"] or facts["base"]).name
+
+
 def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapping[str, Any]], library: str) -> str:
-    cell, base = facts["cell"], facts["base"]
-    named = f"[{base}](https://huggingface.co/{base})" if facts["base_on_hub"] else f"`{base}`"
-    lines = [f"# {cell.path if cell else base}", ""]
-    lines += [f"A dense retriever, {named} trained by {cell.method.capitalize()} on raw text." if cell else named, ""]
-    lines += ["## Use", "", "```python", *_USAGE[library], "```", ""]
+    cell, base, adapter = facts["cell"], facts["base"], facts["adapter"]
+    if cell:
+        what = f"{base.link} trained by {cell.method.capitalize()} on raw text"
+    else:
+        what = f"the adapter {adapter.link} on {base.link}" if adapter else base.link
+    lines = [f"# {_title(facts)}", "", f"A dense retriever: {what}.", ""]
+    lines += ["## Use", "", "```python", _usage(library, base, retriever), "```", ""]
     lines += [
         f"Queries are preceded by `{retriever.query_prefix!r}`, documents by `{retriever.passage_prefix!r}`; both are cut "
         f"after {retriever.max_length} tokens, and the embedding is the last hidden state at EOS"
@@ -204,31 +255,51 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
             f"- {', '.join(f'{name} {version}' for name, version in manifest['versions'].items())}",
             "",
         ]
-    licence = facts["licence"] or "not stated by its files"
-    lines += ["## Licence", "", f"The weights derive from {named}, whose licence is {licence}; it binds these as well."]
-    if facts["revision"]:
-        lines.append(f"Revision of the base model: `{facts['revision']}`.")
+    lines += ["## Licence", ""]
+    for origin in filter(None, (base, adapter)):
+        lines.append(
+            f"The weights derive from {origin.link}, whose licence is {origin.licence_name}; it binds these as well."
+        )
+        if origin.revision:
+            lines.append(f"Its commit is `{origin.revision}`.")
     return "\n".join([*lines, "", "## Citation", "", "```bibtex", CITATION, "```", ""])
 
 
-_USAGE = {
-    "sentence-transformers": [
-        "from sentence_transformers import SentenceTransformer  # 6.0 or newer",
-        "",
-        'model = SentenceTransformer("path/or/name/of/this/model")',
-        'documents = ["def add(a, b): return a + b", "def read(path): return open(path).read()"]',
-        'scores = model.similarity(model.encode_query(["sum of two numbers"]), model.encode_document(documents))',
-    ],
-    "transformers": [
-        "from transformers import AutoModel, AutoTokenizer",
-        "",
-        'tokenizer = AutoTokenizer.from_pretrained("path/or/name/of/this/model")',
-        'model = AutoModel.from_pretrained("path/or/name/of/this/model")',
-    ],
-    "peft": [
-        "from peft import PeftModel",
-        "from transformers import AutoModel",
-        "",
-        'model = PeftModel.from_pretrained(AutoModel.from_pretrained("the/base/model"), "path/or/name/of/this/adapter")',
-    ],
-}
+def _usage(library: str, base: Origin, retriever: Retriever) -> str:
+    """Python that makes embeddings with the export and compares them."""
+    texts = {
+        "query": '"sum of two numbers"',
+        "documents": '["def add(a, b): return a + b", "def read(path): return open(path).read()"]',
+    }
+    if library == "sentence-transformers":
+        return f"""\
+from sentence_transformers import SentenceTransformer  # 6.0 or newer
+
+model = SentenceTransformer("path/or/name/of/this/model")
+documents = {texts["documents"]}
+scores = model.similarity(model.encode_query([{texts["query"]}]), model.encode_document(documents))"""
+    place, loaded = "path/or/name/of/this/model", 'AutoModel.from_pretrained("path/or/name/of/this/model")'
+    if library == "peft":
+        place = base.name if base.revision else str(base.folder.resolve())
+        loaded = f'PeftModel.from_pretrained(AutoModel.from_pretrained("{place}"), "path/or/name/of/this/model").eval()'
+    scaled = "torch.nn.functional.normalize(hidden[0, -1], dim=0)" if retriever.normalize else "hidden[0, -1]"
+    peft = "from peft import PeftModel\n" if library == "peft" else ""
+    return f"""\
+import torch
+{peft}from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = {loaded}
+
+def encode(prefix, text):
+    ids = tokenizer(prefix + text, truncation=True, max_length={retriever.max_length})["input_ids"]
+    if ids[-1:] == [tokenizer.eos_token_id]:  # appended by some tokenizers
+        ids.pop()
+    ids = [*ids[:{retriever.max_length - 1}], tokenizer.eos_token_id]
+    with torch.no_grad():
+        hidden = model(torch.tensor([ids])).last_hidden_state
+    return {scaled}
+
+query = encode({retriever.query_prefix!r}, {texts["query"]})
+documents = {texts["documents"]}
+scores = [query @ encode({retriever.passage_prefix!r}, document) for document in documents]"""

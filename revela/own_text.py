@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 CORPUS = "mine"  # the name of the corpus in paths
 WORDS = Chunking().max_words  # in a chunk at most
 BY_OUT = ("scale", "results", "runs", "models", "benchmarks")  # keys of the configuration that follow from --out
+EXPORTED = {  # key of evaluation -> that of training
+    "query_prefix": "query_prefix",
+    "passage_prefix": "passage_prefix",
+    "max_length": "retriever_max_length",
+}
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # one of these files
 NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
 
@@ -115,7 +120,7 @@ def write_study(
             "zero_stage": 1 if gpus > 1 else 0,
             "checkpoint_every": 100,
         },
-        "evaluation": {"query_prefix": "query: ", "passage_prefix": "passage: "},
+        "evaluation": {},
         "compute": {
             "training_gpus": gpus,
             "training_processes": max(1, gpus),
@@ -137,7 +142,8 @@ def write_study(
         _assign(config, assignment)
     training, evaluation = config["training"], config["evaluation"]
     if isinstance(training, dict) and isinstance(evaluation, dict):  # measured is what is exported
-        evaluation.setdefault("max_length", training.get("retriever_max_length", Training().retriever_max_length))
+        for key, trained in EXPORTED.items():
+            evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),

@@ -242,6 +242,20 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
 
 
+@pytest.mark.usefixtures("place")
+def test_what_is_measured_is_what_is_exported(tmp_path, backbone):
+    """Prefixes and length, unless the evaluation's own are given."""
+
+    def evaluation(*settings):
+        study, _ = own_text.write_study("notes", str(backbone), tmp_path / "out", settings=settings, overwrite=True)
+        found = study.config.evaluation
+        return found.query_prefix, found.passage_prefix, found.max_length
+
+    assert evaluation() == ("query: ", "passage: ", 157)
+    assert evaluation("training.query_prefix='q '", "training.retriever_max_length=64") == ("q ", "passage: ", 64)
+    assert evaluation("training.query_prefix='q '", "evaluation.query_prefix='Q '") == ("Q ", "passage: ", 157)
+
+
 def test_a_study_goes_on_on_another_machine(tmp_path, backbone):
     """With other cores; what a GPU would change is named with both values, as is a line of a sheet."""
 

@@ -1,6 +1,7 @@
 """Exports load in the software that they are for, and give the retriever's embeddings."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -16,7 +17,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from revela.config import Model
 from revela.export import (
     ExportError,
+    append_eos,
     export_adapter,
+    export_as,
     export_merged,
     export_sentence_transformer,
     model_meta,
@@ -143,16 +146,16 @@ def test_the_card_of_a_cell(tmp_path, backbone):
     dataset = tmp_path / "resources/datasets/mine"
     dataset.mkdir(parents=True)
     write_manifest(dataset, pattern="notes/**/*.md", count=3)
-    corpus = tmp_path / "corpora/mine"
-    (corpus / "bs4").mkdir(parents=True)
-    (corpus / "bs4/batches.json").write_text(
-        '{"batches": 1200, "words": 54321, "sources": {"mine": 1100, "gone": 100}}'
-    )
+    for corpus, parts in (("mine", ["mine", "other"]), ("other", ["gone"])):  # `mine` is partly the corpus `other`
+        counts = {"batches": 1200, "words": 54321, "sources": {"x": 1200}, "parts": {part: {} for part in parts}}
+        (tmp_path / "corpora" / corpus / "bs4").mkdir(parents=True)
+        (tmp_path / "corpora" / corpus / "bs4/batches.json").write_text(json.dumps(counts))
     scores = tmp_path / "coir.json"
     task = {"label": "CosQA", "metrics": {"nDCG@10": 0.4321}}
     scores.write_text(json.dumps({"benchmark": "coir", "tasks": {"cosqa": task}}))
     export_sentence_transformer(cell, tmp_path / "export", scores=[scores])
     card = (tmp_path / "export/README.md").read_text()
+    assert f"# {path}\n\nA dense retriever: `{backbone.name}` trained by Revela on raw text.\n" in card
     for said in (
         path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "`gone`: no longer beside", "| temperature | `0.05` |",
         "| coir | CosQA | 43.2 |", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
@@ -187,6 +190,71 @@ def test_an_adapter_by_others(released, backbone):
     expected = last[torch.arange(len(TEXTS)), tokens["attention_mask"].sum(1) - 1]
     expected = torch.nn.functional.normalize(expected, dim=-1).detach().numpy()
     assert np.abs(retriever.encode(TEXTS, kind="query") - expected).max() < 1e-5
+
+
+def test_the_card_of_an_adapter_by_others_names_both_and_their_licences(released, tmp_path, backbone, hub_copy):
+    adapter = hub_copy(released[0], "them/adapter", "a" * 40, "---\nlicense: cc-by-nc-4.0\n---\n")
+    base = hub_copy(
+        backbone, "them/base", "b" * 40, "---\nlicense: other\nlicense_name: ours\nlicense_link: LICENSE\n---\n"
+    )
+    for folder in (adapter, base):
+        (folder / "LICENSE").write_text(folder.name)
+    reading = {"query_prefix": "q: ", "passage_prefix": "", "max_length": 30}
+    export_as("sentence-transformers", adapter, tmp_path / "out", base=base, reading=reading)
+    card, head = (tmp_path / "out/README.md").read_text(), front_matter(tmp_path / "out/README.md")
+    assert {"a" * 40, "b" * 40} <= set(re.findall(r"`(\w{40})`", card))
+    for said in ("# them/adapter\n", "licence is ours", "licence is cc-by-nc-4.0", "`'q: '`", "30 tokens"):
+        assert said in card, said
+    assert head["base_model"] == "them/base" and head["license_name"] == "ours" and head["license_link"] == "LICENSE"
+    assert (tmp_path / "out/LICENSE").read_text() == base.name
+    assert (tmp_path / "out/adapter-LICENSE").read_text() == adapter.name
+    theirs = released_retriever(adapter, base, **reading)
+    ours = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    for kind, encode in (("query", ours.encode_query), ("passage", ours.encode_document)):
+        assert np.abs(encode([*TEXTS, LONG]) - theirs.encode([*TEXTS, LONG], kind=kind)).max() < 1e-5
+
+
+@pytest.fixture
+def hub_copy(tmp_path):
+    """A folder as it is fetched from the hub."""
+
+    def copy(folder, name, commit, card):
+        made = shutil.copytree(folder, tmp_path / "hub" / name)
+        (made / "README.md").write_text(card)
+        write_manifest(made, hub={name: commit}, revision="main")
+        return made
+
+    return copy
+
+
+def test_prefixes_of_an_adapter_by_others_are_for_such_alone(tmp_path, backbone):
+    trained(backbone, tmp_path / "retriever", lora=True)
+    with pytest.raises(
+        ExportError, match="--max-length: .*retriever keeps what it was trained with; valid beside --base"
+    ):
+        export_as("merged", tmp_path / "retriever", tmp_path / "out", reading={"max_length": 30})
+
+
+@pytest.mark.parametrize("format", ["merged", "adapter", "sentence-transformers"])
+@pytest.mark.parametrize("eos", ["by us", "by the tokenizer"])
+def test_the_code_in_a_card_gives_the_retrievers_scores(tmp_path, backbone, format, eos):
+    if eos == "by the tokenizer":
+        base = shutil.copytree(backbone, tmp_path / "base")
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        append_eos(tokenizer)
+        tokenizer.save_pretrained(base)
+        backbone = base
+    trained(backbone, tmp_path / "retriever", lora=True, max_length=24)  # so that the code's texts are cut
+    export_as(format, tmp_path / "retriever", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("path/or/name/of/this/model", str(tmp_path / "out"))
+    said = {}
+    exec(code, said)  # noqa: S102
+    retriever = Retriever.load(tmp_path / "retriever", device="cpu")
+    passages = retriever.encode(said["documents"], kind="passage")
+    expected = retriever.encode(["sum of two numbers"], kind="query")[0] @ passages.T
+    assert expected[0] != expected[1]
+    assert np.abs(np.asarray(said["scores"], np.float32).ravel() - expected).max() < 1e-5
 
 
 def test_an_adapter_of_another_model_is_refused(released, tmp_path):
@@ -258,6 +326,15 @@ def test_the_licence_of_a_fetched_base_is_known_to_the_card_and_to_mteb(tmp_path
     trained(tmp_path / "base", tmp_path / "retriever", lora=True)
     export_sentence_transformer(tmp_path / "retriever", tmp_path / "out")
     assert front_matter(tmp_path / "out/README.md")["license"] == "llama3.2"
+    assert model_meta(tmp_path / "out", str(tmp_path / "out")).license == "not specified"
+
+
+def test_several_licences_are_carried(tmp_path, backbone):
+    base = shutil.copytree(backbone, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    trained(base, tmp_path / "retriever", lora=True)
+    export_sentence_transformer(tmp_path / "retriever", tmp_path / "out")
+    assert "whose licence is mit, apache-2.0;" in (tmp_path / "out/README.md").read_text()
     assert model_meta(tmp_path / "out", str(tmp_path / "out")).license == "not specified"
 
 

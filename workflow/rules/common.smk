@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 
-from revela.config import LM_EVAL, METHODS, Cell, ConfigError, Source, load, load_site, load_sizes
+from revela.config import LM_EVAL, METHODS, WITHOUT_LM, Cell, ConfigError, Source, load, load_site, load_sizes
 from revela.costs import Costs
 from revela.provenance import code_hash
 
@@ -64,12 +64,12 @@ def either(names):
 
 
 _CORPUS, _BACKBONE = either(CONFIG.corpora), either(STUDY.backbones)
-_METHOD_WITH_LM = either(method for method in METHODS if method != "contriever")
+_WITH_LM = either(set(METHODS) - set(WITHOUT_LM))
 _VARIANT = f"(-({either(CONFIG.variants)}))?"
 _SIZE = r"([2-9]|[1-9]\d+)"
 _CELL = (
-    rf"({_METHOD_WITH_LM})/({_CORPUS})/({_BACKBONE})/({_BACKBONE})/bs{_SIZE}{_VARIANT}"
-    rf"|contriever/({_CORPUS})/({_BACKBONE})/none/bs{_SIZE}{_VARIANT}"
+    rf"({_WITH_LM})/({_CORPUS})/({_BACKBONE})/({_BACKBONE})/bs{_SIZE}{_VARIANT}"
+    rf"|({either(WITHOUT_LM)})/({_CORPUS})/({_BACKBONE})/none/bs{_SIZE}{_VARIANT}"
 )
 BM25 = [name for name, model in STUDY.models.items() if model.kind == "bm25"]
 ENCODERS = [name for name, model in STUDY.models.items() if model.kind == "encoder"]
