@@ -24,7 +24,7 @@ import torch
 from conftest import TEXTS
 from safetensors.torch import load_file
 
-from revela import checkpoint, launch, training
+from revela import checkpoint, launch, objectives, training
 from revela.config import Training
 from revela.objectives import OBJECTIVES
 from revela.provenance import read_manifest
@@ -224,8 +224,14 @@ def test_a_frozen_language_model_is_not_exported(tmp_path, write_job):
     assert not (folder / "output" / "lm").exists() and (folder / "output" / "retriever").exists()
 
 
-def test_bfloat16_bases_carry_float32_adapters(tmp_path, write_job, undisturbed):
-    folder = run(write_job(tmp_path, precision="bf16", gradient_checkpointing=True))
+def head_in_pieces():
+    objectives.revela.LOGITS = 2_000
+
+
+@pytest.mark.parametrize(("stage", "number", "prepare"), [(1, 1, None), (3, 2, head_in_pieces)])
+def test_bfloat16_bases_carry_float32_adapters(tmp_path, write_job, undisturbed, stage, number, prepare):
+    job = write_job(tmp_path, precision="bf16", gradient_checkpointing=True, zero_stage=stage)
+    folder = run(job, number, prepare)
     for part in ("retriever", "lm"):
         tensors = load_file(folder / "output" / part / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -242,7 +248,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, write_job, undisturbed
 # --- against plain loops
 
 
-@pytest.mark.parametrize(("stage", "number"), [(0, 1), (3, 1), (0, 2), (1, 2), (3, 2)])
+@pytest.mark.parametrize(("stage", "number"), [(0, 1), (2, 1), (3, 1), (0, 2), (1, 2), (2, 2), (3, 2)])
 def test_neither_stage_nor_processes_change_the_losses(undisturbed, stage, number):
     """Four batches in a step, one after the other, are two on each of two processes: with dropout, too."""
     expected, found = undisturbed(1, 1), undisturbed(stage, number)
