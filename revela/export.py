@@ -64,6 +64,8 @@ def read_scores(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                 found = {**found, "tasks": {found["benchmark"]: {"label": found["benchmark"], **found}}}
             if not all(task["label"] and task["metrics"]["nDCG@10"] >= 0 for task in found["tasks"].values()):
                 raise ValueError
+            if "protocol" in found and not {"query_prefix", "passage_prefix", "max_length"} <= found["protocol"].keys():
+                raise ValueError
         except OSError as error:
             raise ExportError(f"--scores {path}: cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -242,7 +242,7 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
             for result in results
             for task in result["tasks"].values()
         ]
-        lines.append("")
+        lines += ["", *filter(None, map(_measured, results)), ""]
     if cell:
         manifest = facts["manifest"]
         lines += ["## Lineage", ""]
@@ -263,6 +263,15 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
         if origin.revision:
             lines.append(f"Its commit is `{origin.revision}`.")
     return "\n".join([*lines, "", "## Citation", "", "```bibtex", CITATION, "```", ""])
+
+
+def _measured(result: Mapping[str, Any]) -> str | None:
+    """How the workflow measured a benchmark, which may be otherwise than the model was trained; else it is as saved."""
+    protocol = result.get("protocol")
+    return protocol and (
+        f"On {result['benchmark']} queries were preceded by `{protocol['query_prefix']!r}`, documents by "
+        f"`{protocol['passage_prefix']!r}`, and both cut after {protocol['max_length']} tokens."
+    )
 
 
 def _usage(library: str, base: Origin, retriever: Retriever) -> str:

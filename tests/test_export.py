@@ -152,13 +152,14 @@ def test_the_card_of_a_cell(tmp_path, backbone):
         (tmp_path / "corpora" / corpus / "bs4/batches.json").write_text(json.dumps(counts))
     scores = tmp_path / "coir.json"
     task = {"label": "CosQA", "metrics": {"nDCG@10": 0.4321}}
-    scores.write_text(json.dumps({"benchmark": "coir", "tasks": {"cosqa": task}}))
+    protocol = {"query_prefix": "Q: ", "passage_prefix": "", "max_length": 512}
+    scores.write_text(json.dumps({"benchmark": "coir", "protocol": protocol, "tasks": {"cosqa": task}}))
     export_sentence_transformer(cell, tmp_path / "export", scores=[scores])
     card = (tmp_path / "export/README.md").read_text()
     assert f"# {path}\n\nA dense retriever: `{backbone.name}` trained by Revela on raw text.\n" in card
     for said in (
         path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "`gone`: no longer beside", "| temperature | `0.05` |",
-        "| coir | CosQA | 43.2 |", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
+        "| coir | CosQA | 43.2 |", "On coir queries were preceded by `'Q: '`", "cut after 512 tokens", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
     ):  # fmt: skip
         assert said in card, said
     head = front_matter(tmp_path / "export/README.md")
@@ -298,7 +299,15 @@ def test_pushing_without_network_or_export_says_so(case, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "torn", '{"benchmark": "b"}', '{"benchmark": "b", "tasks": {"t": {}}}', None]
+    "content",
+    [
+        "[]",
+        "torn",
+        '{"benchmark": "b"}',
+        '{"benchmark": "b", "tasks": {"t": {}}}',
+        '{"tasks": {}, "protocol": {}}',
+        None,
+    ],
 )
 def test_scores_that_are_none_are_refused_before_anything_is_done(tmp_path, content):
     if content is not None:
