@@ -1,7 +1,7 @@
-"""Which GPUs a job uses where no scheduler hands them out.
+"""Which GPUs a job uses.
 
 A GPU belongs to the job that holds the lock on its file; the lock goes with the process, however it ends. So jobs that
-run side by side on a workstation use different GPUs, whoever started them.
+run side by side on a workstation, or in one allocation of SLURM's, use different GPUs, whoever started them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
     Raises DeviceError where there are never so many.
     """
     devices = visible()
+    allocation = os.environ.get("SLURM_JOB_ID")
+    scope = f"{allocation}-" if allocation else ""  # SLURM may number the GPUs of each allocation from 0
     if wanted > len(devices):
         raise DeviceError(
             f"this job asks for {wanted} GPUs, and there are {len(devices)}: add --resources gpu={len(devices)}"
@@ -36,7 +38,7 @@ def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
         locks.mkdir(exist_ok=True)
         locks.chmod(0o777)  # whatever the umask: other users' jobs look for free GPUs here, too
     while True:
-        free = [(device, file) for device in devices if (file := _lock(locks / f"{device}.lock"))]
+        free = [(device, file) for device in devices if (file := _lock(locks / f"{scope}{device}.lock"))]
         if len(free) >= wanted:
             break
         for _, file in free:

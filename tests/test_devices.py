@@ -20,6 +20,7 @@ time.sleep(60)
 @pytest.fixture(autouse=True)
 def four_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,GPU-2,3")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(devices, "_held", [])
 
 
@@ -27,6 +28,14 @@ def test_jobs_side_by_side_use_different_gpus(tmp_path):
     assert devices.claim(1, tmp_path) == ["0"]
     assert devices.claim(2, tmp_path) == ["1", "GPU-2"]
     assert devices.claim(1, tmp_path) == ["3"]
+
+
+def test_each_allocation_of_slurm_has_gpus_of_its_own(tmp_path, monkeypatch):
+    """By the same numbers; jobs in one of them share it out."""
+    for allocation in ("17", "18"):
+        monkeypatch.setenv("SLURM_JOB_ID", allocation)
+        assert devices.claim(3, tmp_path) == ["0", "1", "GPU-2"]
+        assert devices.claim(1, tmp_path) == ["3"]
 
 
 def test_other_users_find_the_locks_whatever_the_umask(tmp_path):

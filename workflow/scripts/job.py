@@ -25,7 +25,7 @@ def job(snakemake, *, network=False):
     try:
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        elif "SLURM_JOB_ID" not in os.environ:  # SLURM has said which
+        else:
             from revela.devices import claim
 
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
