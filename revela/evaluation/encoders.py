@@ -31,7 +31,7 @@ class Encoder(Protocol):
 class RetrieverEncoder:
     """A retriever of this project. Prefixes are put in front by the caller."""
 
-    def __init__(self, retriever: Retriever, batch_tokens: int):
+    def __init__(self, retriever: Retriever, batch_tokens: int | None = None):
         self.retriever, self.batch_tokens = retriever, batch_tokens
 
     def prepare(self, texts: list[str], kind: Kind) -> Any:

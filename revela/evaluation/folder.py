@@ -29,7 +29,7 @@ class AsSaved:
     """A retriever with the prefixes and the length that it was saved with."""
 
     def __init__(self, name: str, retriever: Retriever):
-        self.name, self.encoder = name, RetrieverEncoder(retriever, batch_tokens=16384)
+        self.name, self.encoder = name, RetrieverEncoder(retriever)
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         rankings = search(
