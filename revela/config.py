@@ -20,6 +20,7 @@ from revela.provenance import CHECKOUT
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 FOLDER = r"^[\w./][\w./-]*$"
+STUDY_MARK = "# Written by `revela train`"  # the head of a configuration that was
 PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
 SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
 SIZES = CHECKOUT / "config/sizes.yaml"

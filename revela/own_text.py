@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from revela.config import FOLDER, NAME, Cell, Chunking, ConfigError, Study, Training, load, read_yaml
+from revela.config import FOLDER, NAME, STUDY_MARK, Cell, Chunking, ConfigError, Study, Training, load, read_yaml
 from revela.planning import snakemake
 from revela.provenance import CHECKOUT, atomic_write
 
@@ -164,7 +164,7 @@ def write_study(
     }
     files = {f"{name}.tsv": "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in sheets.items()}
     files["config.yaml"] = (
-        f"# Written by `revela train`; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
+        f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)

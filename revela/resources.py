@@ -37,7 +37,7 @@ from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 
 from revela import embedded
 from revela.chunking import PUNKT_FILE
-from revela.config import Dataset, Model
+from revela.config import STUDY_MARK, Dataset, Model
 from revela.documents import kind_of
 from revela.provenance import MANIFEST, atomic_folder, read_manifest, write_manifest
 
@@ -183,8 +183,9 @@ def matching(pattern: str, results: str | Path | None = None) -> Matched:
     """The files that a folder, a file, or a glob pattern with {a,b} stands for, hidden ones left out.
 
     Of a folder, those that can be read as text or as rows by their suffix (`documents.KINDS`); the others are passed
-    over. A pattern names its files itself, from its last plain folder on. What stands below `results` is never text of
-    a folder that holds the results, too. Raises ResourceError where no file is left.
+    over. A pattern names its files itself, from its last plain folder on. What stands below `results`, or in the folder
+    of a study that `revela train` wrote, is never text of a folder that holds it, too. Raises ResourceError where no
+    file is left.
     """
     place, every = Path(pattern), True
     if place.is_dir():
@@ -197,14 +198,21 @@ def matching(pattern: str, results: str | Path | None = None) -> Matched:
         matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
         found = [Path(name).relative_to(source).as_posix() for name in matched]
     found = sorted(name for name in found if name != MANIFEST and (source / name).is_file())
-    if results and Path(results).resolve().is_relative_to(source.resolve()):
-        found = [name for name in found if not (source / name).resolve().is_relative_to(Path(results).resolve())]
+    for folder in [*([Path(results)] if results else []), *_studies(source, found)]:
+        if folder.resolve().is_relative_to(source.resolve()):
+            found = [name for name in found if not (source / name).resolve().is_relative_to(folder.resolve())]
     names = [name for name in found if every or kind_of(Path(name))]
     if not names:
         fault = f"none of its {len(found)} files is text or a table by its suffix" if found else "no file matches"
         valid = "valid: a folder, a file, or a pattern with *, ** (folders at any depth) and {a,b}, outside the results"
         raise ResourceError(f"{pattern}: {fault}; {valid}")
     return Matched(source, names, sorted(set(found).difference(names)))
+
+
+def _studies(source: Path, names: list[str]) -> list[Path]:
+    """The folders of studies that `revela train` wrote, by the mark in their configuration, but for `source` itself."""
+    configs = [source / name for name in names if "/" in name and name.endswith("/config.yaml")]
+    return [path.parent for path in configs if path.read_bytes().startswith(STUDY_MARK.encode())]
 
 
 def _alternatives(pattern: str) -> list[str]:
