@@ -281,7 +281,7 @@ def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch,
     others = [f"notes/{number}.md" for number in range(8)]
     assert own_text.text_files(".", "out").names == own_text.text_files(".").names == others
     assert {name.partition("/")[2].partition("#")[0] for name, _ in own_text.passages(".")} == set(others)
-    assert own_text.text_files("out").names == ["found.md"]  # asked for by name
+    assert "found.md" in own_text.text_files("out").names  # asked for by name
 
 
 @pytest.mark.parametrize(
