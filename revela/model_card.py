@@ -43,7 +43,7 @@ def write_card(
     """
     facts = _facts(Path(model), retriever)
     for origin, prefix in ((facts["base"], ""), (facts["adapter"], "adapter-")):
-        for path in origin.licence_files() if origin else []:
+        for path in _licence_files(origin.folder) if origin else []:
             shutil.copy(path, folder / (prefix + path.name))
     head = _head(facts, results, library)
     (folder / "README.md").write_text(
@@ -72,14 +72,11 @@ class Origin:
         manifest, head = _manifest(folder), front_matter(folder / "README.md")
         name, revision = hub_name(folder)
         licence = {key: head[key] for key in ("license", "license_name", "license_link") if head.get(key)}
-        if "license" not in licence and manifest.get("licence"):
+        if not licence and manifest.get("licence"):
             licence = {"license": manifest["licence"]}
-        origin = cls(folder, name or folder.name, revision, licence)
-        return (
-            origin
-            if licence or not origin.licence_files()
-            else cls(folder, origin.name, revision, {"license": "other"})
-        )
+        if not licence and _licence_files(folder):
+            licence = {"license": "other"}
+        return cls(folder, name or folder.name, revision, licence)
 
     @property
     def link(self) -> str:
@@ -92,9 +89,9 @@ class Origin:
         licence = self.licence.get("license_name") or self.licence.get("license") or "not stated by its files"
         return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
 
-    def licence_files(self) -> list[Path]:
-        """The files that say it in full."""
-        return [path for pattern in ("LICENSE*", "NOTICE*") for path in sorted(self.folder.glob(pattern))]
+
+def _licence_files(folder: Path) -> list[Path]:
+    return [path for pattern in ("LICENSE*", "NOTICE*") for path in sorted(folder.glob(pattern))]
 
 
 def _facts(model: Path, retriever: Retriever) -> dict[str, Any]:
