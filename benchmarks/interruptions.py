@@ -4,8 +4,8 @@
 
 For one and two processes and ZeRO stages 1 and 3. The runs are of the demo's models and batches of 4, which
 `snakemake results/demo/corpora/code/bs4/batches.parquet results/demo/resources/models/tiny-4m --configfile
-config/demo.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to the launcher, which takes its processes
-with it: between steps, in a step or while they save. tests/test_training.py has a sample of this.
+config/demo.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to all processes of a run, as a
+machine's failure ends them: between steps, in a step or while they save. tests/test_training.py has a sample of this.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from record import save, show
 
 from revela.config import Cell, load
@@ -75,8 +76,13 @@ def kill(job: Path, processes: int, moments: random.Random) -> int | None:
         time.sleep(0.02)
     if run.poll() is not None:
         return None
-    run.send_signal(signal.SIGKILL)
+    run.send_signal(signal.SIGSTOP)  # so that it does nothing about the end of the others
+    others = psutil.Process(run.pid).children(recursive=True)
+    for process in others:
+        process.kill()
+    run.kill()
     run.wait()
+    psutil.wait_procs(others, timeout=60)
     return lines(log)
 
 
@@ -107,12 +113,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             undisturbed, job = (write_job(Path(folder) / name, stage, lora, options.steps) for name in ("a", "b"))
             finish(undisturbed, processes)
-            at = [kill(job, processes, moments) for _ in range(kills)]
-            if None not in at:
+            at: list[int] = []
+            while len(at) < kills and (step := kill(job, processes, moments)) is not None:
+                at.append(step)
+            if len(at) == kills:
                 finish(job, processes)
             (weights, losses), (expected, expected_losses) = result(job), result(undisturbed)
         row = {"processes": processes, "stage": stage, "adapters": lora is not None}
-        row |= {"killed after steps": " ".join(map(str, (step for step in at if step is not None)))}
+        row |= {"killed after steps": " ".join(map(str, at))}
         row |= {"same weights": weights == expected, "same losses": losses == expected_losses}
         rows.append(row)
         print(row, flush=True)
