@@ -247,8 +247,8 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
             f"- cell `{cell.path}`",
             f"- {manifest['steps']} steps, {manifest['wall_seconds']:.0f} s, {manifest['processes']} x {manifest['device']}",
             f"- code: {', '.join(filter(None, manifest['commits'])) or 'not a git checkout'}",
-            *(f"- {name}: sha256 `{sha256}`" for name, sha256 in manifest["inputs"].items()),
-            f"- retriever: sha256 `{manifest['retriever_sha256']}`",
+            *(f"- input {name}: sha256 `{sha256}`" for name, sha256 in manifest["inputs"].items()),
+            f"- trained retriever: sha256 `{manifest['retriever_sha256']}`",
             f"- {', '.join(f'{name} {version}' for name, version in manifest['versions'].items())}",
             "",
         ]
