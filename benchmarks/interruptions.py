@@ -1,6 +1,6 @@
 """Demo runs that are killed eight times each, at random moments, end in the weights and losses of undisturbed ones.
 
-    python benchmarks/interruptions.py [--quick] [--kills 8] [--steps 24]
+    python benchmarks/interruptions.py [--quick] [--kills 8] [--steps 44]
 
 For one and two processes and ZeRO stages 1 and 3. The runs are of the demo's models and batches of 4, which
 `snakemake results/demo/corpora/code/bs4/batches.parquet results/demo/resources/models/tiny-4m --configfile
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two kills of one kind of run")
     parser.add_argument("--kills", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=44)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="kinds of runs (default: 1 2)")
     options = parser.parse_args()
