@@ -131,6 +131,8 @@ def by_parts(objective: Revela, measured: dict, size: int, larger: int, device: 
     config = objective.lm.get_decoder().config
 
     def cross(documents: int) -> dict[str, float]:
+        launch.give_back(documents)
+
         def run():
             cross_attention(config, documents, LENGTH, device)
             if device == "cuda":
@@ -201,6 +203,7 @@ def main() -> None:
     objective = make(shape, device)
     if options.peak_of:
         batch = make_batch(options.sizes[0], options.kinds[0], shape["vocab_size"], device)
+        launch.give_back(options.sizes[0])
         before = held(device)
         step(objective, batch, options.peak_of)
         print(json.dumps({"peak_gb": round(held(device), 2), "step_gb": round(held(device) - before, 2)}))
@@ -211,6 +214,7 @@ def main() -> None:
     rows, whole = [], None
     for size, kind in [(small, kind) for kind in options.kinds] + [(size, options.kinds[0]) for size in larger]:
         batch = make_batch(size, kind, shape["vocab_size"], device)
+        launch.give_back(size)  # as the trainer does, for both ways
         if size == small:
             times = measure(objective, batch, ["revela", "straightforward"], options.repeats)
             whole = whole or times["straightforward"]
@@ -238,7 +242,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not launch.ALLOCATOR.keys() <= os.environ.keys():  # read when a process starts; as the trainer's, for both ways
-        os.environ |= launch.ALLOCATOR
+    if not launch.HUGE_PAGES.items() <= os.environ.items():  # as the trainer has them, for both ways
+        os.environ |= launch.HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *sys.argv])
     main()

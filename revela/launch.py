@@ -16,14 +16,7 @@ import signal
 import sys
 
 RESUBMIT = 75
-# How a process on a CPU gets its memory. glibc keeps freed blocks of up to 32 MB for itself, where activations leave gaps,
-# a quarter more than is in use: blocks from 8 MB on go back to the system. torch asks for huge pages then, without which
-# getting them anew at each layer costs a third of the time.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**23),
-    "MALLOC_TRIM_THRESHOLD_": str(2**28),
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # of torch, for its large blocks on a CPU; read when a process begins
 
 
 def main(arguments: list[str]) -> int:
@@ -34,8 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
     options = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads // options.processes))
-    for name, value in ALLOCATOR.items():
-        os.environ.setdefault(name, value)
+    os.environ |= HUGE_PAGES
     end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
         os.execv(sys.executable, [sys.executable, "-m", "revela.training", options.job])
@@ -48,6 +40,18 @@ def main(arguments: list[str]) -> int:
 def end_with_parent(number: signal.Signals) -> None:
     """This process gets the signal when the one that started it is gone, however that ended."""
     ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+
+def give_back(batch_size: int) -> None:
+    """Has glibc give a freed block back to the system if it is a large one among those of such a batch.
+
+    Left alone it keeps blocks of up to 32 MB for itself, where activations leave gaps, a quarter more than is in use.
+    Given back, a block has to be cleared when it is wanted again, which is why smaller ones are kept: half a megabyte
+    for each chunk, and 8 MB at least.
+    """
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(-3, min(32, max(8, batch_size // 2)) * 2**20)  # M_MMAP_THRESHOLD, for which 32 MB is the most
+    glibc.mallopt(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def torchrun(arguments: list[str]) -> int:

@@ -45,7 +45,7 @@ from revela import dynamics, flops, memory
 from revela.checkpoint import CheckpointError, Checkpoints, SaveError
 from revela.compilation import CompilationError, compile_layers
 from revela.config import Cell, ConfigError, Strict, Training
-from revela.launch import RESUBMIT, end_with_parent
+from revela.launch import RESUBMIT, end_with_parent, give_back
 from revela.objectives import OBJECTIVES
 from revela.objectives.batch import Objective, ObjectiveError, Tokens
 from revela.packing import PackingError
@@ -93,6 +93,7 @@ def main(arguments: list[str]) -> int:
     join_processes()
     try:
         job = read_job(arguments)
+        give_back(Cell.parse(job.cell).batch_size)
         complete = train(job, stop)
     except torch.OutOfMemoryError as error:
         print(f"error: {out_of_memory(job, error)}", file=sys.stderr)
