@@ -43,14 +43,15 @@ def end_with_parent(number: signal.Signals) -> None:
 
 
 def give_back(batch_size: int) -> None:
-    """Has glibc give a freed block back to the system if it is a large one among those of such a batch.
+    """Has glibc give freed blocks of 8 MB and more back to the system, for batches of up to 16 chunks.
 
-    Left alone it keeps blocks of up to 32 MB for itself, where activations leave gaps, a quarter more than is in use.
-    Given back, a block has to be cleared when it is wanted again, which is why smaller ones are kept: half a megabyte
-    for each chunk, and 8 MB at least.
+    What it keeps for itself are gaps between activations, a quarter more than is in use; what it gives back has to be
+    cleared when it is wanted again. Of larger batches most blocks are large, so that clearing them would take a quarter
+    of the time: none goes back.
     """
     glibc = ctypes.CDLL(None)
-    glibc.mallopt(-3, min(32, max(8, batch_size // 2)) * 2**20)  # M_MMAP_THRESHOLD, for which 32 MB is the most
+    glibc.mallopt(-4, 65536 if batch_size <= 16 else 0)  # M_MMAP_MAX
+    glibc.mallopt(-3, 8 * 2**20)  # M_MMAP_THRESHOLD
     glibc.mallopt(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
 
 
