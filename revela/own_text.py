@@ -14,7 +14,6 @@ import select
 import signal
 import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -312,13 +311,15 @@ def run(config: str | Path, targets: Sequence[str], *, cores: int) -> None:
     """
     command = snakemake("--profile", str(CHECKOUT / "workflow/profiles/local"), "--cores", str(cores))
     command += ["--configfile", str(config), "--nolock", "--", *targets]
-    log, started = Path(config).with_name("snakemake.log"), time.time()
+    log = Path(config).with_name("snakemake.log")
     with log.open("ab") as written:
         try:
             fcntl.flock(written, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with Snakemake, which holds it, too
         except BlockingIOError:
             raise OwnTextError(f"{log.parent}: another run is at work here") from None
         written.truncate(0)
+        os.utime(written.fileno())
+        started = os.fstat(written.fileno()).st_mtime  # by the clock of files, which lags behind that of `time`
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": [written.fileno()]}
         process = subprocess.Popen(command, **pipes, start_new_session=True)
         try:
