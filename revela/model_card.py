@@ -174,8 +174,8 @@ def _datasets(results: Path, corpus: str, batch_size: int) -> list[str]:
     """The datasets of a corpus, and of the corpora that it is mixed of."""
     names: dict[str, None] = {}
     for part in _counts(results, corpus, batch_size)["parts"]:
-        mixed = part != corpus and not (results / "resources" / "datasets" / part).is_dir()
-        mixed = mixed and _counts(results, part, batch_size)
+        dataset = part == corpus or (results / "resources" / "datasets" / part).is_dir()
+        mixed = not dataset and _counts(results, part, batch_size)
         names |= dict.fromkeys(_datasets(results, part, batch_size) if mixed else [part])
     return list(names)
 

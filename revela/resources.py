@@ -198,9 +198,11 @@ def matching(pattern: str, results: str | Path | None = None) -> Matched:
         matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
         found = [Path(name).relative_to(source).as_posix() for name in matched]
     found = sorted(name for name in found if name != MANIFEST and (source / name).is_file())
-    for folder in [*([Path(results)] if results else []), *_studies(source, found)]:
-        if folder.resolve().is_relative_to(source.resolve()):
-            found = [name for name in found if not (source / name).resolve().is_relative_to(folder.resolve())]
+    results_too = [Path(results)] if results else []
+    never = [folder.resolve() for folder in (*results_too, *_studies(source, found))]
+    never = [folder for folder in never if folder.is_relative_to(source.resolve())]
+    if never:
+        found = [name for name in found if not any(map((source / name).resolve().is_relative_to, never))]
     names = [name for name in found if every or kind_of(Path(name))]
     if not names:
         fault = f"none of its {len(found)} files is text or a table by its suffix" if found else "no file matches"

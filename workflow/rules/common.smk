@@ -118,12 +118,12 @@ def code(module, without=()):
 
 
 def method_code(module, method):
-    """A module that imports all objectives, with one of them; Contriever has no language model.
+    """A module that imports all objectives, with one of them; some have no language model.
 
     What a run computes, and in how much memory, stands in its log and in a message alone.
     """
     others = ["revela.flops", "revela.memory", *(f"revela.objectives.{other}" for other in METHODS if other != method)]
-    return code(module, (*others, "revela.inbatch") if method == "contriever" else tuple(others))
+    return code(module, (*others, "revela.inbatch") if method in WITHOUT_LM else tuple(others))
 
 
 # --- training
