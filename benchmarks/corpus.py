@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from record import save, show
 
-from revela.chunking import read_parameters
-from revela.config import Corpus, load
-from revela.corpora import write_chunks
-from revela.documents import texts
-from revela.embedded import write_dataset
-from revela.resources import build_punkt
+from revela.study.study import Corpus, load
+from revela.text.chunking import read_parameters
+from revela.text.corpora import write_chunks
+from revela.text.documents import texts
+from revela.text.embedded import write_dataset
+from revela.text.resources import build_punkt
 
 ROOT = Path(__file__).parents[1]
 ARTICLES = Path(os.environ.get("REVELA_SHARED", ROOT.parent / "shared")) / "data/wikitext"

@@ -19,7 +19,7 @@ from record import save, show
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from checkout import ROOT, Checkout
 
-from revela.config import load
+from revela.study.study import load
 
 SECONDS, GIGABYTES = 30.0, 1.5
 

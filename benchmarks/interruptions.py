@@ -5,7 +5,7 @@
 For one and two processes and ZeRO stages 1 and 3. The runs are of the demo's models and batches of 4, which
 `snakemake results/demo/corpora/code/bs4/batches.parquet results/demo/resources/models/tiny-4m --configfile
 config/demo.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to all processes of a run, as a
-machine's failure ends them: between steps, in a step or while they save. tests/test_training.py has a sample of this.
+machine's failure ends them: between steps, in a step or while they save. tests/training/test_training.py has a sample of this.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from record import save, show
 
-from revela.config import Cell, load
+from revela.study.study import Cell, load
 
 ROOT = Path(__file__).parents[1]
 CELL = "revela/code/tiny-4m/tiny-4m/bs4"
@@ -45,7 +45,7 @@ def write_job(folder: Path, stage: int, lora: dict | None, steps: int) -> Path:
 
 
 def start(job: Path, processes: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "revela.launch", str(job), "--processes", str(processes)]
+    command = [sys.executable, "-m", "revela.training.launch", str(job), "--processes", str(processes)]
     with open(job.with_name("messages"), "a") as messages:
         return subprocess.Popen(command, cwd=ROOT, stdout=messages, stderr=messages)
 

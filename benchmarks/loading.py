@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from revela.config import Task
+from revela.study.study import Task
 
 SHARD, QUERIES, ROWS_IN_A_GROUP = 20_000, 20, 1000
 WORDS = __doc__.split()
@@ -68,8 +68,8 @@ class Lengths:
 
 
 def revela(folder: Path) -> int:
-    from revela.evaluation.benchmarks import load_task
     from revela.evaluation.search import search
+    from revela.evaluation.tasks import load_task
 
     task = Task(scale="b", benchmark="b", task="t", label="t", layout="beir", dataset="t")
     [part] = load_task(task, folder)
@@ -86,8 +86,8 @@ def beir(folder: Path) -> int:
 
 
 WAYS = {
-    "revela, jsonl": (revela, "jsonl", ["torch", "revela.evaluation.search", "revela.evaluation.benchmarks"]),
-    "revela, parquet": (revela, "parquet", ["torch", "revela.evaluation.search", "revela.evaluation.benchmarks"]),
+    "revela, jsonl": (revela, "jsonl", ["torch", "revela.evaluation.search", "revela.evaluation.tasks"]),
+    "revela, parquet": (revela, "parquet", ["torch", "revela.evaluation.search", "revela.evaluation.tasks"]),
     "beir's loader, jsonl": (beir, "jsonl", ["beir.datasets.data_loader"]),
 }
 

@@ -13,8 +13,8 @@ from record import save, show, timed
 from rivals import replug_scores
 from training_step import LLAMA_1B, QUICK, SMOLLM, make, make_batch, step
 
-from revela.config import Training
 from revela.objectives import replug
+from revela.study.study import Training
 
 
 class Ids:

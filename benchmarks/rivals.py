@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from revela.similarity import similarity
+from revela.method.similarity import similarity
 
 NAME = "straightforward"
 

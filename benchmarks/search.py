@@ -48,7 +48,7 @@ class Numbers:
 
     @cached_property
     def index(self):
-        from revela.evaluation.benchmarks import Index
+        from revela.evaluation.tasks import Index
 
         ids = np.array([f"{number:08}" for number in range(self.size)], np.dtypes.StringDType())
         return Index(ids, np.arange(self.size), np.arange(self.size), "")

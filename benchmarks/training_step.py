@@ -10,7 +10,7 @@ one process and must agree on the loss; peaks of memory are of fresh processes. 
 of the straightforward way do not fit, and its time is put together from parts. Ratios are of CPU seconds on a CPU, where
 other work slows the clock.
 
-Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the formulas of `revela.flops`.
+Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the formulas of `revela.plan.flops`.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from record import save, show, timed
 from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from revela import flops, launch
-from revela.config import Lora, Training
 from revela.objectives import Revela
+from revela.plan import flops
 from revela.retriever import Retriever, add_lora
+from revela.study.study import Lora, Training
+from revela.training import launch
 
 LENGTH = 160
 SMOLLM = {

@@ -7,7 +7,7 @@
 >>> documents[scores.argmax()]
 'def ...
 
-`Retriever` is imported on first use, so that `import revela.config` stays light.
+`Retriever` is imported on first use, so that `import revela.study.study` stays light.
 """
 
 import importlib

@@ -1,5 +1,5 @@
 """`python -m revela` is the command `revela`."""
 
-from revela.cli import entry
+from revela.command.cli import entry
 
 entry()

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 PARTIAL = ".partial-"
 TIMESTAMP = ".snakemake_timestamp"  # put by Snakemake into a folder that a rule made
 # What a job uses of the configuration is among its params, so an edit to the configuration's code changes no result.
-NOT_CODE = {"revela.config"}
+NOT_CODE = {"revela.study.study"}
 DISTRIBUTIONS = ("torch", "transformers", "tokenizers", "peft", "deepspeed", "safetensors", "numpy")
 
 
@@ -196,7 +196,7 @@ def versions() -> dict[str, str]:
 
 
 def code_hash(module: str, *, without: Collection[str] = ()) -> str:
-    """SHA-256 over the code of a module, for example `revela.training`, and of all that it imports from its package.
+    """SHA-256 over the code of a module, for example `revela.training.loop`, and of all that it imports from its package.
 
     Imports inside functions count. Comments, docstrings and layout do not: the abstract syntax trees are hashed. An
     edit to a module outside the closure leaves the hash as it is. Modules in `without`, such as the objectives that a

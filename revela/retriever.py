@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from revela.config import Lora
-from revela.packing import Packing, run
+from revela.method.packing import Packing, run
 from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
 from revela.provenance import atomic_folder, folder_sha256
+from revela.study.study import Lora
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
     from peft import PeftModel
@@ -99,7 +99,7 @@ class Retriever(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *, packed: bool = False) -> Tensor:
         """Embeddings [n, d], float32 or better, of input_ids and attention_mask [n, L], padded on the right.
 
-        packed: compute no pad (`revela.packing`), which pays where lengths differ; for causal decoders.
+        packed: compute no pad (`revela.method.packing`), which pays where lengths differ; for causal decoders.
         """
         if packed:
             packing = Packing(attention_mask)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from revela.config import Task
+from revela.study.study import Task
 
 DOCUMENTS = {  # id -> (title, text)
     "d1": ("", "a cat sat on the mat"),

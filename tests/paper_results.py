@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from revela.config import Cell, Study, load
 from revela.paper.values import metric, read_printed, score_file, tasks
 from revela.provenance import write_manifest
+from revela.study.study import Cell, Study, load
 
 ROOT = Path(__file__).parents[1]
 STEPS = (0, 100, 200)

@@ -15,12 +15,14 @@ from conftest import TEXTS, make_backbone
 from retrievers import cell_folder, trained
 from snakemake.cli import parse_args
 
-from revela import doctor, export, own_text, planning
-from revela.cli import app, main
-from revela.config import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
-from revela.documents import CODE as SOURCE_CODE
-from revela.documents import KINDS, PROSE
-from revela.export import export_sentence_transformer
+from revela.command import doctor, own_text
+from revela.command.cli import app, main
+from revela.export import export
+from revela.export.export import export_sentence_transformer
+from revela.plan import jobs as planning
+from revela.study.study import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
+from revela.text.documents import CODE as SOURCE_CODE
+from revela.text.documents import KINDS, PROSE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]

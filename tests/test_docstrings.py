@@ -14,7 +14,7 @@ MODULES = sorted((ROOT / "revela").rglob("*.py"))
 ARRAYS = ("Tensor", "ndarray")
 # A letter, a name, 1 or .. for a dimension, or a product of them: [B, L], [1, streams * T, hidden], [.., d]
 SHAPE = re.compile(r"\[(?:(?:[\w' *-]*[A-Za-z1][\w' *-]*|\.{2,3})(?:, |(?=\])))+\]")
-METHOD = [*(ROOT / "revela" / f"{name}.py" for name in ("similarity", "inbatch", "batching", "pairs")),
+METHOD = [*(ROOT / "revela" / f"{name}.py" for name in ("method/similarity", "method/inbatch", "text/batching", "text/pairs")),
           *sorted((ROOT / "revela/objectives").glob("*.py"))]  # fmt: skip
 SOURCE = re.compile(r"(?:sections? \d(?:\.\d)?|App\. [A-C](?:\.\d)?|eq\. \d)(?!\d)")
 

@@ -16,15 +16,15 @@ import yaml
 from benchmark_folders import task, write_beir
 from conftest import TEXTS
 
-from revela import resources
-from revela.config import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
-from revela.corpora import write_batches, write_chunks
-from revela.documents import CorpusError, documents
-from revela.evaluation.benchmarks import load_task
-from revela.own_text import OwnTextError, counted, passages, text_files, write_study
+from revela.command.own_text import OwnTextError, counted, passages, text_files, write_study
+from revela.evaluation.tasks import load_task
 from revela.provenance import read_manifest
-from revela.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
 from revela.retriever import Retriever, RetrieverError
+from revela.study.study import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
+from revela.text import resources
+from revela.text.corpora import write_batches, write_chunks
+from revela.text.documents import CorpusError, documents
+from revela.text.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
 
 ROOT = Path(__file__).parents[1]
 MUTATED_CONFIGS, MUTATED_SHEETS, BROKEN_ROWS = 220, 120, 120

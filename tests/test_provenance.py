@@ -160,17 +160,17 @@ def package(tmp_path, monkeypatch):
 def edited(package, name, text):
     (package / name).write_text(text)
     provenance._module.cache_clear()
-    return code_hash("revela.training")
+    return code_hash("revela.training.loop")
 
 
 def test_import_closure_follows_lazy_and_relative_imports(package):
-    expected = ["revela", "revela.objectives", "revela.objectives.loss", "revela.retriever", "revela.training"]
-    assert import_closure("revela.training") == expected
+    expected = ["revela", "revela.objectives", "revela.objectives.loss", "revela.retriever", "revela.training.loop"]
+    assert import_closure("revela.training.loop") == expected
     assert import_closure("revela.tables") == ["revela", "revela.retriever", "revela.tables"]
 
 
 def test_code_hash_changes_with_the_closure_and_with_nothing_else(package):
-    before = code_hash("revela.training")
+    before = code_hash("revela.training.loop")
     assert edited(package, "tables.py", "x = 1\n") == before
     assert edited(package, "config.py", "SETTINGS = 2\n") == before
     assert edited(package, "retriever.py", '# why\ndef encode():\n    """What."""\n\n    return (1)\n') == before
@@ -183,7 +183,7 @@ def test_code_hash_refuses_a_module_that_does_not_exist(package):
 
 
 def test_importing_provenance_and_the_config_imports_nothing_heavy():
-    code = "import sys, revela, revela.config, revela.provenance; print(*sys.modules)"
+    code = "import sys, revela, revela.study.study, revela.provenance; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "deepspeed", "peft", "numpy", "pandas"} & set(loaded)
 

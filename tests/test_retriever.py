@@ -11,9 +11,9 @@ from conftest import TEXTS, make_backbone
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from revela.config import Lora
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError
+from revela.study.study import Lora
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
 PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}

@@ -6,9 +6,9 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from revela.config import Study
 from revela.evaluation.scores import score_task
 from revela.provenance import atomic_write
+from revela.study.study import Study
 
 OK, CLOSE = 0.1, 1.0  # points of nDCG@10, in percent
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from revela.config import Model
 from revela.evaluation import EvaluationError
 from revela.evaluation.encoders import Kind
+from revela.study.study import Model
 
 RETRIES = 8
 TEXTS_AT_A_TIME = 96  # Cohere's limit; OpenAI allows 2048, Voyage 128

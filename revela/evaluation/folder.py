@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revela.config import Evaluation, Task
 from revela.evaluation import EvaluationError
-from revela.evaluation.benchmarks import Part, load_task
 from revela.evaluation.encoders import RetrieverEncoder
 from revela.evaluation.runs import read_run
 from revela.evaluation.scores import Evaluator
 from revela.evaluation.search import Ranking, search
 from revela.evaluation.systems import BM25, System, run_task
+from revela.evaluation.tasks import Part, load_task
+from revela.study.study import Evaluation, Task
 
 if TYPE_CHECKING:
     from revela.retriever import Retriever

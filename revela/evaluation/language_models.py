@@ -16,10 +16,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from revela.config import LmEvaluation
 from revela.evaluation import EvaluationError
 from revela.pretrained import load_model, load_tokenizer
 from revela.provenance import atomic_write, folder_sha256, git_commit, versions
+from revela.study.study import LmEvaluation
 
 METRIC = "accuracy"
 

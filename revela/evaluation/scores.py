@@ -11,11 +11,11 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from revela.config import Study, Task
 from revela.evaluation import EvaluationError
-from revela.evaluation.benchmarks import Part, load_task
 from revela.evaluation.runs import read_run
+from revela.evaluation.tasks import Part, load_task
 from revela.provenance import atomic_write, folder_sha256, git_commit, sha256_file, versions
+from revela.study.study import Study, Task
 
 # name -> (pytrec_eval's name, documents of a ranking that it looks at)
 METRICS = {

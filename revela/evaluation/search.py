@@ -25,7 +25,7 @@ from revela.provenance import atomic_write
 if TYPE_CHECKING:
     import torch
 
-    from revela.evaluation.benchmarks import Corpus
+    from revela.evaluation.tasks import Corpus
 
 Ranking = list[tuple[str, float]]  # (document id, score), best first
 SCORES_AT_A_TIME = 2**26  # 256 MB

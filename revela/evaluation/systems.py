@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from revela.config import Cell, Evaluation, Model, Study, Task
 from revela.evaluation import EvaluationError
-from revela.evaluation.benchmarks import Part, load_task
 from revela.evaluation.encoders import Encoder, Replicas, RetrieverEncoder, SentenceTransformerEncoder
 from revela.evaluation.runs import write_run
 from revela.evaluation.search import Ranking, best_documents, search
 from revela.evaluation.store import Store
+from revela.evaluation.tasks import Part, load_task
 from revela.provenance import folder_sha256, sha256_json
+from revela.study.study import Cell, Evaluation, Model, Study, Task
 
 UNTRAINED = "untrained/"
 

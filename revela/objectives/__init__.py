@@ -8,9 +8,9 @@ They share an interface (`batch.Objective`), so that one training loop serves al
     total, scalars = objective(batch)       # the loss summed over them, and means to log beside it
 """
 
-from .contriever import Contriever
-from .replug import Replug
-from .revela import Revela
+from revela.objectives.contriever import Contriever
+from revela.objectives.replug import Replug
+from revela.objectives.revela import Revela
 
 OBJECTIVES = {"revela": Revela, "replug": Replug, "contriever": Contriever}
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..similarity import scores
-from .batch import Objective, Tokens
+from revela.method.similarity import scores
+from revela.objectives.base import Objective, Tokens
 
 
 class Contriever(Objective):

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
-from ..config import Training
-from ..inbatch import NEGLIGIBLE, head, hidden_states
-from ..retriever import Retriever
-from ..similarity import similarity
-from .batch import Objective, ObjectiveError, Tokens, language_model_ids, pad
+from revela.method.inbatch import NEGLIGIBLE, head, hidden_states
+from revela.method.similarity import similarity
+from revela.objectives.base import Objective, ObjectiveError, Tokens, language_model_ids, pad
+from revela.retriever import Retriever
+from revela.study.study import Training
 
 IGNORED = -100  # label of a position that has no part in the loss
 LOGITS = 2**25  # at most so many float32 logits at a time: 128 MB

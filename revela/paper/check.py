@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from revela.config import Study
 from revela.paper.compare import VERDICTS, compare_table, to_csv, to_markdown
 from revela.paper.page import html_body, html_page
 from revela.provenance import atomic_write, git_commit
+from revela.study.study import Study
 
 
 def compare_all(study: Study) -> dict[str, pd.DataFrame]:

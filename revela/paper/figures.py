@@ -23,10 +23,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from revela.config import Cell, ConfigError, Figure, Study
 from revela.paper import PaperError
 from revela.paper.values import METRIC, columns
 from revela.provenance import atomic_folder, atomic_write
+from revela.study.study import Cell, ConfigError, Figure, Study
 
 WIDTH = 5.5  # inches: the text width of the ICLR class
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
@@ -388,7 +388,7 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
     """What a corpus is made of: words of a chunk, chunks of a document, documents of a batch.
 
     Args:
-        report: As `revela.corpus_report.write_report` returns it. Panels of what it does not know are left out.
+        report: As `revela.text.report.write_report` returns it. Panels of what it does not know are left out.
         output: The files; their suffixes say in which format.
     """
     chunks, batches, groups = report["chunks"], report["batches"], report["group_sizes"]
@@ -432,7 +432,7 @@ def corpus_figure(report: Mapping[str, Any], output: Sequence[str | Path]) -> No
 
 
 def cost(path: Path) -> Panels:
-    """One panel: method, batch_size, seconds, as `revela.paper.cost` measured them; PaperError if it did not."""
+    """One panel: method, batch_size, seconds, as `revela.evaluation.timing` measured them; PaperError if it did not."""
     try:
         measured = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

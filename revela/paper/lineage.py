@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from revela.config import LM_EVAL, Cell, ConfigError, Study
 from revela.paper import PaperError
 from revela.paper.values import columns, metric, rows, score_file, tasks
 from revela.provenance import atomic_write, git_commit, read_manifest, sha256_file
-from revela.usage import total
+from revela.study.study import LM_EVAL, Cell, ConfigError, Study
+from revela.training.usage import total
 
 
 def lineage(study: Study, table: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def model_lineage(study: Study, system: str) -> dict[str, Any] | None:
         Off the shelf: ``folder`` and ``model_revision``. Trained here: ``folder``, ``adapter_sha256`` (the retriever's
         files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``, ``commits`` (that it was trained at),
         ``data_sha256``, ``data_revisions`` (of the corpus's datasets), ``steps``, ``processes``, ``device``,
-        ``gpu_hours``, ``hours``, ``usage`` (of all attempts together, as `revela.usage.total` says).
+        ``gpu_hours``, ``hours``, ``usage`` (of all attempts together, as `revela.training.usage.total` says).
 
     Raises:
         PaperError: A manifest that cannot be read.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from revela.config import Study, Table
 from revela.paper.page import html_body, html_page
 from revela.paper.values import Column, columns, rows
 from revela.provenance import atomic_write
+from revela.study.study import Study, Table
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"
 _SIZE = re.compile(r"(.+)(?<!\.\d)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1; not LLaMA-3.2-1B

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from revela.config import LM_EVAL, Study
 from revela.paper import PaperError
+from revela.study.study import LM_EVAL, Study
 
 METRIC, ACCURACY = "nDCG@10", "accuracy"
 CONFIDENCE = 0.95

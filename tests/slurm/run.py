@@ -80,7 +80,7 @@ class Run:
             and facts["JobState"] in states
         }
 
-    def workers(self, names=(b".snakemake/scripts/", b"revela.training")):
+    def workers(self, names=(b".snakemake/scripts/", b"revela.training.loop")):
         """id -> environment of the processes that do the work of this run's jobs."""
         return {
             process["id"]: process["environment"]
@@ -89,7 +89,7 @@ class Run:
         }
 
     def trainers(self):
-        return self.workers((b"revela.training",))
+        return self.workers((b"revela.training.loop",))
 
     def checkpoint(self, cell):
         """The newest checkpoint of a cell, as a number of steps."""

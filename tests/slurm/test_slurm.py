@@ -20,7 +20,7 @@ from cluster import Cluster, why_not
 from conftest import TEXTS, make_backbone
 from run import SMALL, Run
 
-from revela import usage
+from revela.training import usage
 
 R = "results/small"
 CELL = "revela/code/random/random/bs4"
@@ -212,7 +212,7 @@ def reference(checkout):
     job = json.loads((checkout.folder / f"{R}/logs/train/{LONG}.json").read_text())
     job |= {"output": "reference/model", "checkpoints": "reference/checkpoints"}
     (checkout.folder / "reference.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "revela.launch", "reference.json"]
+    command = [sys.executable, "-m", "revela.training.launch", "reference.json"]
     subprocess.run(command, cwd=checkout.folder, env=checkout.environment, check=True, capture_output=True)
     return trained(checkout.folder / "reference/model")
 

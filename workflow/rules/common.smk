@@ -10,8 +10,8 @@ from pathlib import Path
 
 from snakemake.cli import parse_args
 
-from revela.config import LM_EVAL, METHODS, WITHOUT_LM, Cell, ConfigError, Source, load, load_site, load_sizes
-from revela.costs import Costs
+from revela.study.study import LM_EVAL, METHODS, WITHOUT_LM, Cell, ConfigError, Source, load, load_site, load_sizes
+from revela.plan.costs import Costs
 from revela.provenance import code_hash
 
 
@@ -122,8 +122,8 @@ def method_code(module, method):
 
     What a run computes, and in how much memory, stands in its log and in a message alone.
     """
-    others = ["revela.flops", "revela.memory", *(f"revela.objectives.{other}" for other in METHODS if other != method)]
-    return code(module, (*others, "revela.inbatch") if method in WITHOUT_LM else tuple(others))
+    others = ["revela.plan.flops", "revela.plan.memory", *(f"revela.objectives.{other}" for other in METHODS if other != method)]
+    return code(module, (*others, "revela.method.inbatch") if method in WITHOUT_LM else tuple(others))
 
 
 # --- training

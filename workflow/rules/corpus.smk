@@ -18,7 +18,7 @@ rule chunks:
     params:
         sources=lambda w: chunk_settings(w.corpus),
         max_words=CONFIG.chunking.max_words,
-        code=code("revela.corpora"),
+        code=code("revela.text.corpora"),
     script:
         "../scripts/chunks.py"
 
@@ -42,7 +42,7 @@ rule batches:
     params:
         corpus=lambda w: batch_settings(w.corpus),
         seed=CONFIG.seed,
-        code=code("revela.corpora"),
+        code=code("revela.text.corpora"),
     script:
         "../scripts/batches.py"
 
@@ -68,7 +68,7 @@ rule pairs:
         pairs=lambda w: CONFIG.corpora[w.corpus].pairs,
         crop_ratio=lambda w: CONFIG.corpora[w.corpus].crop_ratio,
         seed=CONFIG.seed,
-        code=code("revela.pairs"),
+        code=code("revela.text.pairs"),
     script:
         "../scripts/pairs.py"
 
@@ -95,7 +95,7 @@ rule group_sizes:
         corpus=lambda w: batch_settings(w.corpus),
         documents=lambda w: CONFIG.corpora[w.corpus].documents,
         seed=CONFIG.seed,
-        code=code("revela.corpus_report"),
+        code=code("revela.text.report"),
     script:
         "../scripts/group_sizes.py"
 
@@ -127,6 +127,6 @@ rule corpus_report:
         mem_mb=2000,
         runtime=10,
     params:
-        code=[code("revela.corpus_report"), code("revela.paper.figures")],
+        code=[code("revela.text.report"), code("revela.paper.figures")],
     script:
         "../scripts/corpus_report.py"

@@ -15,6 +15,6 @@ rule export:
         mem_mb=memory("export"),
         runtime=60,
     params:
-        code=code("revela.export"),
+        code=code("revela.export.export"),
     script:
         "../scripts/export.py"

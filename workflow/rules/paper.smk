@@ -132,6 +132,6 @@ rule cost:
         runtime=runtime("cost"),
     params:
         settings=lambda w: cell_settings(w.cell),
-        code=code("revela.paper.cost"),
+        code=code("revela.evaluation.timing"),
     script:
         "../scripts/cost.py"

@@ -20,7 +20,7 @@ rule dataset:
         runtime=runtime("dataset"),
     params:
         dataset=lambda w: CONFIG.datasets[w.dataset].model_dump(mode="json", exclude_defaults=True),
-        code=lambda w: code("revela.embedded") if CONFIG.datasets[w.dataset].installed else None,
+        code=lambda w: code("revela.text.embedded") if CONFIG.datasets[w.dataset].installed else None,
     script:
         "../scripts/dataset.py"
 
@@ -61,6 +61,6 @@ rule punkt:
         runtime=runtime("punkt"),
     params:
         source=punkt_source(),
-        code=None if CONFIG.chunking.punkt == "nltk" else [code("revela.resources"), code("revela.documents")],
+        code=None if CONFIG.chunking.punkt == "nltk" else [code("revela.text.resources"), code("revela.text.documents")],
     script:
         "../scripts/punkt.py"

@@ -44,6 +44,6 @@ rule train:
         runtime=runtime("train"),
     params:
         settings=lambda w: cell_settings(w.cell),
-        code=lambda w: method_code("revela.training", Cell.parse(w.cell).method),
+        code=lambda w: method_code("revela.training.loop", Cell.parse(w.cell).method),
     script:
         "../scripts/train.py"

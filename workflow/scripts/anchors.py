@@ -5,8 +5,8 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.evaluation.anchors import check_anchors, write_anchors
+    from revela.study.study import load
 
     study = load(snakemake.config["study"])
     datasets = {Path(folder).name: folder for folder in snakemake.input.datasets}

@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
-    from revela.corpora import write_batches
+    from revela.study.study import load
+    from revela.text.corpora import write_batches
 
     corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     write_batches(

@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.paper.check import write_check
+    from revela.study.study import load
 
     write_check(load(snakemake.config["study"]), dict(snakemake.output.items()))

@@ -5,8 +5,8 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import load
-    from revela.corpora import write_chunks
+    from revela.study.study import load
+    from revela.text.corpora import write_chunks
 
     corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     write_chunks(

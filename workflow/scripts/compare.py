@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.paper.compare import write_comparison
+    from revela.study.study import load
 
     write_comparison(load(snakemake.config["study"]), snakemake.wildcards.table, dict(snakemake.output.items()))

@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.corpus_report import write_report
     from revela.paper.figures import corpus_figure
+    from revela.text.report import write_report
 
     files = snakemake.input
     report = write_report(files.get("chunks"), files.batches, files.get("group_sizes"), snakemake.output.json)

@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import Cell, load
-    from revela.paper.cost import write_cost
+    from revela.evaluation.timing import write_cost
+    from revela.study.study import Cell, load
 
     settings = load(snakemake.config["study"]).training_settings(Cell.parse(snakemake.wildcards.cell))
     write_cost(snakemake.input.retriever, snakemake.input.lm, snakemake.input.data, settings, snakemake.output[0])

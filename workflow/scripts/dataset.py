@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.config import Dataset, load
-    from revela.resources import fetch_dataset
+    from revela.study.study import Dataset, load
+    from revela.text.resources import fetch_dataset
 
     results = load(snakemake.config["study"]).config.results
     fetch_dataset(Dataset(**snakemake.params.dataset), snakemake.output[0], results=results)

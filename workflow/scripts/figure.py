@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.paper.figures import write_figure
+    from revela.study.study import load
 
     files = [snakemake.output.pdf, snakemake.output.png]
     study = load(snakemake.config["study"])

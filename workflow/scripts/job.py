@@ -26,7 +26,7 @@ def job(snakemake, *, network=False):
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         else:
-            from revela.devices import claim
+            from revela.training.devices import claim
 
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
         yield

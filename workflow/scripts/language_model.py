@@ -5,8 +5,8 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.evaluation.language_models import score_language_model
+    from revela.study.study import load
 
     system = snakemake.wildcards.system
     folder = Path(snakemake.input[0])

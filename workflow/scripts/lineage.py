@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.paper.lineage import write_lineage
+    from revela.study.study import load
 
     write_lineage(load(snakemake.config["study"]), snakemake.wildcards.table, snakemake.output[0])

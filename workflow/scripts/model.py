@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.config import Model
-    from revela.resources import fetch_model
+    from revela.study.study import Model
+    from revela.text.resources import fetch_model
 
     fetch_model(Model(**snakemake.params.model), snakemake.output[0])

@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
-    from revela.pairs import write_pairs
+    from revela.study.study import load
+    from revela.text.pairs import write_pairs
 
     write_pairs(
         load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus],

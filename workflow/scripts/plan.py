@@ -6,8 +6,8 @@ from job import job
 
 terminal = os.dup(1)
 with job(snakemake):
-    from revela.config import load
-    from revela.planning import plan_tables, show, show_lines, write
+    from revela.plan.jobs import plan_tables, show, show_lines, write
+    from revela.study.study import load
 
     study = snakemake.config["study"]
     plans, results = plan_tables(study), load(study).config.results

@@ -3,9 +3,9 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.config import Source
-    from revela.documents import documents
-    from revela.resources import build_punkt
+    from revela.study.study import Source
+    from revela.text.documents import documents
+    from revela.text.resources import build_punkt
 
     texts = None
     if snakemake.params.source:

@@ -3,8 +3,8 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import Training
     from revela.objectives.replug import write_scores
+    from revela.study.study import Training
 
     write_scores(
         snakemake.input.lm, snakemake.input.batches, snakemake.output[0], Training(**snakemake.params.settings)

@@ -5,8 +5,8 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.evaluation.systems import load_system, run_task
+    from revela.study.study import load
 
     study = load(snakemake.config["study"])
     task = study.task(snakemake.wildcards.benchmark, snakemake.wildcards.task)

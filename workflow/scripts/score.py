@@ -5,8 +5,8 @@ from pathlib import Path
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.evaluation.scores import score_benchmark
+    from revela.study.study import load
 
     study = load(snakemake.config["study"])
     benchmark = snakemake.wildcards.benchmark

@@ -3,7 +3,7 @@
 from job import job
 
 with job(snakemake):
-    from revela.config import load
     from revela.paper.tables import write_table
+    from revela.study.study import load
 
     write_table(load(snakemake.config["study"]), snakemake.wildcards.table, dict(snakemake.output.items()))

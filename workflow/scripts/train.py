@@ -1,4 +1,4 @@
-"""Train a cell: write down what `revela.training` is to do, and launch it on the job's processes."""
+"""Train a cell: write down what `revela.training.loop` is to do, and launch it on the job's processes."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from job import job
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
 with job(snakemake):
-    from revela.config import Cell, load
     from revela.provenance import atomic_write
-    from revela.usage import record
+    from revela.study.study import Cell, load
+    from revela.training.usage import record
 
     study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
     settings = study.training_settings(cell)
@@ -35,7 +35,13 @@ with job(snakemake):
     with atomic_write(task_file) as partial:
         partial.write_text(json.dumps(task, indent=1) + "\n")
     gpus = snakemake.resources.gpu
-    command = [sys.executable, "-m", "revela.launch", task_file, f"--processes={gpus or snakemake.resources.processes}"]
+    command = [
+        sys.executable,
+        "-m",
+        "revela.training.launch",
+        task_file,
+        f"--processes={gpus or snakemake.resources.processes}",
+    ]
     signal.signal(signal.SIGTERM, lambda *_: None)  # the training got it, too, and is given the time to save
     with record(f"{study.config.results}/usage/{cell.path}", gpus=gpus) as attempt:
         status = subprocess.run([*command, f"--threads={snakemake.threads}"], check=False).returncode

@@ -1,0 +1,330 @@
+"""The command line: train on your own text, encode, search, evaluate, export, plan, and see what a machine lacks.
+
+Results go to stdout, as JSON with `--json`; progress goes to stderr. Exit status: 0 done, 1 an error, explained in one
+line on stderr, 2 a command that is not understood, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    name="revela",
+    help="Dense retrievers learned from raw text by language modelling.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Column = Annotated[str, typer.Option(help="Column of tables that holds the text.")]
+Model = Annotated[str, typer.Argument(help="Folder of a trained cell, a retriever or an export.", show_default=False)]
+
+
+@app.callback(epilog="Example: revela search my-retriever/retriever notes 'how to sort a list'")
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")] = False,
+) -> None:
+    """Dense retrievers learned from raw text by language modelling."""
+
+
+@app.command(epilog="Example: revela train --text notes --backbone resources/backbones/tiny-4m --out my-retriever")
+def train(
+    text: Annotated[str, typer.Option(help="Folder of text, a file, or a pattern such as 'notes/**/*.{md,jsonl}'.")],
+    backbone: Annotated[
+        str, typer.Option(help="Model that becomes the retriever: a folder, or owner/name[@revision].")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the configuration and all results.")],
+    column: Column = "text",
+    lm: Annotated[str | None, typer.Option(help="Language model beside it; a copy of the backbone by default.")] = None,
+    benchmark: Annotated[
+        Path | None, typer.Option(help="Folder in BEIR's layout: BM25, before and after are compared on it.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Chunks in a batch.")] = 16,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; one epoch by default.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; all by default.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a configuration that says otherwise.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Write the configuration and plan the jobs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a retriever on your own text: chunk, batch, train, export. Stopped, it goes on from its checkpoint."""
+    from revela.command import own_text
+    from revela.plan import jobs as planning
+
+    cores = cores or len(os.sched_getaffinity(0))
+    study, cell = own_text.write_study(
+        text,
+        backbone,
+        out,
+        column=column,
+        lm=lm,
+        benchmark=benchmark,
+        batch_size=batch_size,
+        steps=steps,
+        settings=settings or [],
+        gpus=_gpus(),
+        cores=cores,
+        overwrite=overwrite,
+    )
+    found = own_text.text_files(text, out)
+    typer.echo(f"{text}: {own_text.counted(found)}", err=True)
+    config, results = out / "config.yaml", study.config.results
+    tables = [f"{results}/tables/{table}.md" for table in study.config.tables]
+    targets = [f"{results}/exports/{cell.path}", *tables]
+    if dry_run:
+        jobs = Counter(job.rule for job in planning.dry_run(targets, str(config)))
+        shown = ", ".join(f"{rule} {number}" for rule, number in jobs.items())
+        _print(
+            {"config": str(config), "jobs": jobs}, f"{config}: {jobs.total()} jobs to do: {shown or 'none'}", as_json
+        )
+        return
+    own_text.run(config, targets, cores=cores)
+    retriever = own_text.link_export(out, cell)
+    log = Path(results, "models", cell.path, "log.jsonl").read_text(encoding="utf-8").splitlines()
+    facts = {
+        "retriever": str(retriever),
+        "config": str(config),
+        "files": {"read": len(found.names), "passed_over": len(found.others)},
+        "steps": len(log),
+        "loss": [json.loads(log[0])["loss"], json.loads(log[-1])["loss"]],
+        "tables": tables,
+    }
+    shown = [Path(table).read_text(encoding="utf-8") for table in tables]
+    first, last = facts["loss"]
+    shown.append(
+        f"{retriever}: {len(log)} steps, loss {first:.3f} -> {last:.3f}; for SentenceTransformer and Retriever"
+    )
+    _print(facts, "\n".join(shown), as_json)
+
+
+@app.command(epilog="Example: revela encode my-retriever/retriever notes --kind passage --out notes.npy")
+def encode(
+    model: Model,
+    text: Annotated[Path, typer.Argument(help="A folder, a file of lines, a table, or a corpus's chunks.parquet.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the embeddings: .npy, float32 [n, d], in the order of the texts.")
+    ],
+    kind: Annotated[Literal["query", "passage"], typer.Option(help="Which prefix a text gets.")] = "passage",
+    column: Column = "text",
+    as_json: Json = False,
+) -> None:
+    """Turn texts into embeddings. Their ids stand beside them, for notes.npy in notes.ids.json."""
+    import numpy as np
+
+    from revela.command.own_text import passages
+    from revela.provenance import atomic_write
+    from revela.retriever import Retriever
+
+    if out.suffix != ".npy":
+        raise typer.BadParameter(f"{out}: the name of a .npy file is expected", param_hint="--out")
+    ids = out.with_suffix(".ids.json")
+    for written in (out, ids):
+        if written.resolve().is_relative_to(text.resolve()):
+            raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
+    found = passages(text, column)
+    embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
+    with atomic_write(out) as partial:
+        np.save(partial, embeddings)
+    with atomic_write(ids) as partial:
+        partial.write_text(json.dumps([name for name, _ in found]) + "\n", encoding="utf-8")
+    facts = {"embeddings": str(out), "ids": str(ids), "texts": len(found), "dimensions": embeddings.shape[1]}
+    _print(facts, f"{out}: {len(found)} embeddings of {embeddings.shape[1]} dimensions", as_json)
+
+
+@app.command(epilog="Example: revela search my-retriever/retriever notes 'how to sort a list' --top 3")
+def search(
+    model: Model,
+    text: Annotated[
+        Path, typer.Argument(help="What is searched: a folder, a file of lines, a table, or a corpus's chunks.parquet.")
+    ],
+    queries: Annotated[list[str], typer.Argument(help="One query or several.")],
+    top: Annotated[int, typer.Option(min=1, help="Passages for a query.")] = 5,
+    column: Column = "text",
+    as_json: Json = False,
+) -> None:
+    """Find the passages that answer a query."""
+    import numpy as np
+
+    from revela.command.own_text import passages
+    from revela.retriever import Retriever
+
+    found, retriever = passages(text, column), Retriever.load(model)
+    scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
+    answers = [
+        [
+            {"id": found[i][0], "score": float(row[i]), "text": found[i][1]}
+            for i in np.argsort(-row, kind="stable")[:top]
+        ]
+        for row in scores
+    ]
+    lines = []
+    for query, best in zip(queries, answers, strict=True):
+        lines += [query, *(f"  {one['score']:.3f}  {one['id']}  {' '.join(one['text'].split())[:100]}" for one in best)]
+    _print([{"query": q, "passages": a} for q, a in zip(queries, answers, strict=True)], "\n".join(lines), as_json)
+
+
+@app.command(epilog="Example: revela evaluate my-retriever/retriever my-benchmark --run ranking.run.gz")
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a cell, a retriever, an export or a language model; or bm25.")
+    ],
+    benchmark: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
+    layout: Annotated[Literal["beir", "coir", "bright"], typer.Option(help="How the folder is laid out.")] = "beir",
+    part: Annotated[
+        str | None, typer.Option(help="Name within the folder, for example cosqa in CoIR's layout.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
+    unretrievable: Annotated[
+        int, typer.Option(min=0, help="Judgements of documents that the corpus is known to lack (ArguAna: 5).")
+    ] = 0,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Tokens of a text at most; as saved by default.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Keep the ranking in this file (TREC, gzipped).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on a benchmark of your own."""
+    from revela.evaluation.folder import evaluate_folder, load_model
+
+    system = load_model(model, max_length=max_length)
+    options = {"layout": layout, "part": part, "split": split, "unretrievable": unretrievable}
+    found = evaluate_folder(system, benchmark, **options, run_file=run)
+    lines = [f"{model} on {found['benchmark']}: {found['queries']} queries, {found['documents']} documents"]
+    lines += [f"  {name:<12} {100 * value:6.2f} %" for name, value in found["metrics"].items()]
+    _print(found, "\n".join(lines), as_json)
+
+
+@app.command(epilog="Example: revela export results/demo/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
+def export(
+    model: Annotated[
+        str, typer.Argument(help="Trained cell or retriever; with --base an adapter: a folder or owner/name.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    format: Annotated[
+        Literal["sentence-transformers", "merged", "adapter"],
+        typer.Option(help="For sentence-transformers; merged safetensors; the bare PEFT adapter."),
+    ] = "sentence-transformers",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights.")] = "float32",
+    base: Annotated[str | None, typer.Option(help="Model below an adapter of others: a folder, or owner/name.")] = None,
+    query_prefix: Annotated[
+        str | None, typer.Option(help="Of an adapter of others; by default as the paper's are evaluated.")
+    ] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help="The same for passages.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="The same: tokens of a text at most.")] = None,
+    scores: Annotated[list[Path] | None, typer.Option(help="Score file for the model card.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a retriever in a format that other software loads, with a model card. Nothing is uploaded."""
+    from revela.export.export import export_as
+
+    given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
+    reading = {name: value for name, value in given.items() if value is not None}
+    export_as(format, model, out, base=base, reading=reading, dtype=dtype, scores=scores or [])
+    _print({"export": str(out), "format": format}, f"{out}: {format}", as_json)
+
+
+@app.command(epilog="Example: revela push exported owner/name")
+def push(
+    folder: Annotated[Path, typer.Argument(help="An export.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option(help="Make a new repository public.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload an export to the Hugging Face hub, to a private repository unless told otherwise."""
+    from revela.export.export import push as upload
+
+    address = upload(folder, repository, private=not public)
+    _print({"address": address}, address, as_json)
+
+
+@app.command(epilog="Example: revela plan results/tables/table1.tex")
+def plan(
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; everything by default.")] = None,
+    configfile: Annotated[str | None, typer.Option(help="The study; the paper's by default.")] = None,
+    whole: Annotated[bool, typer.Option(help="Also what is finished already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a target costs before anything is spent: jobs, GPU-hours, download, disk, time."""
+    from revela.plan.jobs import HEADER, make_plan, show
+
+    found = make_plan(targets or [], configfile, whole=whole)
+    facts = {"jobs": [dict(zip(HEADER, row)) for row in found.rows()], **dict(found.facts())}
+    _print(facts, show(found), as_json)
+
+
+@app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
+def doctor(
+    configfile: Annotated[
+        Path | None, typer.Option(help="The study whose models are asked for; the paper's by default.")
+    ] = None,
+    network: Annotated[bool, typer.Option(help="Ask the hub about gated models.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Look at Python, torch, GPU, DeepSpeed, disk, hub, licences and SLURM, and say what to do."""
+    from revela.command.doctor import examine
+
+    checks = []
+    for check in examine(configfile, network=network):
+        checks.append(check)
+        if not as_json:
+            typer.echo(f"{check.status:<8} {check.name:<14} {check.found}")
+            if check.advice:
+                typer.echo(f"{'':<23} -> {check.advice}")
+    if as_json:
+        _print([check.json() for check in checks], "", as_json)
+    if any(check.status == "error" for check in checks):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command and returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="revela")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename2 or error.filename}: {error.strerror}"
+        if not (isinstance(error, OSError) or type(error).__module__.startswith(("revela.", "safetensors"))):
+            message = f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def entry() -> None:
+    """The command `revela`. Ended or hung up on, it stops what it has started, as by Ctrl-C."""
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.default_int_handler)
+    sys.exit(main())
+
+
+def _print(facts: Any, shown: str, as_json: bool) -> None:
+    typer.echo(json.dumps(facts, indent=1) if as_json else shown)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

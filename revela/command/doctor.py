@@ -1,0 +1,197 @@
+"""What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded.
+
+An error is what keeps `make demo` from running. What only some targets need, such as GPUs, the hub or SLURM, is a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from revela.provenance import CHECKOUT
+from revela.study.study import PAPER, ConfigError, Study, load
+
+GB = 2**30
+DISK = 20  # GB that the demo and its environment take at most
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Literal["ok", "warning", "error"]
+    found: str
+    advice: str = ""
+
+    def json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine(config: str | Path | None = None, *, network: bool = True) -> Iterator[Check]:
+    """Check after check: Python, packages, torch, GPU, DeepSpeed, disk, configuration, hub, gated models, SLURM.
+
+    Args:
+        config: The study whose models are asked for on the hub; none: the paper's.
+        network: Ask the hub at all.
+    """
+    yield from (python(), packages())
+    torch = pytorch()
+    yield torch
+    if torch.status == "ok":
+        yield gpu()
+    yield from (deepspeed(), disk())
+    try:
+        with contextlib.chdir("." if config else CHECKOUT):  # where the paths of its sheets begin
+            study = load(config or PAPER)
+    except ConfigError as error:
+        yield Check(
+            "configuration", "error", str(error), "run in the project's folder, or name another by --configfile"
+        )
+    else:
+        yield Check("configuration", "ok", f"{config or PAPER}: {len(study.runs)} cells, {len(study.tasks)} tasks")
+        yield from hub(study, network=network)
+    yield slurm()
+
+
+def python() -> Check:
+    """Python 3.11 or newer."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):  # noqa: UP036 - pip can be told to ignore what pyproject.toml requires
+        return Check("Python", "error", version, "install Python 3.11 or newer: make PYTHON=python3.11 setup")
+    return Check("Python", "ok", version)
+
+
+def packages() -> Check:
+    """The versions that constraints.txt pins."""
+    pins = CHECKOUT / "constraints.txt"
+    if not pins.is_file():
+        advice = "run `make setup` in a checkout, which installs the versions that the project was tested with"
+        return Check("packages", "warning", "not a checkout: there is no constraints.txt to compare with", advice)
+    pinned = dict(line.split("==") for line in pins.read_text().splitlines() if "==" in line and line[0] != "#")
+    other = []
+    for name, version in pinned.items():
+        try:
+            installed = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # one of another platform, or of an extra that was left out
+        if installed.partition("+")[0] != version.strip():
+            other.append(f"{name} {installed} instead of {version.strip()}")
+    if other:
+        return Check("packages", "warning", ", ".join(other[:5]), "run `make setup`; results may differ from ours")
+    return Check("packages", "ok", f"as in constraints.txt ({len(pinned)})")
+
+
+def pytorch() -> Check:
+    """Whether torch can be imported, and for which CUDA it was built."""
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways
+        return Check("torch", "error", f"{type(error).__name__}: {error}".splitlines()[0], "run `make setup`")
+    return Check(
+        "torch", "ok", f"{torch.__version__}, built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'}"
+    )
+
+
+def gpu() -> Check:
+    """GPUs that torch sees."""
+    import torch
+
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return Check("GPU", "ok", ", ".join(f"{one.name} {one.total_memory / GB:.0f} GB" for one in found))
+    if shutil.which("nvidia-smi"):
+        advice = "the driver is older than torch's CUDA, or CUDA_VISIBLE_DEVICES hides the GPUs; see `nvidia-smi`"
+        return Check("GPU", "warning", "nvidia-smi is there, but torch sees no GPU", advice)
+    return Check("GPU", "warning", "none", "the demo and small backbones run on a CPU; the paper's cells need a GPU")
+
+
+def deepspeed() -> Check:
+    """Whether DeepSpeed can be imported."""
+    try:
+        import deepspeed
+    except Exception as error:  # noqa: BLE001
+        return Check("DeepSpeed", "error", f"{type(error).__name__}: {error}".splitlines()[0], "run `make setup`")
+    return Check("DeepSpeed", "ok", deepspeed.__version__)
+
+
+def disk() -> Check:
+    """Room where results and the hub's cache go."""
+    free = {name: shutil.disk_usage(_existing(place)).free / GB for name, place in _places().items()}
+    found = ", ".join(f"{name}: {size:.0f} GB free" for name, size in free.items())
+    if min(free.values()) < DISK:
+        return Check(
+            "disk", "warning", found, f"the demo takes up to {DISK} GB, the paper several TB; HF_HOME moves the cache"
+        )
+    return Check("disk", "ok", found)
+
+
+def _places() -> dict[str, Path]:
+    from huggingface_hub.constants import HF_HOME
+
+    return {"here": Path.cwd(), "hub cache": Path(HF_HOME)}
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in [path.absolute(), *path.absolute().parents] if parent.exists())
+
+
+def hub(study: Study, *, network: bool) -> Iterator[Check]:
+    """The hub's token, and whether it opens the gated models of a study. The token itself is never shown."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
+
+    names = [model.source.removeprefix("hub:") for model in study.models.values() if model.source.startswith("hub:")]
+    if get_token():
+        yield Check("hub token", "ok", "there is one")
+    else:
+        advice = "set HF_TOKEN or run `hf auth login`" if names else ""
+        yield Check("hub token", "warning" if names else "ok", "none", advice)
+    if not names:
+        return
+    if HF_HUB_OFFLINE or not network:
+        yield Check("hub", "warning", "not asked: offline", "unset HF_HUB_OFFLINE to download models and data sets")
+        return
+    closed = []
+    for name in dict.fromkeys(source.partition("@")[0] for source in names):
+        try:
+            HfApi().auth_check(name)
+        except GatedRepoError:
+            closed.append(name)
+        except RepositoryNotFoundError:
+            yield Check("hub", "warning", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
+        except (HTTPError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            advice = "downloads need a network; the demo, and models and data that are here already, need none"
+            yield Check("hub", "warning", f"cannot be reached ({reason})", advice)
+            return
+    for name in closed:
+        advice = f"accept its licence at https://huggingface.co/{name}, with the account of your token"
+        yield Check("gated model", "warning", f"{name} is not open to you", advice)
+    if not closed:
+        yield Check("hub", "ok", f"all {len(set(names))} models are open to you")
+
+
+def slurm() -> Check:
+    """Whether jobs can be submitted from here."""
+    if not shutil.which("sbatch"):
+        return Check("SLURM", "ok", "none here; `--profile slurm` is for a cluster's login node")
+    try:
+        command = ["sinfo", "--noheader", "--format=%P %G"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        advice = "see `scontrol ping`; without a controller, run without `--profile slurm`"
+        return Check("SLURM", "warning", "installed, but `sinfo` gets no answer from its controller", advice)
+    partitions = sorted(set(answer.split("\n")) - {""})
+    site = "enter your account and partition in workflow/profiles/slurm/site.yaml"
+    if not any("gpu" in line for line in partitions):
+        return Check("SLURM", "warning", f"no partition with GPUs: {', '.join(partitions)}", site)
+    return Check("SLURM", "ok", ", ".join(partitions), site)

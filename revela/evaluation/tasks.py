@@ -1,0 +1,343 @@
+"""Retrieval tasks in the layouts of CoIR, BEIR and BRIGHT, all read as (corpus, queries, qrels, excluded).
+
+Files are read as the benchmarks' own harnesses read them (coir-eval's `load_data_from_hf`, beir's
+`GenericDataLoader`; tests compare the results), but not through them: both hold a corpus as a dict of
+dicts, importing coir-eval loads sentence-transformers (12 s and 550 MB before a BM25 job can begin), and
+its loader turns an error into a task that is silently missing. Here a corpus is streamed, and an error
+names the file and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from revela.evaluation import EvaluationError
+from revela.study.study import Task
+
+Row = dict[str, Any]
+
+
+class BenchmarkError(EvaluationError):
+    """A benchmark folder that cannot be read. The message names the file, and the line where there is one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One corpus with its queries. Most tasks are one part; CodeSearchNet is six, a language each."""
+
+    name: str
+    corpus: Corpus
+    queries: dict[str, str]  # id -> text, sorted by id; those that have judgements
+    qrels: dict[str, dict[str, int]]  # query id -> document id -> relevance, in the order of `queries`
+    excluded: dict[str, frozenset[str]]  # query id -> ids that may not be retrieved for it (BRIGHT)
+    instruction: str = ""  # what is asked for, for systems that are told
+    prefix: str = ""  # tells this part's queries from those of the task's other parts
+
+    def key(self, query: str) -> str:
+        """The query's name in the run file of the task."""
+        return self.prefix + query
+
+
+class Corpus:
+    """The documents of a task, streamed from their files. In memory are ids and the texts' numbers, but no text."""
+
+    def __init__(self, files: list[Path], *, id: str = "_id", text: str = "text", title: str | None = "title"):
+        self.files, self._id, self._text, self._title = files, id, text, title
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """(id, text) of every document, in the order of the files."""
+        for _, row in self._rows():
+            text = row[self._text] or ""
+            yield str(row[self._id]), f"{row.get(self._title) or ''} {text}".strip() if self._title else text
+
+    def __len__(self) -> int:
+        return len(self.index.ids)
+
+    @cached_property
+    def index(self) -> Index:
+        """Ids, their order, and which documents have the same text. Reads the corpus once.
+
+        Raises BenchmarkError where it is empty, or an id stands twice.
+        """
+        blocks, ids, digests, together = [], [], bytearray(), hashlib.blake2b(digest_size=16)
+        for id, text in self:
+            ids.append(id)
+            digests += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            together.update(f"{len(id)} {id}".encode("utf-8", "surrogatepass") + digests[-16:])
+            if len(ids) == 4096:  # as Python's strings they would take several times the memory
+                blocks.append(np.array(ids, np.dtypes.StringDType()))
+                ids.clear()
+        ids = np.concatenate([*blocks, np.array(ids, np.dtypes.StringDType())])
+        if not len(ids):
+            raise BenchmarkError(f"{self.files[0]}: the corpus is empty")
+        order = np.argsort(ids, stable=True)
+        twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+        if len(twice):
+            id = ids[order[twice[0]]]
+            first, second, *_ = (where for where, row in self._rows() if str(row[self._id]) == id)
+            raise BenchmarkError(f"{second}: document {id!r} stands twice, first in {first}")
+        rank = np.empty(len(ids), np.int64)
+        rank[order] = np.arange(len(ids))
+        _, first, text = np.unique(np.frombuffer(digests, "S16"), return_index=True, return_inverse=True)
+        return Index(ids, rank, np.argsort(np.argsort(first))[text], together.hexdigest())
+
+    def unique_texts(self) -> Iterator[str]:
+        """Each different text once, in the order of their numbers in `index.text`."""
+        seen = 0
+        for (_, text), number in zip(self, self.index.text, strict=True):
+            if number == seen:
+                seen += 1
+                yield text
+
+    def _rows(self) -> Iterator[tuple[str, Row]]:
+        return _rows(self.files, [self._id, self._text], [self._title] if self._title else [])
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of a corpus of n documents without its texts."""
+
+    ids: np.ndarray  # [n] as numpy's strings, which take their UTF-8 length
+    rank: np.ndarray  # [n] place of each id in the ascending order of all ids (by code points, as trec_eval compares)
+    text: np.ndarray  # [n] number of each document's text, counted by first appearance; equal texts, equal numbers
+    digest: str  # hash of all ids and texts
+
+    @property
+    def unique_texts(self) -> int:
+        """The number of different texts."""
+        return int(self.text.max()) + 1
+
+
+def load_task(
+    task: Task, folder: str | Path, *, document_text: Literal["title+text", "text"] = "title+text"
+) -> list[Part]:
+    """Read a task of a benchmark, and check it.
+
+    What the folder holds, for each part (a task without `parts` is one part of its own name):
+
+    coir
+        ``{part}-queries-corpus/`` with the splits ``corpus`` and ``queries``, and ``{part}-qrels/`` with
+        the task's split: the repositories CoIR-Retrieval/... of the hub, side by side.
+    beir
+        ``{part}/corpus.jsonl``, ``{part}/queries.jsonl``, ``{part}/qrels/{split}.tsv``, as in BEIR's zip files. From
+        the hub: ``corpus`` and ``queries`` may be folders of parquet files, and the qrels may stand in
+        ``{part}-qrels/``, or as a split among the part's own files. Without ``{part}/`` the folder itself is the part.
+    bright
+        ``documents/`` and ``examples/``, each with a split named as the part.
+
+    A split is a file ``{split}.jsonl``, or ``.jsonl.gz``, ``.parquet``, ``.tsv``, or the hub's numbered shards
+    ``{split}-00000-of-00003.parquet``; in the folder, in its ``data/``, or any file names in a folder ``{split}/``.
+
+    Args:
+        task: A row of benchmarks.tsv.
+        folder: The dataset's folder.
+        document_text: ``title+text`` makes ``(title + " " + text).strip()`` of a document; ``text`` leaves titles out.
+
+    Raises:
+        BenchmarkError: A missing file, a broken line, a duplicate id, a judgement of an unknown query or document.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BenchmarkError(f"{folder}: no such folder (dataset {task.dataset!r} of task {task.key})")
+    names = [name.strip() for name in task.parts.split(";") if name.strip()] or [task.task]
+    title = "title" if document_text == "title+text" else None
+    parts = [_LAYOUTS[task.layout](name, folder, task, title) for name in names]
+    prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
+    return [
+        replace(part, instruction=task.instruction, prefix=prefix) for part, prefix in zip(parts, prefixes, strict=True)
+    ]
+
+
+# --- the three layouts
+
+
+def _coir(name: str, folder: Path, task: Task, title: str | None) -> Part:
+    data, judgements = folder / f"{name}-queries-corpus", folder / f"{name}-qrels"
+    corpus = Corpus(_split(data, "corpus"), title=title)
+    return _judged(name, corpus, _split(data, "queries"), _split(judgements, task.split), task)
+
+
+def _beir(name: str, folder: Path, task: Task, title: str | None) -> Part:
+    base = folder / name if (folder / name).is_dir() else folder
+    places = [place for place in (base / "qrels", folder / f"{name}-qrels", base) if _find(place, task.split)]
+    qrels = _split(places[0] if places else base / "qrels", task.split)
+    corpus = Corpus(_split(base, "corpus"), title=title)
+    return _judged(name, corpus, _split(base, "queries"), qrels, task)
+
+
+def _bright(name: str, folder: Path, task: Task, title: str | None) -> Part:
+    corpus = Corpus(_split(folder / "documents", name), id="id", text="content", title=None)
+    texts, qrels, excluded, lines = {}, {}, {}, {}
+    for where, row in _rows(_split(folder / "examples", name), ["id", "query", "gold_ids", "excluded_ids"]):
+        query = str(row["id"])
+        _new(query, texts, where)
+        texts[query] = row["query"]
+        qrels[query] = {document: 1 for document in row["gold_ids"]}
+        excluded[query] = frozenset(row["excluded_ids"]) - {"N/A"}
+        if both := excluded[query] & qrels[query].keys():
+            raise BenchmarkError(f"{where}: document {min(both)!r} is both gold and excluded")
+        lines |= {(query, document): where for document in qrels[query]}
+    return _checked(name, corpus, texts, qrels, excluded, lines, task)
+
+
+_LAYOUTS: dict[str, Callable[[str, Path, Task, str | None], Part]] = {"coir": _coir, "beir": _beir, "bright": _bright}
+
+
+def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Path], task: Task) -> Part:
+    """A part whose judgements are a table of their own. Queries without any (of other splits) are left out."""
+    texts: dict[str, str] = {}
+    for where, row in _rows(queries, ["_id", "text"]):
+        _new(str(row["_id"]), texts, where)
+        texts[str(row["_id"])] = row["text"] or ""
+    qrels: dict[str, dict[str, int]] = {}
+    lines = {}
+    for where, row in _rows(judgements, ["query_id", "corpus_id", "score"]):
+        query, document = str(row["query_id"]), str(row["corpus_id"])
+        if query not in texts:
+            raise BenchmarkError(f"{where}: query {query!r} is not in {queries[0]}")
+        try:
+            qrels.setdefault(query, {})[document] = int(row["score"])
+        except (TypeError, ValueError):
+            raise BenchmarkError(f"{where}: score {row['score']!r} is no integer") from None
+        lines[query, document] = where
+    return _checked(name, corpus, texts, qrels, {}, lines, task)
+
+
+def _new(query: str, queries: dict[str, str], where: str) -> None:
+    if query in queries:
+        raise BenchmarkError(f"{where}: query {query!r} stands twice")
+
+
+def _checked(
+    name: str,
+    corpus: Corpus,
+    texts: dict[str, str],
+    qrels: dict[str, dict[str, int]],
+    excluded: dict[str, frozenset[str]],
+    lines: dict[tuple[str, str], str],
+    task: Task,
+) -> Part:
+    """The part, if every relevant document can be retrieved but for those that the task is known to lack."""
+    if not qrels:
+        raise BenchmarkError(f"{corpus.files[0].parent}: {name} has no judged query")
+    relevant = [(query, document) for query, judged in qrels.items() for document, score in judged.items() if score > 0]
+    absent = {document for _, document in relevant}.difference(corpus.index.ids)
+    unknown = [pair for pair in relevant if pair[1] in absent]
+    own = [(query, document) for query, document in relevant if query == document]
+    if len(unknown) + len(own) > task.unretrievable:
+        query, document = (unknown + own)[0]
+        fault = "is not in the corpus" if unknown else "has the query's own id, and such documents are dropped"
+        raise BenchmarkError(
+            f"{lines[query, document]}: document {document!r}, relevant to query {query!r}, {fault} "
+            f"({len(unknown) + len(own)} such judgements, allowed are {task.unretrievable}: `unretrievable` in "
+            "benchmarks.tsv, --unretrievable of `revela evaluate`)"
+        )
+    queries = sorted(qrels)
+    return Part(
+        name,
+        corpus,
+        {query: texts[query] for query in queries},
+        {query: qrels[query] for query in queries},
+        {query: excluded.get(query, frozenset()) for query in queries},
+    )
+
+
+# --- files
+
+
+def _split(folder: Path, name: str) -> list[Path]:
+    """The files of a split, in order; BenchmarkError where there are none, or not all of its shards."""
+    if not (found := _find(folder, name)):
+        raise BenchmarkError(f"{folder}: no {name}.jsonl, {name}.tsv, {name}-*.parquet or folder {name}/")
+    for path in found:
+        shards = re.search(r"-of-(\d{5})\.", path.name)
+        if shards and int(shards[1]) != len(found):
+            raise BenchmarkError(f"{path}: {len(found)} of {int(shards[1])} shards are there")
+    return found
+
+
+def _find(folder: Path, name: str) -> list[Path]:
+    file = r"(-\d{5}-of-\d{5})?\.(parquet|jsonl|jsonl\.gz|tsv)"
+    for place, pattern in (
+        (folder, re.escape(name) + file),
+        (folder / "data", re.escape(name) + file),
+        (folder / name, ".+" + file),
+    ):
+        found = sorted(path for path in place.glob("*") if re.fullmatch(pattern, path.name))
+        if found:
+            return found
+    return []
+
+
+def _rows(files: list[Path], columns: list[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """(file and line, row) of each row. Column names are compared with - as _, since both are in use for qrels."""
+    for path in files:
+        suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+        for number, row in _READERS[suffix](path, [*columns, *optional]):
+            where = f"{path}:{number}"
+            for column in columns:
+                if column not in row:
+                    raise BenchmarkError(f"{where}: no {column!r}; there are {', '.join(row) or 'no columns'}")
+            yield where, row
+
+
+def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = {name: name.replace("-", "_") for name in file.schema_arrow.names}
+            wanted = [name for name, column in names.items() if column in columns]
+            # where one is missing all are read, so that the message can name them
+            batches = file.iter_batches(4096, columns=wanted if len(wanted) == len(columns) else None)
+            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), start=1):
+                yield number, {names[name]: value for name, value in row.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise BenchmarkError(f"{path}: not readable as parquet ({_one_line(error)})") from None
+
+
+def _jsonl(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BenchmarkError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
+        if not isinstance(row, dict):
+            raise BenchmarkError(f"{path}:{number}: not a JSON object")
+        yield number, {name.replace("-", "_"): value for name, value in row.items()}
+
+
+def _tsv(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
+    rows = csv.reader(_lines(path), delimiter="\t")  # with its quoting, as beir reads: ids of FEVER hold quotes
+    header = [name.replace("-", "_") for name in next(rows, [])]
+    for row in rows:
+        yield rows.line_num, dict(zip(header, row, strict=False))
+
+
+_READERS = {"parquet": _parquet, "jsonl": _jsonl, "tsv": _tsv}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        utf8 = {"mode": "rt", "encoding": "utf-8-sig"}
+        with gzip.open(path, **utf8) if path.suffix == ".gz" else open(path, **utf8) as file:
+            yield from file
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path}: not readable as text ({_one_line(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

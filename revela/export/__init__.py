@@ -1,0 +1,1 @@
+"""Trained cells in the formats that other software loads."""

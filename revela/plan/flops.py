@@ -1,0 +1,158 @@
+"""Floating-point operations of training, counted on paper: for MFU in the log, and for plans before anything is spent.
+
+Counted are the multiplications and additions of matrix products that the mathematics of a step needs: 2mkn for
+[m, k] x [k, n]. For T tokens in documents of L_1 .. L_B tokens, forward:
+
+    matrices of the layers   2 T sum(in * out)           adapters of rank r   2 T r sum(in + out)
+    causal attention         2 H d sum(L_b^2)            a layer, masked halves left out
+    cross attention          4 H d sum(L_i L_j)          a layer, over the pairs (i, j) that are taken
+    head                     2 * hidden * V              a predicted token
+
+Backward is twice that for what is trained and for attention, once for frozen matrices, which pass the gradient on.
+Norms, activations, softmax, the optimizer, and what gradient checkpointing computes again are not counted, so
+
+    MFU = operations / (seconds * processes * peak of the chip)
+
+is what Chowdhery et al. (2022, App. B) call model FLOPs utilisation, with causal attention at its true half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from revela.study.study import Lora, Training
+
+# Dense bfloat16 operations a second by part of the name that CUDA gives a chip; NVIDIA's data sheets, without sparsity.
+PEAK = {
+    "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "A40": 149.7e12,
+}
+
+Lengths = Sequence[float]  # tokens of each document, pads left out
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the cost of a decoder follows from."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Shape:
+        """The shape that a model's `config.json` describes; KeyError if it is not of a Llama-like decoder."""
+        heads = config["num_attention_heads"]
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocabulary=config["vocab_size"],
+        )
+
+    @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of each matrix of a layer."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.hidden, queries),
+            "k_proj": (self.hidden, keys),
+            "v_proj": (self.hidden, keys),
+            "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+    @property
+    def weights(self) -> int:
+        """Entries of all matrices of the layers; embeddings, head and norms are not among them."""
+        return self.layers * sum(rows * columns for rows, columns in self.matrices.values())
+
+    def adapter_weights(self, lora: Lora) -> int:
+        """Entries of all adapters."""
+        sizes = (sum(size) for name, size in self.matrices.items() if name in lora.targets)
+        return self.layers * lora.rank * sum(sizes)
+
+
+def forward(shape: Shape, lengths: Lengths) -> float:
+    """Of documents that run through the layers, as in encoding."""
+    return 2 * shape.weights * sum(lengths) + _causal(shape, lengths)
+
+
+def training(
+    method: str,
+    settings: Training,
+    retriever: Shape,
+    lm: Shape | None,
+    lengths: Mapping[str, Lengths],
+    *,
+    attended: float = 1,
+) -> float:
+    """Forward and backward of one batch (a row of the training file, which is one micro-step of one process).
+
+    Args:
+        lengths: tokens of each "query" and "passage" of the retriever, and for Revela of each document of the "lm".
+        attended: other documents that a document attends to, on average: about 1 where tau is 1e-4, at most B - 1.
+    """
+    total = 0.0
+    if not (method == "revela" and settings.similarity == "uniform"):
+        texts = [*lengths["query"], *lengths["passage"]]
+        total += _layers(retriever, sum(texts), settings.lora) + 3 * _causal(retriever, texts)
+    if method == "revela":
+        documents = lengths["lm"]
+        tokens, size = sum(documents), len(documents)
+        streams = _layers(lm, 2 * tokens, settings.lora, frozen=settings.freeze_lm) + 3 * 2 * _causal(lm, documents)
+        cross = 4 * lm.layers * lm.heads * lm.head_dim * attended * tokens * tokens / size
+        # The head carries no adapter: it is frozen unless the whole model is trained.
+        trained_head = settings.lora is None and not settings.freeze_lm
+        predicted = (tokens - size) * (2 if settings.dual_loss else 1)
+        total += streams + 3 * cross + (3 if trained_head else 2) * head(lm, predicted)
+    return total
+
+
+def replug_scores(lm: Shape, lengths: Lengths) -> float:
+    """Of the B x B scores of one batch, each prefix read once and its keys and values used for all B documents."""
+    tokens, size = sum(lengths), len(lengths)
+    cross = 4 * lm.layers * lm.heads * lm.head_dim * tokens * tokens
+    return (1 + size) * forward(lm, lengths) + cross + head(lm, size * tokens)
+
+
+def head(lm: Shape, tokens: float) -> float:
+    """Of the logits of so many tokens."""
+    return 2 * lm.hidden * lm.vocabulary * tokens
+
+
+def peak(device: str) -> float | None:
+    """Dense bfloat16 operations a second of a chip by the name that CUDA gives it; None if it is not known here."""
+    return next((PEAK[name] for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
+
+
+def _layers(shape: Shape, tokens: float, lora: Lora | None, *, frozen: bool = False) -> float:
+    """Matrices of the layers, forward and backward."""
+    if frozen:
+        return 2 * 2 * shape.weights * tokens
+    if lora is None:
+        return 3 * 2 * shape.weights * tokens
+    return (2 * 2 * shape.weights + 3 * 2 * shape.adapter_weights(lora)) * tokens
+
+
+def _causal(shape: Shape, lengths: Lengths) -> float:
+    """Causal self-attention of all layers, forward."""
+    return 2 * shape.layers * shape.heads * shape.head_dim * sum(length * length for length in lengths)

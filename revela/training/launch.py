@@ -1,0 +1,75 @@
+"""Starts a training run with one process or several, and passes on how it ended.
+
+    python -m revela.training.launch JOB.json --processes 4 --threads 16
+
+One process runs by itself; several run under torchrun, whose own exit status is 1 whatever theirs was. The exit status
+here is that of `revela.training.loop`: 0 complete, 75 submit again, anything else an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+
+RESUBMIT = 75
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # of torch, for its large blocks on a CPU; read when a process begins
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the job and returns the exit status; does not return for one process."""
+    parser = argparse.ArgumentParser(prog="python -m revela.training.launch", description=__doc__.split("\n")[0])
+    parser.add_argument("job", help="JSON file of the job")
+    parser.add_argument("--processes", type=int, default=1, help="processes; one for each GPU")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
+    options = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, options.threads // options.processes))
+    os.environ |= HUGE_PAGES
+    end_with_parent(signal.SIGTERM)  # on which it saves
+    if options.processes == 1:
+        os.execv(sys.executable, [sys.executable, "-m", "revela.training.loop", options.job])
+    # Told to stop, processes end the step and save; how long that may take is the scheduler's affair.
+    grace = f"--shutdown-timeout={24 * 3600}"
+    processes = f"--nproc_per_node={options.processes}"
+    return torchrun(["--standalone", grace, processes, "-m", "revela.training.loop", options.job])
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """This process gets the signal when the one that started it is gone, however that ended."""
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+
+def give_back(batch_size: int) -> None:
+    """Has glibc give freed blocks of 8 MB and more back to the system, for batches of up to 16 chunks.
+
+    What it keeps for itself are gaps between activations, a quarter more than is in use; what it gives back has to be
+    cleared when it is wanted again. Of larger batches most blocks are large, so that clearing them would take a quarter
+    of the time: none goes back.
+    """
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(-4, 65536 if batch_size <= 16 else 0)  # M_MMAP_MAX
+    glibc.mallopt(-3, 8 * 2**20)  # M_MMAP_THRESHOLD
+    glibc.mallopt(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
+
+
+def torchrun(arguments: list[str]) -> int:
+    """Does what the command of that name does, and returns the exit status of the process that failed first."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes explain themselves
+    try:
+        run.run(run.parse_args(arguments))
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException:  # the processes were told, too, and were given time to save
+        return RESUBMIT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

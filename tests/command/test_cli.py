@@ -1,0 +1,499 @@
+"""The command `revela`: what it does, what it says as JSON, and what it says about faulty input."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmark_folders import write_beir, write_coir
+from conftest import TEXTS
+from retrievers import cell_folder, trained
+
+from revela.command import doctor, own_text
+from revela.command.cli import app, main
+from revela.plan import jobs as planning
+from revela.retriever import Retriever
+from revela.study.study import load
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+DOCUMENTS = {f"d{n}": ("", text) for n, text in enumerate(TEXTS)}
+QUERIES = {"q1": "which passage answers a query", "q2": "sort values", "q3": "the weight of a chunk"}
+QRELS = {"q1": {"d0": 1}, "q2": {"d3": 1, "d5": 1}, "q3": {"d2": 2}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, backbone):
+    """A folder with a retriever, notes and a benchmark."""
+    folder = tmp_path_factory.mktemp("place")
+    trained(backbone, folder / "retriever")
+    (folder / "notes").mkdir()
+    for number in range(8):
+        (folder / f"notes/{number}.md").write_text("\n\n".join(TEXTS[number % 3 :] * 2))
+    write_beir(folder, "benchmark", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
+    write_coir(folder / "coir", documents=DOCUMENTS, queries=QUERIES, qrels=QRELS)
+    (folder / "backbone").symlink_to(backbone)
+    shutil.copytree(backbone, folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    shutil.copytree(backbone, folder / "split")
+    (folder / "split/config.json").write_text('{"hidden_size": ')
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(b"weights")
+    for name in ("cut", "edited", "torn"):
+        shutil.copytree(folder / "retriever", folder / name)
+    os.truncate(folder / "cut/model.safetensors", 9000)
+    (folder / "edited/retriever.json").write_text('{"query_prefix": "", "length": 1}')
+    (folder / "torn/retriever.json").write_text('{"query_prefix": ')
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_place(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+def succeed(capsys, *arguments):
+    """What a command printed on stdout."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return printed.out
+
+
+def fail(capsys, *arguments, status=1):
+    """What a command printed on stderr: one line, for status 1."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == status
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    if status == 1:
+        assert said.startswith("error: ") and said.count("\n") == 1, said
+    return said
+
+
+# --- help
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "revela", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert all(command in done.stdout for command in COMMANDS)
+    imported = set(re.findall(r"\| +([\w.]+)", done.stderr))
+    assert "typer" in imported
+    assert not imported & {"torch", "numpy", "pydantic", "transformers", "deepspeed", "snakemake", "rich", "yaml"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    said = succeed(capsys, command, "--help")
+    assert f"Example: revela {command}" in " ".join(said.split())
+
+
+# --- what commands do
+
+
+def test_encode(place, capsys):
+    facts = json.loads(succeed(capsys, "encode", "retriever", "notes", "--out", "notes.npy", "--json"))
+    embeddings, ids = np.load("notes.npy"), json.loads(Path("notes.ids.json").read_text())
+    assert embeddings.shape == (len(ids), facts["dimensions"]) == (facts["texts"], 32)
+    assert all(re.fullmatch(r"notes/\d\.md#\d+", one) for one in ids)
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_encode_leaves_its_input_as_it_is(tmp_path, capsys):
+    table = tmp_path / "corpus.json"
+    table.write_text(before := json.dumps([{"text": text} for text in TEXTS]))
+    succeed(capsys, "encode", "retriever", table, "--out", tmp_path / "corpus.npy")
+    assert table.read_text() == before
+    table = table.rename(tmp_path / "corpus.ids.json")
+    for text in (table, tmp_path):
+        fail(capsys, "encode", "retriever", text, "--out", tmp_path / "corpus.npy", status=2)
+    assert table.read_text() == before
+
+
+def test_a_column_of_tables(tmp_path, capsys):
+    """By a name of its own, and in a folder beside text files; rows without text are left out, as for training."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in [*TEXTS, " ", None]))
+    options = ["--column", "body", "--json"]
+    assert json.loads(succeed(capsys, "encode", "retriever", tmp_path / "rows.jsonl", "--out", "x.npy", *options))[
+        "texts"
+    ] == len(TEXTS)
+    (tmp_path / "a.md").write_text(TEXTS[0])
+    (answer,) = json.loads(succeed(capsys, "search", "retriever", tmp_path, TEXTS[1], "--top", 99, *options))
+    assert {one["id"].partition("/")[2][:4] for one in answer["passages"]} == {"a.md", "rows"}
+    assert "no column 'text'" in fail(capsys, "search", "retriever", tmp_path, TEXTS[1])
+
+
+@pytest.mark.parametrize("name", ["lines.txt", "rows.jsonl"])
+def test_search_finds_the_text_itself(name, capsys):
+    content = TEXTS if name.endswith("txt") else [json.dumps({"text": text}) for text in TEXTS]
+    Path(name).write_text("\n".join(line.replace("\n", " ") for line in content))
+    answers = json.loads(succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--json"))
+    assert [len(answer["passages"]) for answer in answers] == [2, 2]
+    retriever = Retriever.load("retriever", device="cpu")
+    texts = [text.replace("\n", " ") if name.endswith("txt") else text for text in TEXTS]
+    scores = retriever.encode([TEXTS[1]], kind="query") @ retriever.encode(texts, kind="passage").T
+    assert answers[0]["passages"][0]["score"] == pytest.approx(scores.max(), abs=1e-6)
+    assert answers[0]["passages"][0]["text"] == texts[scores.argmax()]
+    assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
+
+
+def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
+    bm25 = json.loads(succeed(capsys, "evaluate", "bm25", "benchmark", "--json"))
+    assert bm25["metrics"]["nDCG@10"] > 0.8
+    assert "nDCG@10" in succeed(capsys, "evaluate", backbone, "benchmark")
+
+
+def test_judgements_that_are_known_to_be_out_of_reach(tmp_path, capsys):
+    write_beir(tmp_path, "arguana", documents=DOCUMENTS, queries=QUERIES, qrels={"q1": {"d0": 1, "gone": 1}})
+    said = fail(capsys, "evaluate", "bm25", tmp_path / "arguana")
+    assert "'gone', relevant to query 'q1', is not in the corpus (1 such" in said and "--unretrievable" in said
+    succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
+
+
+def test_export_of_a_cell(tmp_path, backbone, capsys):
+    cell = cell_folder(backbone, tmp_path, "revela/mine/tiny/tiny/bs4", lora=True)
+    for format, expected in (("adapter", "adapter_model.safetensors"), ("merged", "model.safetensors")):
+        facts = json.loads(succeed(capsys, "export", cell, tmp_path / format, "--format", format, "--json"))
+        assert (Path(facts["export"]) / expected).is_file() and (Path(facts["export"]) / "README.md").is_file()
+    facts = json.loads(
+        succeed(capsys, "export", tmp_path / "adapter", tmp_path / "again", "--base", backbone, "--json")
+    )
+    assert (tmp_path / "again/modules.json").is_file()
+
+
+def test_push_is_private_unless_told_otherwise(tmp_path, capsys, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Hub:
+        def create_repo(self, name, **options):
+            calls.append(options)
+            return type("Address", (str,), {"repo_id": name})(f"https://huggingface.co/{name}")
+
+        def upload_folder(self, **options):
+            calls.append(options)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
+    succeed(capsys, "export", "retriever", tmp_path / "export", "--format", "merged")
+    assert not calls  # an export uploads nothing
+    assert succeed(capsys, "push", tmp_path / "export", "me/model").strip() == "https://huggingface.co/me/model"
+    assert calls[0] == {"private": True, "exist_ok": True}
+    assert calls[1]["repo_id"] == "me/model" and calls[1]["folder_path"] == tmp_path / "export"
+    succeed(capsys, "push", tmp_path / "export", "me/model", "--public")
+    assert calls[2]["private"] is False
+    monkeypatch.delenv("HF_TOKEN")
+    assert "set HF_TOKEN or run `hf auth login`" in fail(capsys, "push", tmp_path / "export", "me/model")
+    assert len(calls) == 4
+
+
+# --- training on own text
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Snakemake is not started; the fixture holds what it would have been asked for."""
+    asked = []
+
+    def dry_run(targets, config):
+        asked.append((config, targets))
+        return [planning.Job(rule, {}, (), ("x",)) for rule in ("dataset", "dataset", "train")]
+
+    monkeypatch.setattr(own_text, "run", lambda config, targets, **_: asked.append((config, targets)))
+    monkeypatch.setattr(planning, "dry_run", dry_run)
+    return asked
+
+
+def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, capsys, planned):
+    out = tmp_path / "out"
+    options = ["--text", "notes/**/*.md", "--backbone", backbone, "--out", out, "--column", "body", "--dry-run"]
+    options += ["--benchmark", "benchmark", "--steps", 7, "--set", "training.temperature=0.5"]
+    jobs = {"dataset": 2, "train": 1}
+    assert json.loads(succeed(capsys, "train", *options, "--json")) == {"config": f"{out}/config.yaml", "jobs": jobs}
+    assert "3 jobs to do: dataset 2, train 1" in succeed(capsys, "train", *options)
+    study = load(out / "config.yaml")
+    (run,) = study.runs
+    settings = study.training_settings(run.cell)
+    assert (settings.max_steps, settings.temperature, settings.lora, settings.precision) == (7, 0.5, None, "fp32")
+    assert study.config.datasets["mine"].files == "notes/**/*.md"
+    assert study.config.corpora["mine"].sources[0].text == "body"
+    assert list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
+    assert planned == [(f"{out}/config.yaml", [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"])] * 2
+
+
+def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
+    study, cell = own_text.write_study("notes", "owner/Model-1B", tmp_path / "out")
+    settings = study.training_settings(cell)
+    assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
+    assert study.models["model-1b"].source == "hub:owner/Model-1B"
+
+
+@pytest.mark.usefixtures("place")
+def test_what_is_measured_is_what_is_exported(tmp_path, backbone):
+    """Prefixes and length, unless the evaluation's own are given."""
+
+    def evaluation(*settings):
+        study, _ = own_text.write_study("notes", str(backbone), tmp_path / "out", settings=settings, overwrite=True)
+        found = study.config.evaluation
+        return found.query_prefix, found.passage_prefix, found.max_length
+
+    assert evaluation() == ("query: ", "passage: ", 157)
+    assert evaluation("training.query_prefix='q '", "training.retriever_max_length=64") == ("q ", "passage: ", 64)
+    assert evaluation("training.query_prefix='q '", "evaluation.query_prefix='Q '") == ("Q ", "passage: ", 157)
+
+
+def test_a_study_goes_on_on_another_machine(tmp_path, backbone):
+    """With other cores; what a GPU would change is named with both values, as is a line of a sheet."""
+
+    def write(**options):
+        return own_text.write_study("notes", str(backbone), tmp_path / "out", **options)[0]
+
+    write(cores=2)
+    assert write(cores=64).config.compute.training_threads == 64
+    with pytest.raises(own_text.OwnTextError, match='training.precision is "fp32" there, and "bf16" by this command'):
+        write(gpus=1)
+    assert write(gpus=1, settings=["training.precision=fp32"]).config.compute.training_gpus == 1
+    with pytest.raises(own_text.OwnTextError, match='runs.tsv: line 2 is .* 16 table1=Revela" there, and .* 8 table1'):
+        write(batch_size=8)
+
+
+def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch, tmp_path):
+    shutil.copytree("notes", tmp_path / "notes")
+    monkeypatch.chdir(tmp_path)
+    for text in (".", "notes/1.md", "*/*.md"):
+        study, _ = own_text.write_study(text, str(backbone), "out", overwrite=True)
+        assert study.config.datasets["mine"].files == text
+    (tmp_path / "out/found.md").write_text("made by a job")
+    others = [f"notes/{number}.md" for number in range(8)]
+    assert own_text.text_files(".", "out").names == own_text.text_files(".").names == others
+    assert {name.partition("/")[2].partition("#")[0] for name, _ in own_text.passages(".")} == set(others)
+    assert "found.md" in own_text.text_files("out").names  # asked for by name
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (["--text", "nowhere"], "no such folder or file"),
+        (["--backbone", "nowhere"], "not owner/name"),
+        (["--backbone", "notes"], "no config.json"),
+        (["--text", "mute/*.png"], "no file matches"),
+        (["--text", "onnx"], "none of its 1 files is text or a table by its suffix"),
+        (["--backbone", "mute"], "mute: no tokenizer in this folder"),
+        (["--backbone", "split"], "split/config.json: not the configuration of a model"),
+        (["--set", "results=elsewhere"], "--set results=elsewhere: results follows from --out"),
+        (["--out", "notes"], "holds other files"),
+        (["--out", "notes/1.md"], "is a file"),
+        (["--out", "a folder"], "--out a folder: valid in a path of results"),
+        (["--benchmark", "notes"], "--benchmark notes: no folder with corpus.jsonl"),
+        (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
+        (["--set", "training.temperature"], "write key=value"),
+    ],
+)
+def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
+    options = {"--text": "notes", "--backbone": str(backbone), "--out": str(tmp_path / "out")} | {change[0]: change[1]}
+    assert expected in fail(capsys, "train", *[part for option in options.items() for part in option])
+    assert not planned and not (tmp_path / "out").exists()
+
+
+def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
+    """A stand-in for Snakemake leaves a log and fails."""
+    config = tmp_path / "config.yaml"
+    config.write_text("")
+    script = tmp_path / "snakemake"
+    log = tmp_path / "logs/train/x.log"
+    script.write_text(
+        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule train:'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
+    )
+    script.chmod(0o755)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
+    with pytest.raises(own_text.OwnTextError, match=f"the loss is nan .log: {log}"):
+        own_text.run(config, [], cores=1)
+    script.write_text(script.read_text().replace("error: the", "[rank0]: torch.SomeError: the"))
+    with pytest.raises(own_text.OwnTextError, match=f"torch.SomeError: the loss is nan .log: {log}"):
+        own_text.run(config, [], cores=1)
+    log.unlink()
+    script.write_text("#!/bin/sh\necho 'x: not a target: ...'\nexit 1\n")
+    with pytest.raises(own_text.OwnTextError, match="x: not a target: ... .log: "):
+        own_text.run(config, [], cores=1)
+    assert "not a target" in (tmp_path / "snakemake.log").read_text()
+
+
+RUN = """
+import subprocess, sys
+from revela.command import cli
+from revela.command import own_text
+popen = subprocess.Popen
+subprocess.Popen = lambda command, **options: popen([sys.argv[1]], **options)
+cli.main = lambda: own_text.run(sys.argv[2], [], cores=1)
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_none_behind(by, tmp_path):
+    """What it has started is told to stop, and saves; where it could not tell, nothing else is started beside it."""
+    config, script = tmp_path / "config.yaml", tmp_path / "snakemake"
+    script.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\ntrap 'touch saved; exit' TERM\ntouch started\n"
+        "while [ ! -e over ]; do sleep 0.05; done\n"
+    )
+    script.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-c", RUN, script, config], cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "started")
+    process.send_signal(by)
+    assert process.wait() != 0
+    if by == signal.SIGKILL:
+        with pytest.raises(own_text.OwnTextError, match="another run is at work here"):
+            own_text.run(config, [], cores=1)
+        (tmp_path / "over").touch()
+    else:
+        assert (tmp_path / "saved").exists()
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
+# --- one line for each fault
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["encode", "nowhere", "notes", "--out", "x.npy"], "nowhere"),
+        (["encode", "retriever", "nowhere", "--out", "x.npy"], "no such file or folder"),
+        (["encode", "retriever", "binary", "--out", "x.npy"], "not UTF-8"),
+        (["encode", "retriever", "empty.txt", "--out", "x.npy"], "empty.txt: holds no text"),
+        (["search", "retriever", "empty.txt", "query"], "empty.txt: holds no text"),
+        (["search", "retriever", "onnx", "query"], "onnx: none of its 1 files is text"),
+        (["encode", "retriever", "broken.jsonl", "--out", "x.npy"], "broken.jsonl: row 0 is not JSON"),
+        (["encode", "retriever", "broken.parquet", "--out", "x.npy"], "not a parquet file"),
+        (["search", "notes", "notes", "query"], "notes: no retriever.json here, so this is not a saved retriever"),
+        (["search", "backbone", "notes", "query"], "backbone: a language model, so this is not a saved retriever"),
+        (["evaluate", "bm25", "coir"], "is in CoIR's layout, with the parts t: --layout coir --part .."),
+        (["evaluate", "bm25", "coir", "--layout", "coir", "--part", "x"], "is in CoIR's layout, with the parts t"),
+        (["evaluate", "nowhere", "benchmark"], "valid: bm25, or a folder"),
+        (["evaluate", "bm25", "nowhere"], "no such folder"),
+        (["evaluate", "bm25", "notes"], "notes/qrels: no test.jsonl"),
+        (["evaluate", "bm25", "benchmark", "--split", "dev"], "no dev.jsonl"),
+        (["search", "cut", "notes", "query"], "cut: weights that cannot be read (Error while deserializing header"),
+        (["search", "edited", "notes", "query"], "edited/retriever.json: cannot be read (it has query_prefix"),
+        (["search", "torn", "notes", "query"], "torn/retriever.json: cannot be read (Expecting value"),
+        (["evaluate", "bm25", "benchmark", "--run", "notes"], "notes: Is a directory"),
+        (["export", "nowhere", "out"], "nowhere: no such folder"),
+        (["export", "retriever", "notes"], "notes: is there already, and no export that could be replaced"),
+        (["export", "retriever", "retriever"], "retriever: is there already"),
+        (["export", "retriever", "notes/1.md", "--format", "merged"], "notes/1.md: is there already"),
+        (["encode", "retriever", "notes/0.md", "--out", "notes/1.md/x.npy"], "notes/1.md: File exists"),
+        (["export", "retriever", "out", "--format", "adapter"], "has no adapter"),
+        (["export", "notes", "out", "--base", "notes"], "no config.json"),
+        (["push", "notes", "me/model"], "is no export"),
+        (["plan", "--configfile", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_faulty_input(arguments, expected, place, capsys):
+    (place / "binary").write_bytes(b"\xff\xfe\x00")
+    (place / "empty.txt").write_text("\n \n")
+    (place / "broken.jsonl").write_text("{")
+    (place / "broken.parquet").write_text("{")
+    before = sorted(place.rglob("*"))
+    assert expected in fail(capsys, *arguments)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nosuch"], ["train"], ["encode", "retriever", "notes", "--out", "x.txt"], ["search", "retriever", "notes"],
+     ["evaluate", "bm25", "benchmark", "--layout", "trec"]],
+)  # fmt: skip
+def test_commands_that_are_not_understood(arguments, capsys):
+    fail(capsys, *arguments, status=2)
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(Exception, match="valid: bm25"):
+        main(["evaluate", "nowhere", "benchmark", "--debug"])
+
+
+def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
+    monkeypatch.setattr(Retriever, "load", lambda *_, **__: {}["missing"])
+    assert "KeyError: 'missing' (not foreseen; --debug" in fail(capsys, "search", "retriever", "notes", "x")
+
+
+# --- doctor
+
+
+def test_doctor(capsys):
+    """Where these tests run the demo does, so nothing is an error, whatever else is missing; each lack has its advice."""
+    checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
+    assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
+    assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")
+    assert {"packages", "DeepSpeed", "disk", "hub token", "SLURM"} <= checks.keys()
+    assert all(check["advice"] for check in checks.values() if check["status"] != "ok")
+
+
+def test_doctor_of_a_broken_machine(monkeypatch, tmp_path, capsys):
+    """What is said of SLURM without controller, of a missing configuration, of a token, and of closed models."""
+    import httpx
+    import huggingface_hub
+    import huggingface_hub.constants
+    from huggingface_hub.errors import GatedRepoError, HTTPError
+
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sinfo").write_text("#!/bin/sh\nexit 1\n")
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert doctor.slurm().status == "warning" and "scontrol ping" in doctor.slurm().advice
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'gpu* gpu:a100:4'\n")
+    assert doctor.slurm().found == "gpu* gpu:a100:4"
+
+    monkeypatch.setattr(
+        doctor, "pytorch", lambda: doctor.Check("torch", "error", "ImportError: no torch", "make setup")
+    )
+    fail_status, said = main(["doctor", "--configfile", "nowhere.yaml"]), capsys.readouterr().out
+    assert fail_status == 1 and "nowhere.yaml" in said and "GPU" not in said
+
+    class Hub:
+        def auth_check(self, name):
+            if name.startswith("meta-llama/"):
+                raise GatedRepoError("no", response=httpx.Response(403, request=httpx.Request("GET", "https://x")))
+
+    class NoHub:
+        def auth_check(self, name):
+            raise HTTPError("no such host")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_plantedsecret")
+    monkeypatch.chdir(ROOT)
+    checks = list(doctor.hub(load("config/config.yaml"), network=True))
+    assert checks[0].found == "there is one"
+    closed = [check for check in checks if check.name == "gated model"]
+    assert {check.found.split()[0] for check in closed} == {
+        "meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.1-8B"
+    }  # fmt: skip
+    assert "https://huggingface.co/meta-llama/Llama-3.2-1B" in closed[0].advice
+    assert "hf_plantedsecret" not in repr(checks)
+    monkeypatch.setattr(huggingface_hub, "HfApi", NoHub)
+    *_, unreached = doctor.hub(load("config/config.yaml"), network=True)
+    assert (unreached.status, unreached.found) == ("warning", "cannot be reached (no such host)")

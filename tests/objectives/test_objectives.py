@@ -1,0 +1,380 @@
+"""The objectives: what they make of a row, and the loss they make of that."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from revela.method import inbatch, similarity
+from revela.objectives import OBJECTIVES, Contriever, Replug, Revela, replug
+from revela.objectives import revela as revela_module
+from revela.objectives.base import ObjectiveError
+from revela.objectives.replug import score_batch
+from revela.retriever import Retriever
+from revela.study.study import Training
+from revela.training.compilation import compile_layers
+
+TEXTS = [
+    "A retriever finds the passage that answers a query.",
+    "def sort_values(values):\n    return sorted(values)",
+    "The weight of another chunk is its similarity.",
+    "import numpy as np",
+]
+ROW = {"src": "wiki", "text": TEXTS, "document": ["a", "b", "a", "b"]}
+
+
+def settings(**changes):
+    return Training(**{"temperature": 0.1, "retriever_max_length": 40, "lm_max_length": 30} | changes)
+
+
+@pytest.fixture
+def make(backbone, lm):
+    """An objective with its own models, by name and settings; a language model for Revela."""
+
+    def make(name="revela", **changes):
+        chosen = settings(**changes)
+        retriever = Retriever.from_backbone(
+            backbone,
+            query_prefix=chosen.query_prefix,
+            passage_prefix=chosen.passage_prefix,
+            max_length=chosen.retriever_max_length,
+        )
+        model = AutoModelForCausalLM.from_pretrained(lm, dtype=torch.float32)
+        return OBJECTIVES[name](chosen, retriever, model, AutoTokenizer.from_pretrained(lm)).train()
+
+    return make
+
+
+def gradients(objective, batch):
+    objective.zero_grad()
+    loss, _ = objective(batch)
+    loss.backward()
+    return loss, {name: weight.grad for name, weight in objective.named_parameters() if weight.grad is not None}
+
+
+# --- Revela: rows
+
+
+def test_query_side_sees_half_and_the_other_sides_all(make):
+    objective = make(first_half=True, first_half_except=["stackoverflow"])
+    batch = objective.collate(ROW)
+    tokenizer, eos = objective.retriever.tokenizer, objective.retriever.tokenizer.eos_token_id
+    for index, text in enumerate(TEXTS):
+        whole = tokenizer("query: " + text)["input_ids"]
+        ids = batch["query_input_ids"][index][batch["query_attention_mask"][index].bool()].tolist()
+        assert ids == [*whole[: int(0.5 * len(whole))], eos]
+        ids = batch["passage_input_ids"][index][batch["passage_attention_mask"][index].bool()].tolist()
+        assert ids == [*tokenizer("passage: " + text)["input_ids"], eos]
+    exempt = objective.collate(ROW | {"src": "stackoverflow"})
+    assert exempt["query_input_ids"].shape[1] > batch["query_input_ids"].shape[1]
+    assert torch.equal(exempt["query_input_ids"], make().collate(ROW)["query_input_ids"])
+
+
+def test_language_model_reads_whole_chunks_after_bos(make):
+    objective = make(lm_max_length=12)
+    batch = objective.collate(ROW)
+    tokenizer = objective.lm_tokenizer
+    for index, text in enumerate(TEXTS):
+        ids = batch["lm_input_ids"][index][batch["lm_attention_mask"][index].bool()].tolist()
+        assert ids == [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]][:12]
+    assert batch["lm_input_ids"].shape == (4, 12)
+
+
+def test_labels_are_masked_where_the_token_is_the_pad(make):
+    objective = make(lm_max_length=60)
+    assert objective.lm_tokenizer.pad_token_id is None, "EOS has to stand in for the pad"
+    row = ROW | {"text": ["import</s>numpy", "import numpy as np"]}
+    batch = objective.collate(row)
+    eos = objective.lm_tokenizer.eos_token_id
+    assert (batch["lm_input_ids"][0] == eos).any() and batch["lm_attention_mask"][0].all() != batch[
+        "lm_attention_mask"
+    ][1].all()
+    assert torch.equal(batch["lm_labels"] == -100, batch["lm_input_ids"] == eos)
+    assert objective.count(batch) == int((batch["lm_labels"][:, 1:] != -100).sum())
+    assert objective.lm_tokenizer.pad_token_id is None, "collate has changed the tokenizer"
+
+
+def test_a_chunk_without_a_token_is_named(make):
+    with pytest.raises(ObjectiveError, match="no token for the language model: ''"):
+        make().collate({"src": "wiki", "text": ["import numpy", ""]})
+
+
+# --- Revela: loss
+
+
+@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("value_norm", [False, True])
+def test_loss_is_the_h_streams_cross_entropy(make, attention, value_norm):
+    objective = make(attention=attention, value_norm=value_norm)
+    batch = objective.collate(ROW)
+    retriever = objective.retriever
+    sim = similarity.similarity(
+        retriever(**retriever.tokenize(TEXTS, "query")),
+        retriever(**retriever.tokenize(TEXTS, "passage")),
+        temperature=0.1,
+    )
+    assert not torch.allclose(sim, sim.T)
+    ids, mask = batch["lm_input_ids"], batch["lm_attention_mask"]
+    logits = inbatch.logits(objective.lm, ids, mask, sim, value_norm=value_norm)
+    expected = sum(
+        -logits[row, t - 1].log_softmax(0)[ids[row, t]]
+        for row in range(4)
+        for t in range(1, int(mask[row].sum()))
+        if ids[row, t] != objective.lm_tokenizer.eos_token_id
+    )
+    loss, scalars = objective(batch)
+    torch.testing.assert_close(loss, expected)
+    assert scalars["h_loss"] == pytest.approx(loss.item() / objective.count(batch))
+    assert scalars["similarity_max"] == pytest.approx(sim.max(1).values.mean().item(), rel=1e-4)
+
+
+def test_dual_loss_adds_the_stock_models_loss(make):
+    objective, dual = make(), make(dual_loss=True)
+    batch = objective.collate(ROW)
+    labels = batch["lm_labels"]
+    logits = objective.lm(input_ids=batch["lm_input_ids"], attention_mask=batch["lm_attention_mask"]).logits
+    e_loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    loss, scalars = dual(batch)
+    torch.testing.assert_close(loss, objective(batch)[0] + e_loss)
+    assert scalars["e_loss"] == pytest.approx(e_loss.item() / objective.count(batch))
+
+
+def test_both_models_learn_through_one_loss(make):
+    _, grads = gradients(objective := make(), objective.collate(ROW))
+    assert {name.split(".")[0] for name, gradient in grads.items() if gradient.any()} == {"retriever", "lm"}
+    assert set(grads) == set(dict(objective.named_parameters()))
+
+
+def test_a_frozen_language_model_passes_the_gradient_on(make):
+    objective, frozen = make(), make(freeze_lm=True)
+    batch = objective.collate(ROW)
+    (loss, expected), (same, grads) = gradients(objective, batch), gradients(frozen, batch)
+    assert torch.equal(loss, same)
+    assert not any(weight.requires_grad for weight in frozen.lm.parameters())
+    assert {name.split(".")[0] for name in grads} == {"retriever"}
+    torch.testing.assert_close(grads, {name: expected[name] for name in grads})
+
+
+def test_a_head_in_pieces_is_the_same_head(make, monkeypatch):
+    objective = make(dual_loss=True)
+    batch = objective.collate(ROW)
+    loss, expected = gradients(objective, batch)
+    calls = []
+    objective.lm.get_output_embeddings().register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    # As many pieces for any batch of four chunks under these settings, however short the chunks are.
+    monkeypatch.setattr(revela_module, "LOGITS", 4 * 30 * objective.lm.config.vocab_size // 3)
+    pieces, grads = gradients(objective, batch)
+    assert len(calls) == 2 * 2 * 3 and sum(calls) == 2 * 2 * objective.count(batch)  # e and h, forward and recomputed
+    torch.testing.assert_close(pieces, loss)
+    torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- Revela: controls
+
+
+def test_uniform_similarity_leaves_the_retriever_alone(make):
+    objective = make(similarity="uniform")
+    batch = objective.collate(ROW)
+    assert torch.equal(objective.similarity(batch), (1 - torch.eye(4)) / 3)
+    loss, grads = gradients(objective, batch)
+    assert {name.split(".")[0] for name in grads} == {"lm"}
+    ids, mask = batch["lm_input_ids"], batch["lm_attention_mask"]
+    logits = inbatch.logits(objective.lm, ids, mask, (1 - torch.eye(4)) / 3, value_norm=False)
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["lm_labels"][:, 1:].flatten(), reduction="sum")
+    torch.testing.assert_close(loss, expected)
+
+
+def test_shuffled_similarity_keeps_the_weights_and_loses_their_places(make):
+    learned, shuffled = make(), make(similarity="shuffled")
+    texts = [f"import number {n}" for n in range(8)]
+    batch = shuffled.collate({"src": "wiki", "text": texts})
+    sim, moved = learned.similarity(batch), shuffled.similarity(batch)
+    assert not moved.diagonal().any()
+    torch.testing.assert_close(moved.sort(1).values, sim.sort(1).values)
+    assert not torch.allclose(moved, sim)
+    assert gradients(shuffled, batch)[1].keys() == dict(shuffled.named_parameters()).keys()
+    # A pure function of row and settings; another for another seed, or for another order of the chunks.
+    columns = batch["columns"]
+    assert torch.equal(shuffled.collate({"src": "wiki", "text": texts})["columns"], columns)
+    for other in (
+        make(similarity="shuffled", seed=7).collate({"text": texts}),
+        shuffled.collate({"text": texts[::-1]}),
+    ):
+        assert not torch.equal(other["columns"], columns)
+
+
+def test_shuffled_columns_are_uniform_over_the_others():
+    counts = torch.zeros(4, 4)
+    for seed in range(600):
+        counts.scatter_add_(1, revela_module._shuffled_columns(TEXTS, seed), torch.eye(4)[:1].expand(4, 4).contiguous())
+    # Where the first column of each row ends up: itself in row 0, anywhere but on the diagonal elsewhere.
+    assert counts[0, 0] == 600 and counts[1:].diagonal(1).eq(0).all()
+    assert (counts[1:][counts[1:] > 0] - 200).abs().max() < 60
+
+
+# --- shared
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_both_sides_run_through_the_retriever_at_once_without_pads(make, checkpointing):
+    objective = make(first_half=True)
+    retriever = objective.retriever
+    if checkpointing:
+        retriever.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    batch = objective.collate(ROW)
+    seen = []
+    handle = retriever.backbone.layers[0].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    together = torch.cat(objective.embed(batch))
+    together[:, 0].sum().backward()
+    handle.remove()
+    tokens = sum(int(batch[f"{side}_attention_mask"].sum()) for side in ("query", "passage"))
+    assert seen == [(1, tokens, 32)] * (2 if checkpointing else 1)
+    gradient = retriever.backbone.layers[0].mlp.up_proj.weight.grad.clone()
+    retriever.zero_grad()
+    apart = torch.cat([retriever(batch[f"{s}_input_ids"], batch[f"{s}_attention_mask"]) for s in ("query", "passage")])
+    apart[:, 0].sum().backward()
+    torch.testing.assert_close(together, apart)
+    torch.testing.assert_close(gradient, retriever.backbone.layers[0].mlp.up_proj.weight.grad)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_interface(make, name):
+    """The loss is a sum over count() items; collate gives tensors alone and is repeatable."""
+    objective = make(name)
+    row = ROW | {"query": TEXTS[0], "passages": TEXTS, "scores": torch.rand(4, 4).numpy()}
+    batch = objective.collate(row)
+    again = objective.collate(row)
+    assert batch.keys() == again.keys() and all(torch.equal(batch[key], again[key]) for key in batch)
+    loss, scalars = objective(batch)
+    assert loss.shape == () and loss.requires_grad
+    assert isinstance(objective.count(batch), int) and objective.count(batch) > 0
+    assert all(value.shape == () and not value.requires_grad for value in scalars.values())
+    assert math.isfinite(loss.item()) and scalars and "loss" not in scalars  # the loop's own name for it
+
+
+# --- REPLUG
+
+
+def test_replug_worked_by_hand(monkeypatch):
+    """Two documents; P_LM = (3/4, 1/4) and (1/5, 4/5), P_retriever = (1/2, 1/2) and (1/5, 4/5)."""
+    objective = Replug(settings(temperature=1.0, lm_temperature=0.5), torch.nn.Module())
+    target = torch.tensor([[0.75, 0.25], [0.2, 0.8]])
+    logits = torch.tensor([[0.3, 0.3], [0.0, math.log(4)]], requires_grad=True)
+    monkeypatch.setattr(objective, "embed", lambda batch: (None, None))
+    monkeypatch.setattr(replug, "scores", lambda *_, **__: logits)
+    batch = {"scores": -0.5 * target.log() + torch.tensor([[3.0], [-8.0]])}  # a constant in a row does not matter
+    loss, scalars = objective(batch)
+    assert loss.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-5)
+    assert scalars["agreement"] == 1 and objective.count(batch) == 2
+    loss.backward()
+    torch.testing.assert_close(logits.grad, logits.detach().softmax(1) - target)  # and zero where both agree
+
+
+def test_replug_includes_each_document_itself(make):
+    objective = make("replug", lm_temperature=0.1)
+    lm_scores = torch.rand(4, 4)
+    batch = objective.collate(ROW | {"scores": lm_scores.numpy()})
+    queries = objective.retriever(batch["query_input_ids"], batch["query_attention_mask"])
+    passages = objective.retriever(batch["passage_input_ids"], batch["passage_attention_mask"])
+    p, q = (-lm_scores / 0.1).softmax(1), (queries @ passages.T / 0.1).softmax(1)
+    torch.testing.assert_close(objective(batch)[0], (p * (p / q).log()).sum(), rtol=1e-4, atol=1e-5)
+
+
+def test_replug_at_the_papers_temperatures_is_finite(make):
+    objective = make("replug", temperature=1e-3, lm_temperature=1e-3)
+    batch = objective.collate(ROW | {"scores": 300 * torch.rand(4, 4).numpy()})
+    loss, grads = gradients(objective, batch)
+    assert loss.isfinite() and all(gradient.isfinite().all() for gradient in grads.values())
+
+
+def test_replug_scores_of_another_batch_are_refused(make):
+    with pytest.raises(ObjectiveError, match=r"scores are \(3, 3\) for a batch of 4"):
+        make("replug").collate(ROW | {"scores": torch.zeros(3, 3).numpy()})
+
+
+def naive_scores(lm, tokenizer, max_length, mean):
+    """Each pair concatenated and read alone, one token after the other."""
+    scores = torch.zeros(len(TEXTS), len(TEXTS))
+    for i, d_i in enumerate(TEXTS):
+        for j, d_j in enumerate(TEXTS):
+            before = tokenizer(d_j)["input_ids"][:max_length]
+            special = len(tokenizer("")["input_ids"])
+            own = tokenizer(d_i)["input_ids"][special:max_length]
+            log_p = lm(torch.tensor([before + own])).logits[0].log_softmax(1)
+            losses = [-log_p[len(before) + t - 1, token] for t, token in enumerate(own)]
+            scores[i, j] = sum(losses) / (len(losses) if mean else 1)
+    return scores
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("bos", [False, True])
+def test_replug_scores_equal_plain_concatenation(backbone, lm, bos, mean, monkeypatch):
+    folder = lm if bos else backbone
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer("")["input_ids"]) == bos
+    chosen = settings(lm_max_length=14, length_normalised=mean)  # some texts are cut, some are not
+    lengths = [len(tokenizer(text)["input_ids"]) for text in TEXTS]
+    assert min(lengths) < 14 < max(lengths)
+    monkeypatch.setattr(replug, "LOGITS", 7 * model.config.vocab_size)  # several pieces
+    scores = score_batch(model, tokenizer, TEXTS, chosen, rows=3)
+    assert scores.dtype == torch.float32 and not scores.requires_grad and model.training
+    with torch.no_grad():
+        torch.testing.assert_close(scores, naive_scores(model.eval(), tokenizer, 14, mean), rtol=1e-4, atol=1e-4)
+
+
+# --- Contriever
+
+
+def test_compiling_changes_neither_loss_nor_gradients(make):
+    objective = make(lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    batches = [objective.collate(ROW), objective.collate(ROW | {"text": TEXTS[::-1][:3]})]  # of different lengths
+    expected = [gradients(objective, batch) for batch in batches]
+    for model in (objective.retriever.backbone, objective.lm):
+        compile_layers(model)
+    torch._dynamo.utils.counters.clear()
+    for batch, (loss, wanted) in zip(batches, expected):
+        again, found = gradients(objective, batch)
+        torch.testing.assert_close(again, loss)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+
+
+def test_contrievers_queries_are_whole(make):
+    row = {"query": TEXTS[0], "passages": TEXTS, "src": "wiki"}
+    whole, asked = (make("contriever", first_half=half).collate(row) for half in (False, True))
+    assert torch.equal(whole["query_input_ids"], asked["query_input_ids"])
+
+
+def test_contriever_worked_by_hand(make):
+    objective = make("contriever", temperature=0.2)
+    batch = objective.collate({"query": TEXTS[2], "passages": TEXTS})
+    retriever = objective.retriever
+    query = retriever(**retriever.tokenize([TEXTS[2]], "query"))[0]
+    passages = retriever(**retriever.tokenize(TEXTS, "passage"))
+    weights = [math.exp((query @ passage).item() / 0.2) for passage in passages]
+    loss, scalars = objective(batch)
+    assert loss.item() == pytest.approx(-math.log(weights[0] / sum(weights)), rel=1e-4)
+    assert scalars["accuracy"] == float(weights[0] == max(weights)) and objective.count(batch) == 1
+    other = objective.collate({"query": TEXTS[2], "passages": TEXTS[:1] + TEXTS[:0:-1]})
+    torch.testing.assert_close(objective(other)[0], loss)  # the order of the negatives does not matter
+
+
+# --- setup
+
+
+def test_a_language_model_without_a_token_to_mask_labels_by_is_refused(make):
+    objective = make()
+    objective.lm_tokenizer.eos_token = None
+    with pytest.raises(ObjectiveError, match="neither a pad nor an EOS token.*set eos_token in its tokenizer_config"):
+        Revela(settings(), objective.retriever, objective.lm, objective.lm_tokenizer)
+
+
+def test_revela_alone_needs_a_language_model(make):
+    retriever = make().retriever
+    with pytest.raises(ObjectiveError, match="needs a language model"):
+        Revela(settings(), retriever)
+    for other in (Contriever, Replug):
+        assert len([*other(settings(), retriever).parameters()]) == len([*retriever.parameters()])

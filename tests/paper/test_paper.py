@@ -1,0 +1,487 @@
+"""Tables, their lineage and the comparison with the paper: by hand on small ones, and all of the paper's read back."""
+
+import csv
+import json
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from paper_results import printed_study, with_results, write_scores
+
+from revela.paper import PaperError
+from revela.paper.check import compare_all, failures, report, to_page, write_check
+from revela.paper.compare import compare, compare_table, split, to_markdown, verdict, write_comparison
+from revela.paper.lineage import lineage, write_lineage
+from revela.paper.tables import best, to_csv, to_latex, write_table
+from revela.paper.tables import to_markdown as table_to_markdown
+from revela.paper.values import (
+    Column,
+    Erratum,
+    columns,
+    measured,
+    read_errata,
+    read_printed,
+    rows,
+    score_file,
+    standard_error,
+)
+from revela.study.study import ConfigError, Figure, Table
+
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / "config/paper"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    with printed_study(tmp_path_factory.mktemp("results")) as study:
+        yield study
+
+
+# --- a small table by hand: two measured and tied, a supervised one that is better, a copied one that is best
+
+
+@pytest.fixture
+def small():
+    table = Table(
+        benchmark="b",
+        caption="A caption (100 %).",
+        columns=["BM25", "Revela-0.5B", "E5-7B", "Ada-2"],
+        size_row=True,
+        grey=["E5-7B"],
+        dagger=["E5-7B"],
+    )
+    wrong = Erratum("table9", "Ada-2", "Mean", 97, 98.5, "the mean of the column's rows")
+    values = [
+        Column("BM25", "bm25", [20.449, 50.0, 35.2245], [1.0, 2.0, 3.0]),
+        Column("Revela-0.5B", "cell", [20.451, 30.0, 25.2255], [1.0, 2.0, 3.0]),
+        Column("E5-7B", "e5", [10.0, 50.049, 30.0245], [1.0, 2.0, 3.0]),
+        Column("Ada-2", "ada", [98, 99, 97], [], (wrong,)),
+    ]
+    return table, values, ["First", "Second_2", "Mean"]
+
+
+def test_bold_is_the_best_that_was_measured_to_one_decimal(small):
+    table, values, _ = small
+    assert best(table, values) == [{"Revela-0.5B"}, {"BM25", "E5-7B"}, {"BM25"}]
+
+
+def test_bold_can_be_copied_or_nothing(small):
+    table, values, _ = small
+    assert best(table.model_copy(update={"bold_copied": True}), values) == [{"Ada-2"}] * 3
+    assert best(table.model_copy(update={"bold": "none"}), values) == [set()] * 3
+
+
+def test_bold_by_group():
+    table = Table(
+        benchmark="b", caption="", groups={"X": {"a": "X-a", "b": "X-b"}, "Y": {"a": "Y-a", "b": "Y-b"}}, bold="group"
+    )
+    values = [Column(label, "", [v], [0.0]) for label, v in zip(table.columns, (1.0, 2.0, 9.0, 3.0))]
+    assert table.columns == ["X-a", "X-b", "Y-a", "Y-b"]
+    assert best(table, values) == [{"X-b", "Y-a"}]
+
+
+def test_latex(small):
+    lines = to_latex(*small, "table9").splitlines()
+    assert r"Dataset & BM25 & Revela & E5\textsuperscript{\dag} & Ada-2 \\" in lines
+    assert r"Model Size & - & 0.5B & 7B & - \\" in lines
+    assert r"First & 20.4 & \textbf{20.5} & \textcolor{gray}{10.0} & 98.0\textsuperscript{p} \\" in lines
+    assert r"Second\_2 & \textbf{50.0} & 30.0 & \textcolor{gray}{\textbf{50.0}} & 99.0\textsuperscript{p} \\" in lines
+    mean = r"Mean & \textbf{35.2} & 25.2 & \textcolor{gray}{30.0} & 97.0\textsuperscript{p}\textsuperscript{*} \\"
+    assert lines[lines.index(mean) - 1] == r"\midrule" and lines[lines.index(mean) + 1] == r"\bottomrule"
+    text = "\n".join(lines)
+    assert r"\caption{A caption (100 \%).}" in text
+    assert "Bold: the best measured value in each row. Grey: supervised." in text
+    assert "copied from the paper, not measured" in text
+    assert "Ada-2 as printed is in error; right is Mean 98.5 (the mean of the column's rows)" in text
+
+
+def test_markdown(small):
+    text = table_to_markdown(*small)
+    assert "98.0ᵖ |" in text and r"97.0ᵖ\*" in text and "**_50.0_**" in text and "E5-7B†" in text
+    assert "ᵖ: copied from the paper, not measured." in text and "right is Mean 98.5" in text
+
+
+def test_csv(small):
+    _, values, names = small
+    lines = list(csv.DictReader(to_csv(values, names).splitlines()))
+    assert list(lines[0]) == ["Task", "BM25", "Revela-0.5B", "E5-7B", "Ada-2 (printed)"]
+    assert [line["BM25"] for line in lines] == ["20.45", "50.00", "35.22"]
+
+
+def test_a_table_without_copies_says_nothing_of_them(small):
+    table, values, names = small
+    table = table.model_copy(update={"columns": ["BM25"], "grey": [], "dagger": []})
+    text = to_latex(table, values[:1], names, "x") + table_to_markdown(table, values[:1], names)
+    assert "copied" not in text and "measured" not in text
+
+
+# --- measured values and their intervals
+
+
+def test_measured_values_means_and_margins(tmp_path):
+    path = tmp_path / "scores.json"
+    parts = {
+        "x": {"per_query": {"nDCG@10": [0.0, 1.0, 0.5, 0.5]}},
+        "y": {"per_query": {"nDCG@10": [0.2, 0.4]}},
+    }
+    tasks = {
+        "first": {"metrics": {"nDCG@10": 0.4}, "parts": parts},
+        "second": {"metrics": {"nDCG@10": 0.3}, "parts": {"z": parts["y"]}},
+    }
+    path.write_text(json.dumps({"tasks": tasks}))
+    values, margins = measured(path, ["first", "second"])
+    assert values == pytest.approx([40, 30, 35])
+    x, y = (statistics.variance(part["per_query"]["nDCG@10"]) for part in parts.values())
+    errors = [100 * (x / 4 + y / 2) ** 0.5 / 2, 100 * (y / 2) ** 0.5]
+    assert margins == pytest.approx([1.959964 * e for e in (*errors, (errors[0] ** 2 + errors[1] ** 2) ** 0.5 / 2)])
+
+
+def test_the_interval_is_that_of_the_bootstrap():
+    generator = np.random.default_rng(0)
+    sample = generator.beta(0.5, 0.7, 200)
+    means = generator.choice(sample, (4000, 200)).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert 2 * 1.96 * standard_error(list(sample)) == pytest.approx(high - low, rel=0.05)
+
+
+def test_of_one_query_there_is_no_interval(tmp_path):
+    path = write_scores(tmp_path / "one.json", {"first": 0.5}, queries=1)
+    assert np.isnan(measured(path, ["first"])[1]).all()
+    text = to_markdown(compare([Column("X", "x", [50.0], [float("nan")])], {"X": {"First": 50.0}}))
+    assert "50.0 (50.0) +0.0 OK" in text
+
+
+def test_a_missing_task_or_measure_is_an_error(tmp_path):
+    path = write_scores(tmp_path / "some.json", {"first": 0.5})
+    with pytest.raises(PaperError, match=r"some.json: no nDCG@10 of task 'second'"):
+        measured(path, ["first", "second"])
+    with pytest.raises(PaperError, match=r"some.json: no MAP of task"):
+        measured(path, ["first"], "MAP")
+    with pytest.raises(PaperError, match=r"none.json: not a score file"):
+        measured(tmp_path / "none.json", ["first"])
+
+
+@pytest.mark.parametrize("text", ["", "Task,A\nx,1,2\n", "Row,A\nx,1\n", "Task,A\nx,one\n"])
+def test_printed_values_that_are_no_table(tmp_path, text):
+    (tmp_path / "printed.csv").write_text(text)
+    with pytest.raises(PaperError, match="printed.csv"):
+        read_printed(tmp_path / "printed.csv")
+
+
+# --- the paper's own numbers
+
+
+def test_the_papers_means_follow_from_its_rows_but_for_the_known_ones():
+    """A mean of values of one decimal may differ by 0.05 from that of the true values, and is rounded itself."""
+    wrong, seen = set(), 0
+    for path in PAPER.glob("table*.csv"):
+        for label, values in read_printed(path).items():
+            *parts, mean = values.values()
+            assert list(values)[-1] in ("Mean", "AVG", "Avg")
+            seen += 1
+            if abs(sum(parts) / len(parts) - mean) > 0.1 + 1e-9:
+                wrong.add((f"table{int(path.stem[5:7])}", label))
+    assert seen == 13 + 4 + 12 + 11 + 4 + 4 + 4 * 9 + 4 * 3 + 2
+    assert wrong == {("table1", "REPLUG-3B"), ("table1", "Ada-2"), ("table1", "Voyage-2")}
+    assert wrong == {(e.table, e.column) for e in read_errata(PAPER / "errata.csv")}
+
+
+def test_the_errata_mend_the_means():
+    printed = read_printed(PAPER / "table01_coir.csv")
+    for erratum in read_errata(PAPER / "errata.csv"):
+        assert printed[erratum.column][erratum.row] == erratum.printed
+        printed[erratum.column][erratum.row] = erratum.corrected
+    for label in ("REPLUG-3B", "Ada-2", "Voyage-2"):
+        *parts, mean = printed[label].values()
+        assert sum(parts) / len(parts) == pytest.approx(mean, abs=0.05)
+
+
+def test_tables_of_the_same_cells_agree():
+    """Columns bs16 of tables 10 and 11, lm1B of 12 and 13, and tables 1 and 6 are the same runs; 2 has means of 8, 9."""
+
+    def column(table, label):
+        return list(read_printed(next(PAPER.glob(f"{table}_*.csv")))[label].values())
+
+    for size in ("0.1B", "0.5B", "1B"):
+        assert column("table10", f"Revela-{size}-bs16") == column("table01", f"Revela-{size}")
+        assert column("table13", f"Revela-{size}-lm1B") == column("table01", f"Revela-{size}")
+        assert column("table11", f"Revela-{size}-bs16") == column("table06", f"Revela-{size}")
+        assert column("table12", f"Revela-{size}-lm1B") == column("table06", f"Revela-{size}")
+    for label in read_printed(PAPER / "table02_contriever.csv"):
+        assert column("table02", label)[:2] == [column("table09", label)[-1], column("table08", label)[-1]]
+
+
+LONG = {
+    "AppsRetrieval": "Apps",
+    "SyntheticText2SQL": "ST2SQL",
+    "COIRCodeSearchNetRetrieval": "SN",
+    "CodeSearchNetCCRetrieval": "SNCC",
+    "CodeTransOceanContest": "TransC",
+    "CodeTransOceanDL": "TransDL",
+    "StackOverflowQA": "SOQA",
+    "CodeFeedbackST": "F-ST",
+    "CodeFeedbackMT": "F-MT",
+    "C-FEVER": "ClimateFEVER",
+    "TREC-COVID": "TRECCOVID",
+}
+
+
+def test_rows_and_columns_are_the_papers(study):
+    for name, table in paper_tables(study).items():
+        printed = read_printed(table.printed)
+        assert list(printed) == table.columns, name
+        names = rows(study, name)
+        if table.benchmark not in (None, "lm-eval"):
+            labels = [task.label for task in study.benchmark_tasks(table.benchmark)]
+            assert [LONG.get(row, row) for row in names] == [*labels, "Mean"], name
+    assert rows(study, "table2") == ["BEIR", "CoIR", "AVG"]
+    assert rows(study, "table18") == [*study.config.lm_evaluation.tasks, "Avg"]
+
+
+def paper_tables(study):
+    return {name: table for name, table in study.config.tables.items() if name.startswith("table")}
+
+
+def test_there_are_all_tables_of_results(study):
+    assert list(paper_tables(study)) == [f"table{n}" for n in (1, 2, *range(6, 19))]
+    assert set(study.config.figures) >= {"figure3", "figure4", "figure5", "figure6"}
+
+
+def test_where_values_are_the_printed_ones_all_agree(study):
+    """Also the means, but for roundings: they are taken from the rows."""
+    for name in paper_tables(study):
+        verdicts = compare_table(study, name)["verdict"].value_counts()
+        assert not verdicts.get("FAIL") and not verdicts.get("close"), name
+    # the services: two columns of 11 rows, three of 13
+    assert (compare_table(study, "table1")["verdict"] == "not run").sum() == 22
+    assert (compare_table(study, "table7")["verdict"] == "not run").sum() == 39
+
+
+def test_means_are_those_of_the_rows_that_are_written(study, tmp_path):
+    for name in paper_tables(study):
+        write_table(study, name, {"csv": tmp_path / "table.csv"})
+        frame = pd.read_csv(tmp_path / "table.csv", index_col="Task")
+        own = frame[[label for label in frame if "(printed)" not in label]]
+        assert np.allclose(own.iloc[:-1].mean(), own.iloc[-1], atol=0.01), name
+
+
+# What is bold in the paper, by reading its captions on its numbers: row -> labels.
+BOLD = {
+    ("table1", "TransDL"): {"Revela-0.5B"},
+    ("table1", "SN"): {"E5-Mistral-7B"},  # the APIs have more
+    ("table1", "Mean"): {"Revela-3B"},
+    ("table6", "Mean"): {"E5-PT-0.3B", "Revela-code-3B"},
+    ("table7", "Pony"): {"BM25"},
+    ("table7", "AoPS"): {"OpenAI"},
+    ("table8", "SOQA"): {"Contriever-code-1B"},
+    ("table10", "Mean"): set(),
+    ("table12", "C-FEVER"): {"Revela-0.1B-lm0.5B", "Revela-0.5B-lm0.5B", "Revela-1B-lm1B"},
+    ("table13", "CosQA"): {"Revela-0.1B-lm1B", "Revela-0.5B-lm0.5B", "Revela-1B-lm0.5B", "Revela-1B-lm1B"},
+    ("table17", "NFCorpus"): {"Revela-0.5B"},
+    ("table18", "Avg"): set(),
+}
+
+
+@pytest.mark.parametrize("table, row", BOLD)
+def test_bold_as_in_the_paper(study, table, row):
+    bold = best(study.config.tables[table], columns(study, table))
+    assert bold[rows(study, table).index(row)] == BOLD[table, row]
+
+
+def test_every_table_compiles(study, tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex (Debian: texlive-latex-base, texlive-latex-recommended)")
+    body = []
+    for name in study.config.tables:
+        write_table(study, name, {"tex": tmp_path / f"{name}.tex"})
+        body.append(rf"\input{{{name}.tex}}\clearpage")
+        if study.config.tables[name].printed:
+            write_comparison(study, name, {"tex": tmp_path / f"{name}.compare.tex"})
+            body.append(rf"\input{{{name}.compare.tex}}\clearpage")
+    (tmp_path / "page.tex").write_text(
+        r"\documentclass{article}\usepackage[textwidth=5.5in,textheight=9in]{geometry}"
+        r"\usepackage{booktabs,graphicx,xcolor}\begin{document}" + "\n".join(body) + r"\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout and "too large" not in done.stdout
+
+
+def test_groups_stand_above_their_columns(study, tmp_path):
+    write_table(study, "table12", {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
+    tex = (tmp_path / "t.tex").read_text()
+    assert r"\multicolumn{3}{c}{Revela\textsubscript{0.5B}}" in tex
+    assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-7} \cmidrule(lr){8-10}" in tex
+    assert r"Dataset & 0.1B & 0.5B & 1B & 0.1B & 0.5B & 1B & 0.1B & 0.5B & 1B \\" in tex
+    assert "Revela-1B 0.5B" in (tmp_path / "t.md").read_text()
+
+
+def test_systems_can_be_rows(study, tmp_path):
+    write_table(study, "table2", {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
+    tex = (tmp_path / "t.tex").read_text()
+    assert r"Model & BEIR & CoIR & AVG \\" in tex
+    assert "\\midrule\nRevela-code\\textsubscript{1B} & 39.6 & 58.6 & 49.1 \\\\" in tex
+    assert "| Contriever-wiki-1B |" in (tmp_path / "t.md").read_text()
+
+
+def test_a_missing_system_is_an_error_and_not_run_where_asked(study, tmp_path):
+    gone = with_results(study, tmp_path)
+    with pytest.raises(PaperError, match="not a score file"):
+        columns(gone, "table8")
+    assert columns(gone, "table8", partly=True) == []
+    label, system = next(iter(study.table_systems("table8").items()))
+    target = score_file(gone, system, "coir")
+    target.parent.mkdir(parents=True)
+    shutil.copy(score_file(study, system, "coir"), target)
+    found = compare_table(gone, "table8", partly=True)
+    assert set(found[found["verdict"] != "not run"]["column"]) == {label}
+
+
+# --- comparison
+
+
+@pytest.mark.parametrize(
+    "ours, expected", [(50.0, "OK"), (51.0, "OK"), (51.1, "close"), (47.0, "close"), (46.9, "FAIL"), (None, "not run")]
+)
+def test_verdict(ours, expected):
+    assert verdict(ours, 50.0) == expected
+
+
+def test_comparison_uses_the_corrected_value():
+    printed = {"A-1B": {"F": 98.0, "Mean": 97.0}, "B": {"F": 1.0, "Mean": 1.0}, "Ada-2": {"F": 5.0, "Mean": 5.0}}
+    wrong = [Erratum("table9", "A-1B", "Mean", 97, 98.5, "")]
+    ours = [Column("A-1B", "", [98, 98.4], [2, 1]), Column("Ada-2", "", [5, 5], [])]
+    lines = compare(ours, printed, wrong)
+    found = {(line.column, line.row): line for line in lines.itertuples()}
+    mean = found["A-1B", "Mean"]
+    assert (mean.low, mean.high, mean.corrected, mean.verdict) == (97.4, 99.4, 98.5, "OK")
+    assert mean.difference == pytest.approx(-0.1)
+    assert found["B", "F"].verdict == found["Ada-2", "F"].verdict == "not run"  # a copied value is no measurement
+    page = to_markdown(lines)
+    assert "OK 2, close 0, FAIL 0, not run 4." in page
+    assert "98.4±1.0 (97.0 → 98.5) -0.1 OK" in page and "Printed in error: A-1B, Mean 97.0 (right: 98.5)." in page
+
+
+def test_comparison_of_another_number_of_rows_is_an_error():
+    with pytest.raises(PaperError, match="2 printed values, expected 1"):
+        compare([Column("A", "", [1.0], [1.0])], {"A": {"F": 1.0, "Mean": 1.0}})
+
+
+def test_wide_comparisons_are_cut_between_groups(study):
+    pieces = split(study.config.tables["table12"])
+    assert [list(piece.groups) for piece in pieces] == [["Revela-0.1B", "Revela-0.5B"], ["Revela-1B"]]
+    pieces = split(study.config.tables["table1"])
+    assert [label for piece in pieces for label in piece.columns] == study.config.tables["table1"].columns
+    assert max(len(piece.columns) for piece in pieces) <= 7
+
+
+# --- the check
+
+
+def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
+    changed = with_results(study, tmp_path / "r")
+    shutil.copytree(Path(study.config.results, "scores"), tmp_path / "r/scores")
+    output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
+    write_check(changed, output)
+    line, failing = report(output["csv"])
+    assert not failing and "FAIL 0, not run 61" in line
+
+    path = score_file(changed, study.table_systems("table14")["Revela-1B"], "coir")
+    write_scores(path, {task: 0.9 for task in json.loads(path.read_text())["tasks"]})
+    write_check(changed, output)
+    line, failing = report(output["csv"])
+    assert failing and "FAIL 11" in line
+    page, html = output["md"].read_text(), output["html"].read_text()
+    assert "## What fails: 11" in page and page.count("| table14 | Revela-1B |") == 11
+    assert html.count('class="fail"') >= 11 and "<table>" in html and "http" not in html
+    assert "config/paper" not in page
+
+
+def test_the_check_of_nothing_measured(study, tmp_path):
+    gone = with_results(study, tmp_path)
+    comparisons = compare_all(gone)
+    assert set(pd.concat(comparisons.values())["verdict"]) == {"not run"}
+    assert failures(comparisons).empty
+    assert "## What fails: 0" in to_page(gone, comparisons)
+    output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
+    write_check(
+        gone.model_copy(update={"config": gone.config.model_copy(update={"tables": {}, "figures": {}})}), output
+    )
+    assert "No table of this configuration" in output["md"].read_text()
+    assert report(output["csv"])[1] is False
+
+
+# --- lineage
+
+
+def test_lineage_names_what_stands_behind_each_value(study, tmp_path):
+    write_lineage(study, "table1", tmp_path / "lineage.json")
+    found = json.loads((tmp_path / "lineage.json").read_text())["columns"]
+    assert list(found) == study.config.tables["table1"].columns
+
+    cell = found["Revela-3B"]
+    assert cell["system"] == "revela/code/llama-3.2-3b/llama-3.2-1b/bs8"
+    model = cell["model"]
+    assert (model["adapter_sha256"], model["config_sha256"], model["seed"]) == ("e" * 64, "c" * 64, 42)
+    assert model["commits"] == ["a1b2c3"] and model["gpu_hours"] > 0 and model["data_sha256"] == "d" * 64
+    assert model["usage"] is None  # of a cell whose attempts nobody counted
+    assert set(model["data_revisions"]) == {"stackoverflow", "tutorials", "library-documentation"}
+    value = cell["cells"]["CosQA"]
+    assert (
+        value["value"] == pytest.approx(29.0) and value["run_id"] == "run-of-cosqa" and value["scored_at"] == "a1b2c3"
+    )
+    assert value["score_file"].endswith("scores/revela/code/llama-3.2-3b/llama-3.2-1b/bs8/coir.json")
+    assert value["data_revision"] == {"owner/coir-cosqa": "f" * 40}
+    assert cell["cells"]["Mean"]["mean_of"] == list(cell["cells"])[:-1]
+
+    assert found["BM25"]["model"] is None
+    assert found["BGE-M3-0.6B"]["model"]["model_revision"] == {"owner/bge-m3": "f" * 40}
+    assert found["Ada-2"]["cells"]["SN"] == {"value": 74.2, "copied_from": "config/paper/table01_coir.csv"}
+
+
+def test_lineage_of_means_and_of_language_models(study):
+    found = lineage(study, "table2")["columns"]["Revela-wiki-1B"]["cells"]
+    assert found["BEIR"]["mean_of"] == "table9" and found["AVG"]["mean_of"] == ["BEIR", "CoIR"]
+    before, after = lineage(study, "table18")["columns"].values()
+    assert before["system"] == "untrained/llama-3.2-1b" and "model_revision" in before["model"]
+    assert after["cells"]["WiC"]["dataset"] == "lm-super-glue" and after["cells"]["WiC"]["metric"] == "accuracy"
+
+
+# --- what the configuration may say of tables and figures
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"columns": ["A"]}, "exactly one of benchmark, means_of"),
+        ({"benchmark": "b", "means_of": {"X": "t"}, "columns": ["A"]}, "exactly one of benchmark, means_of"),
+        ({"benchmark": "b"}, "exactly one of columns, groups"),
+        ({"benchmark": "b", "groups": {"X": ["a"]}}, "groups: a mapping"),
+    ],
+)
+def test_tables_that_say_too_little_or_too_much(values, message):
+    with pytest.raises(ValueError, match=message):
+        Table(caption="", **values)
+
+
+def test_grey_columns_are_columns():
+    with pytest.raises(ConfigError, match="did you mean 'BM25'"):
+        Table(caption="", benchmark="b", columns=["BM25"], grey=["BM2"])
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"kind": "dynamics", "panels": {"X": "t"}}, "given cell"),
+        ({"kind": "bars"}, "given panels"),
+        ({"kind": "training", "cell": "c"}, "neither panels nor cell"),
+    ],
+)
+def test_figures_of_another_kind(values, message):
+    with pytest.raises(ValueError, match=message):
+        Figure(caption="", **values)

@@ -1,0 +1,283 @@
+"""The configuration: what the two files come to, and what is said about faulty ones."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revela.study.study import METHODS, Cell, ConfigError, load, schemas
+
+ROOT = Path(__file__).parents[2]
+SCALES = ("config/config.yaml", "config/demo.yaml", "tests/small/config.yaml")
+TABLES = sorted(path for path in (ROOT / "config/paper").glob("table*.csv") if path.read_text().startswith("Task,"))
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a changed copy of the demo's configuration and return its path."""
+
+    def _write(change, sheets=()):
+        values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+        change(values)
+        for name, change_sheet in dict(sheets).items():
+            lines = (ROOT / f"config/{name}.tsv").read_text().splitlines()
+            (tmp_path / f"{name}.tsv").write_text("\n".join(change_sheet(lines)) + "\n")
+            values[name] = str(tmp_path / f"{name}.tsv")
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        return str(tmp_path / "config.yaml")
+
+    return _write
+
+
+def message(path):
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_schemas_are_those_of_the_types():
+    written = {path.name: path.read_text() for path in (ROOT / "workflow/schemas").glob("*.json")}
+    assert written == schemas(), "run `python -m revela.study.study`"
+
+
+@pytest.mark.parametrize("path", SCALES)
+def test_every_table_and_figure_resolves(path):
+    study = load(path)
+    for name, table in study.config.tables.items():
+        assert list(study.table_systems(name)) == table.columns
+        assert study.table_scores(name)
+    for figure in study.config.figures.values():
+        assert set(figure.panels.values()) <= set(study.config.tables)
+        assert not figure.cell or study.check_cell(Cell.parse(figure.cell))
+
+
+@pytest.mark.parametrize("path", SCALES)
+def test_every_cell_has_settings(path):
+    study = load(path)
+    assert all(study.training_settings(run.cell) for run in study.runs)
+
+
+def test_the_paper_has_46_cells():
+    study = load("config/config.yaml")
+    runs = [run for run in study.runs if not study.on_request(run)]
+    assert {method: sum(run.method == method for run in runs) for method in METHODS} == {
+        "revela": 39,
+        "replug": 5,
+        "contriever": 2,
+    }
+    assert {run.batch_size for run in runs if run.retriever in ("llama-3.2-3b", "llama-3.1-8b")} == {8}
+
+
+def test_groups_of_other_sizes_are_built_from_text_where_the_rest_is_released(tmp_path):
+    text = Path("config/config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(text.replace("source: rebuild  #", "source: released  #"))
+    corpora = load(tmp_path / "config.yaml").config.corpora
+    ready = {name: corpus.ready for name, corpus in corpora.items() if "wiki" in name or "code" in name}
+    assert ready["wiki"] == "wiki-batches" and ready["code"] == "code-batches"
+    assert not any(dataset for name, dataset in ready.items() if "group" in name)
+
+
+def test_the_ablations_of_ours():
+    """One setting at a time, in no table of the paper."""
+    study = load("config/config.yaml")
+    ablations = [run for run in study.runs if study.on_request(run)]
+    assert {(run.method, run.retriever, run.lm, run.batch_size) for run in ablations} == {
+        ("revela", "qwen2.5-0.5b", "llama-3.2-1b", 16)
+    }
+    changed = [(run.corpus, run.variant) for run in ablations]
+    both = ["float32-similarity", "tau1e-3", "tau1e-2", "frozen-lm", "paper-prefix"]
+    assert sorted(changed) == sorted(
+        [(corpus, variant) for corpus in ("wiki", "code") for variant in both]
+        + [("wiki", "no-value-norm"), ("wiki", "whole-query"), ("code", "value-norm"), ("code", "first-half")]
+        + [(f"{corpus}-group{size}", "") for corpus in ("wiki", "code") for size in (1, 4)]
+    )
+    base = study.training_settings(Cell.parse("revela/wiki/qwen2.5-0.5b/llama-3.2-1b/bs16"))
+    assert all(study.training_settings(run.cell) != base for run in ablations if run.variant)
+    assert study.training_settings(Cell.parse("revela/wiki-group4/qwen2.5-0.5b/llama-3.2-1b/bs16")) == base
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_every_column_of_the_papers_tables_has_a_row(path):
+    """Each label of a table of scores is filled by exactly one row of the sheets."""
+    study = load("config/config.yaml")
+    table = f"table{int(path.stem[5:7])}"
+    rows = [
+        entry.partition("=")[2]
+        for row in [*study.runs, *study.models.values()]
+        for entry in row.tables.split(";")
+        if entry.partition("=")[0] == table
+    ]
+    with open(path) as file:
+        assert sorted(rows) == sorted(next(csv.reader(file))[1:])
+
+
+def test_settings_of_the_papers_cells():
+    study = load("config/config.yaml")
+
+    def settings(path):
+        return study.training_settings(Cell.parse(path))
+
+    wiki = settings("revela/wiki/llama-3.2-1b/llama-3.2-1b/bs16")
+    code = settings("revela/code/llama-3.2-1b/llama-3.2-1b/bs16")
+    replug = settings("replug/wiki/llama-3.2-1b/llama-3.2-1b/bs16")
+    contriever = settings("contriever/code/llama-3.2-1b/none/bs16")
+    for cell in (wiki, code):
+        assert (cell.temperature, cell.learning_rate, cell.warmup_steps) == (1e-4, 1e-4, 100)
+        assert (cell.batches_per_step, cell.max_steps, cell.similarity_dtype) == (32, None, "bfloat16")
+        assert (cell.lora.rank, cell.lora.alpha, cell.lora.dropout) == (256, 64, 0.1)
+        assert (cell.retriever_max_length, cell.lm_max_length) == (157, 156)
+        assert (cell.query_prefix, cell.passage_prefix) == ("query: ", "passage: ")
+    assert (wiki.value_norm, wiki.first_half) == (True, True)
+    assert (code.value_norm, code.first_half) == (False, False)
+    assert (replug.temperature, replug.lm_temperature) == (1e-3, 1e-3)
+    assert (replug.learning_rate, replug.max_steps, replug.first_half) == (5e-4, 4500, True)
+    assert (contriever.temperature, contriever.batches_per_step) == (0.01, 256)
+
+
+def test_a_variant_has_the_last_word():
+    study = load("config/config.yaml")
+    wiki = study.training_settings(Cell.parse("revela/wiki/llama-3.2-1b/llama-3.2-1b/bs16-no-value-norm"))
+    replug = study.training_settings(Cell.parse("replug/code/llama-3.2-1b/llama-3.2-1b/bs16-tau1e-2"))
+    assert (wiki.value_norm, wiki.first_half) == (False, True)
+    assert (replug.temperature, replug.learning_rate) == (1e-2, 5e-4)
+
+
+def test_held_out_packages_are_not_in_the_demos_training_text():
+    datasets = load("config/demo.yaml").config.datasets
+    benchmarks = {name for d in datasets.values() if d.content in ("coir", "beir", "bright") for name in d.installed}
+    training = {name for d in (datasets["packages"],) for name in d.installed}
+    assert {"scikit-learn", "networkx", "matplotlib", "scipy"} == benchmarks
+    assert not benchmarks & training
+
+
+names = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", fullmatch=True)
+
+
+@given(st.sampled_from(METHODS), names, names, names, st.integers(2, 512), st.just("") | names)
+def test_a_cells_path_names_it(method, corpus, retriever, lm, batch_size, variant):
+    cell = Cell(method, corpus, retriever, lm, batch_size, variant)
+    assert Cell.parse(cell.path) == cell
+    parsed = Cell.parse(cell.path)
+    assert (parsed.retriever, parsed.lm, parsed.batch_size, parsed.variant) == (retriever, lm, batch_size, variant)
+
+
+# --- one line for each fault: the file, the key, the value, what would be valid
+
+
+def test_unknown_key(write):
+    said = message(write(lambda v: v["training"].update(temprature=0.1)))
+    assert "config.yaml" in said and "temprature" in said and "did you mean 'temperature'" in said
+
+
+def test_unknown_key_at_the_top(write):
+    said = message(write(lambda v: v.update(trainig={})))
+    assert "did you mean 'training'" in said
+
+
+@pytest.mark.parametrize(
+    "section, value",
+    [("methods", {"revela": {"tau": 1}}), ("variants", {"x": {"tau": 1}})],
+    ids=["methods", "variants"],
+)
+def test_unknown_key_in_an_override(write, section, value):
+    said = message(write(lambda v: v.update({section: value})))
+    assert section in said and "tau" in said
+
+
+def test_wrong_value(write):
+    said = message(write(lambda v: v["training"].update(zero_stage=7)))
+    assert "training.zero_stage" in said and "got 7" in said
+
+
+def test_unknown_method(write):
+    assert "simcse" in message(write(lambda v: v.update(methods={"simcse": {}})))
+
+
+def test_unknown_dataset_of_a_corpus(write):
+    said = message(write(lambda v: v["corpora"]["code"]["sources"][0].update(dataset="pakages")))
+    assert "corpora.code" in said and "did you mean 'packages'" in said
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"mix": {"code": -5}}, "corpora.new.mix.code: input should be greater than or equal to 1, got -5"),
+        ({"crop_ratio": [5.0, 0.1]}, "crop_ratio.0: input should be less than or equal to 1, got 5.0"),
+        ({"crop_ratio": [0.5, 0.1]}, "the least comes first"),
+    ],
+)
+def test_numbers_of_a_corpus_that_cannot_be(write, settings, expected):
+    new = {**({} if "mix" in settings else {"sources": [{"dataset": "packages"}]}), **settings}
+    assert expected in message(write(lambda v: v["corpora"].update(new=new)))
+
+
+def test_files_may_stand_beside_released_batches(write):
+    both = {"files": "notes/*.md", "released": "packages"}
+    path = write(lambda v: v["corpora"].update(built=both, ready={**both, "source": "released"}))
+    config = load(path).config
+    assert [source.dataset for source in config.corpora["built"].sources] == ["built"]
+    assert (config.corpora["built"].ready, config.corpora["ready"].ready) == (None, "packages")
+    assert config.datasets["built"].files == "notes/*.md"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_batch_has_chunks_that_tell_of_others(size):
+    with pytest.raises(ConfigError, match=f"batch size {size}; valid: 2 or more"):
+        load("config/demo.yaml").check_cell(Cell.parse(f"revela/code/tiny-4m/tiny-4m/bs{size}"))
+
+
+def test_not_yaml(tmp_path):
+    (tmp_path / "broken.yaml").write_text("training: {temperature: [")
+    assert "broken.yaml" in message(tmp_path / "broken.yaml")
+
+
+def test_no_such_file(tmp_path):
+    assert "nowhere.yaml" in message(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        ("demo\trevela\tcode\ttiny-9m\ttiny-4m\t16\t\t", "retriever: unknown 'tiny-9m'"),
+        ("demo\trevela\tcode\ttiny-4m\tnone\t16\t\t", "lm: unknown 'none'"),
+        ("demo\trevela\twiki\ttiny-4m\ttiny-4m\t16\t\t", "corpus: unknown 'wiki'"),
+        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\tnosuch\t", "variant: unknown 'nosuch'"),
+        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\tmany\t\t", "batch_size"),
+        ("demo\trevela\tcode\t../../etc\ttiny-4m\t16\t\t", "retriever"),
+        ("demo\tsimcse\tcode\ttiny-4m\ttiny-4m\t16\t\t", "method"),
+        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t\textra", "too many columns"),
+    ],
+)
+def test_faulty_row_of_runs(write, row, expected):
+    said = message(write(lambda v: None, {"runs": lambda lines: [*lines, row]}))
+    assert "runs.tsv" in said and expected in said
+
+
+def test_a_row_that_stands_twice(write):
+    said = message(write(lambda v: None, {"runs": lambda lines: [*lines, lines[-1]]}))
+    assert "runs.tsv" in said and "stands twice" in said
+
+
+def test_unknown_column_of_a_sheet(write):
+    said = message(write(lambda v: None, {"models": lambda lines: [lines[0].replace("pooling", "poling"), *lines[1:]]}))
+    assert "models.tsv" in said and "poling" in said
+
+
+def test_a_column_that_no_row_fills(write):
+    path = write(lambda v: v["tables"]["table1"]["columns"].append("Revela-9M"))
+    with pytest.raises(ConfigError, match="Revela-9M"):
+        load(path).table_systems("table1")
+
+
+def test_grey_must_be_a_column(write):
+    assert "Nobody" in message(write(lambda v: v["tables"]["table1"].update(grey=["Nobody"])))

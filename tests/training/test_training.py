@@ -1,0 +1,650 @@
+"""Real runs of the training loop, each in processes of its own, forked from a server that has imported it already."""
+
+import contextlib
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TEXTS
+from safetensors.torch import load_file
+
+from revela import objectives
+from revela.objectives import OBJECTIVES
+from revela.provenance import read_manifest
+from revela.retriever import Retriever
+from revela.study.study import Training
+from revela.training import checkpoint, launch
+from revela.training import loop as training
+from revela.training.loop import Job, Rows, TrainingError, count_steps, read_job
+
+B = 4
+SETTINGS = {
+    "retriever_max_length": 32,
+    "lm_max_length": 32,
+    "temperature": 0.05,
+    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "v_proj", "down_proj"]},
+    "learning_rate": 0.03,
+    "warmup_steps": 2,
+    "batches_per_step": 4,
+    "max_steps": 8,
+    "precision": "fp32",
+    "zero_stage": 1,
+    "checkpoint_every": 2,
+}
+FULL = {"lora": None, "learning_rate": 0.003}
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    [
+        "revela.training.loop",
+        "deepspeed.runtime.zero.muon.muon_optimizer",
+        "peft.tuners.lora",
+        "torch.distributed.run",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
+
+
+# --- jobs and their processes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Training files of batches of 4 chunks: 24 rows of text, scores of an imagined LM for them, and pairs."""
+    folder, rng = tmp_path_factory.mktemp("data"), random.Random(0)
+    words = " ".join(TEXTS).split()
+
+    def chunks():
+        return [" ".join(rng.choices(words, k=rng.randint(4, 12))) for _ in range(B)]
+
+    rows = [{"src": "code", "text": chunks(), "document": ["a", "b", "a", "b"]} for _ in range(24)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "batches.parquet")
+    np.save(folder / "scores.npy", np.random.default_rng(0).random((24, B, B), np.float32))
+    pairs = [{"query": row["text"][0], "passages": row["text"], "src": "code"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(pairs), folder / "pairs.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def write_job(data, backbone, lm):
+    """Writes the file of a job, settings changed by keyword, into a folder and returns its path."""
+
+    def write(folder, method="revela", **changes):
+        job = {
+            "cell": f"{method}/code/tiny/{'tiny' if method == 'revela' else 'none'}/bs{B}",
+            "training": SETTINGS | changes,
+            "retriever": str(backbone),
+            "lm": str(lm) if method == "revela" else None,
+            "data": str(data / ("pairs.parquet" if method == "contriever" else "batches.parquet")),
+            "scores": str(data / "scores.npy") if method == "replug" else None,
+            "output": str(folder / "output"),
+            "checkpoints": str(folder / "checkpoints"),
+        }
+        folder.mkdir(exist_ok=True)
+        (folder / "job.json").write_text(json.dumps(job))
+        return folder / "job.json"
+
+    return write
+
+
+def work(job, environment, prepare):
+    """The life of one process of a run."""
+    os.environ |= environment
+    os.dup2(os.open(job.with_name("messages"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    if prepare:
+        prepare()
+    sys.exit(training.main([str(job)]))
+
+
+class Run:
+    """A run under way, each of its processes prepared by a function of this file."""
+
+    def __init__(self, job, number=1, prepare=None):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **together} for rank in range(number)]
+        environments = ranks if number > 1 else [{}]
+        self.processes = [processes.Process(target=work, args=(job, env, prepare)) for env in environments]
+        for process in self.processes:
+            process.start()
+
+    def end(self):
+        """The exit status of each process."""
+        for process in self.processes:
+            process.join(600)
+        return {process.exitcode for process in self.processes}
+
+    def fall(self):
+        """Waits until the first process has been killed, and kills the others."""
+        self.processes[0].join(600)
+        assert self.processes[0].exitcode == -signal.SIGKILL
+        for process in self.processes[1:]:
+            process.kill()
+            process.join()
+
+
+def run(job, number=1, prepare=None, status=0):
+    """Runs a job to its end and returns its folder."""
+    assert Run(job, number, prepare).end() == {status}, messages(job.parent)
+    return job.parent
+
+
+def messages(folder):
+    return (folder / "messages").read_text()
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "output" / "log.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return [record["loss"] for record in log(folder)]
+
+
+def weights(folder):
+    """The bytes of all trained weights."""
+    files = sorted((folder / "output").rglob("*.safetensors"))
+    assert files
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, write_job):
+    """The folder of a run without interruption, by ZeRO stage and number of processes."""
+    done = {}
+
+    def get(stage, number):
+        if (stage, number) not in done:
+            folder = tmp_path_factory.mktemp(f"stage{stage}-{number}")
+            done[stage, number] = run(write_job(folder, zero_stage=stage), number)
+        return done[stage, number]
+
+    return get
+
+
+# --- what a run does
+
+
+def test_a_run_learns_and_exports(undisturbed, backbone, lm):
+    folder = undisturbed(1, 1)
+    output, records = folder / "output", log(folder)
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert records[-1]["loss"] < records[0]["loss"] - 0.2
+    fields = {"lr", "grad_norm", "tokens_per_second", "tflops", "h_loss", "peak_memory_gb", "elapsed", "gpu_hours"}
+    assert fields <= set(records[0]) and all(record["tflops"] > 0 for record in records)
+    assert not (folder / "checkpoints").exists()
+    start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
+    trained = Retriever.load(output / "retriever")
+    assert abs(trained.encode(TEXTS) - start.encode(TEXTS)).max() > 0.01
+    assert {path.name for path in (output / "lm").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((output / "settings.json").read_text())["learning_rate"] == 0.03
+    assert list((output / "tensorboard").iterdir())
+    manifest = read_manifest(output, verify=True)
+    assert manifest["cell"] == "revela/code/tiny/tiny/bs4" and manifest["steps"] == 8 and manifest["processes"] == 1
+    assert set(manifest["inputs"]) == {"retriever", "lm", "data"}
+
+
+def test_full_fine_tuning_exports_whole_models(tmp_path, write_job):
+    output = run(write_job(tmp_path, **FULL, zero_stage=0)) / "output"
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0] - 0.2
+    assert Retriever.load(output / "retriever").encode(TEXTS).shape == (6, 32)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (output / "lm").iterdir()}
+
+
+@pytest.mark.parametrize("method", ["replug", "contriever"])
+def test_the_baselines_train_the_retriever_alone(tmp_path, write_job, method):
+    path = write_job(tmp_path, method, max_steps=2, zero_stage=0, lm_temperature=0.1)
+    folder, job = run(path), read_job([str(path)])
+    rows, objective = Rows(job.data, job.scores, 42), OBJECTIVES[method](job.training, *training.load_models(job))
+    batches = [objective.collate(rows[position]) for position in range(4)]
+    expected = sum(objective(batch)[0].item() for batch in batches) / sum(map(objective.count, batches))
+    assert log(folder)[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert len(log(folder)) == 2 and not (folder / "output" / "lm").exists()
+    assert Retriever.load(folder / "output" / "retriever").encode(TEXTS).shape == (6, 32)
+
+
+def test_a_frozen_language_model_is_not_exported(tmp_path, write_job):
+    folder = run(write_job(tmp_path, max_steps=2, freeze_lm=True))
+    assert not (folder / "output" / "lm").exists() and (folder / "output" / "retriever").exists()
+
+
+def head_in_pieces():
+    objectives.revela.LOGITS = 2_000
+
+
+@pytest.mark.parametrize(("stage", "number", "prepare"), [(1, 1, None), (3, 2, head_in_pieces)])
+def test_bfloat16_bases_carry_float32_adapters(tmp_path, write_job, undisturbed, stage, number, prepare):
+    job = write_job(tmp_path, precision="bf16", gradient_checkpointing=True, zero_stage=stage)
+    folder = run(job, number, prepare)
+    for part in ("retriever", "lm"):
+        tensors = load_file(folder / "output" / part / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert all(tensor.any() for tensor in tensors.values())
+    assert any((tensor != tensor.bfloat16().float()).any() for tensor in tensors.values())
+    np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=0.02)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, write_job, undisturbed):
+    folder = run(write_job(tmp_path, gradient_checkpointing=True, max_steps=8))
+    np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=1e-5)
+
+
+# --- against plain loops
+
+
+@pytest.mark.parametrize(("stage", "number"), [(0, 1), (2, 1), (3, 1), (0, 2), (1, 2), (2, 2), (3, 2)])
+def test_neither_stage_nor_processes_change_the_losses(undisturbed, stage, number):
+    """Four batches in a step, one after the other, are two on each of two processes: with dropout, too."""
+    expected, found = undisturbed(1, 1), undisturbed(stage, number)
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    norms = [[record["grad_norm"] for record in log(folder)] for folder in (found, expected)]
+    np.testing.assert_allclose(*norms, rtol=1e-4)
+
+
+def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job):
+    """The same steps in a few lines of torch give the same losses and the same weights."""
+    job = write_job(tmp_path, **FULL, zero_stage=0, max_steps=6, max_grad_norm=2.0, weight_decay=0.01)
+    folder, job = run(job), read_job([str(job)])
+    settings, rows = job.training, Rows(job.data, None, job.training.seed)
+    objective = OBJECTIVES["revela"](settings, *training.load_models(job)).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=0.01)
+    expected = []
+    for step, rate in enumerate([0, 1 / 2, 1, 3 / 4, 2 / 4, 1 / 4]):
+        batches = [objective.collate(rows[4 * step + place]) for place in range(4)]
+        loss = sum(objective(batch)[0] for batch in batches) / sum(objective.count(batch) for batch in batches)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), 2.0)
+        optimizer.param_groups[0]["lr"] = rate * settings.learning_rate
+        optimizer.step()
+        expected.append((loss.item(), norm.item(), rate * settings.learning_rate))
+    found = [(record["loss"], record["grad_norm"], record["lr"]) for record in log(folder)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+    assert max(norm for _, norm, _ in found) > 2 > min(norm for _, norm, _ in found), "clipping must matter"
+    saved = load_file(folder / "output" / "retriever" / "model.safetensors")
+    for name, tensor in objective.retriever.backbone.state_dict().items():
+        torch.testing.assert_close(saved[name], tensor, rtol=0, atol=2e-5)
+
+
+# --- interruptions
+
+
+def interrupt(number, batch):
+    """Sends the first process a signal in the middle of a step: before that batch of its batches."""
+    original, count = training.seed_of, itertools.count(1)
+
+    def seed_of(*arguments):
+        if next(count) == batch and os.environ["RANK"] == "0":
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    training.seed_of = seed_of
+
+
+def interrupt_saving(step):
+    """Kills the process when all of the checkpoint of a step has been written but its manifest."""
+    original = checkpoint.write_manifest
+
+    def write_manifest(folder, **facts):
+        if facts["step"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(folder, **facts)
+
+    checkpoint.write_manifest = write_manifest
+
+
+def assert_same(folder, undisturbed):
+    assert weights(folder) == weights(undisturbed)
+    assert losses(folder) == losses(undisturbed)
+    assert [record["step"] for record in log(folder)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(("stage", "number", "kills"), [(1, 1, 3), (3, 1, 1), (1, 2, 1), (3, 2, 1)])
+def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed, stage, number, kills):
+    """Killed at random moments, each attempt going on from the newest checkpoint."""
+    job, moments = write_job(tmp_path, zero_stage=stage), random.Random(10 * stage + number)
+    for attempt in range(kills):
+        left = 8 if attempt else 32  # batches at least; the last checkpoint is that of step 6
+        Run(job, number, partial(interrupt, signal.SIGKILL, moments.randint(1, left // number))).fall()
+    run(job, number)
+    assert_same(tmp_path, undisturbed(stage, number))
+
+
+def test_a_run_killed_while_it_saves_ends_in_the_same_weights(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    Run(job, 1, partial(interrupt_saving, 4)).fall()
+    assert (tmp_path / "checkpoints" / ".partial-step-00000004").exists()
+    run(job)
+    assert_same(tmp_path, undisturbed(1, 1))
+
+
+def test_a_damaged_checkpoint_costs_steps_but_changes_nothing(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    Run(job, 1, partial(interrupt, signal.SIGKILL, 26)).fall()
+    damaged = list((tmp_path / "checkpoints" / "step-00000006").rglob("*.pt"))
+    assert damaged
+    for path in damaged:
+        os.truncate(path, path.stat().st_size // 2)
+    run(job)
+    assert "damaged checkpoint, trying an older one" in messages(tmp_path)
+    assert_same(tmp_path, undisturbed(1, 1))
+
+
+def fill_disk(step):
+    """From the saving of a step on no file grows beyond 16 KB: a write fails half-way, as on a full disk."""
+    original = checkpoint.Checkpoints.save
+
+    def save(self, engine, number, **facts):
+        if number == step:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16384, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        original(self, engine, number, **facts)
+
+    checkpoint.Checkpoints.save = save
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path, write_job, undisturbed):
+    job = write_job(tmp_path)
+    run(job, 1, partial(fill_disk, 4), status=1)
+    assert "step-00000004: cannot be written" in messages(tmp_path)
+    assert "older checkpoints are as they were" in messages(tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").glob("*step-*")} == {"step-00000002"}
+    run(job)
+    assert_same(tmp_path, undisturbed(1, 1))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_terminated_run_saves_and_asks_to_be_submitted_again(tmp_path, write_job, undisturbed, number):
+    """SIGTERM to one process stops all after the step: the third, which no periodic checkpoint follows."""
+    job = write_job(tmp_path)
+    run(job, number, partial(interrupt, signal.SIGTERM, 12 // number), status=training.RESUBMIT)
+    assert max(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == "step-00000003"
+    run(job, number)
+    assert_same(tmp_path, undisturbed(1, number))
+
+
+def launched(script):
+    sys.exit(launch.torchrun(["--standalone", "--nproc_per_node=2", str(script)]))
+
+
+@pytest.mark.parametrize(("line", "status"), [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(3)", 3)])
+def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, line, status):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\n{line}\n")
+    launcher = processes.Process(target=launched, args=(script,))
+    launcher.start()
+    launcher.join()
+    assert launcher.exitcode == status
+
+
+BLOCKS = """
+import sys, torch
+from revela.training.launch import give_back
+give_back(int(sys.argv[1]))
+held = lambda: int(open("/proc/self/statm").read().split()[0]) * 4096 / 2**20  # MB of address space
+for size in (6, 12, 40):
+    block, above = torch.zeros(size * 2**18), torch.zeros(2**18)  # so that it is not at the heap's end
+    full = held()
+    del block
+    print(full - held() > size - 1, end=" ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(2, "False True True"), (16, "False True True"), (17, "False False False")]
+)
+def test_large_blocks_of_small_batches_go_back_to_the_system(batch_size, expected):
+    command = [sys.executable, "-c", BLOCKS, str(batch_size)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | launch.HUGE_PAGES)
+    assert found.stdout.split() == expected.split()
+
+
+def test_a_launcher_that_is_told_to_stop_tells_its_processes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "pathlib.Path(__file__).with_name(os.environ['RANK']).touch()\n"
+        "time.sleep(600)\n"
+    )
+    launcher = processes.Process(target=launched, args=(script,))
+    launcher.start()
+    while len(list(tmp_path.iterdir())) < 3:
+        time.sleep(0.01)
+    launcher.terminate()
+    launcher.join()
+    assert launcher.exitcode == training.RESUBMIT
+
+
+def test_a_launcher_that_is_killed_takes_its_processes_with_it(tmp_path, write_job):
+    job, log = write_job(tmp_path, max_steps=10_000), tmp_path / "checkpoints" / "log.jsonl"
+
+    def workers():
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found.append(path.read_bytes())
+        return sum(str(job).encode() in line and b"revela.training.launch" not in line for line in found)
+
+    command = [sys.executable, "-m", "revela.training.launch", str(job), "--processes", "2", "--threads", "2"]
+    launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not log.exists() or not log.read_text():
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    assert workers() == 2
+    launcher.kill()
+    assert launcher.wait() == -signal.SIGKILL
+    while workers():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, number):
+    job, folder = write_job(tmp_path, max_steps=10_000, checkpoint_every=5_000), tmp_path / "checkpoints"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'revela.training.launch', {str(job)!r}, '--processes={number}'])"
+    starter = subprocess.Popen([sys.executable, "-c", start], stderr=subprocess.DEVNULL)
+    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
+        assert starter.poll() is None
+        time.sleep(0.01)
+    starter.kill()
+    while not list(folder.glob("step-*")):
+        time.sleep(0.01)
+
+
+def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
+    """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
+    run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=training.RESUBMIT)
+    run(write_job(tmp_path, learning_rate=0.02, max_steps=2), status=1)
+    expected = "differ in learning_rate (0.03 there, 0.02 now); delete the folder to start anew"
+    assert expected in messages(tmp_path) and not (tmp_path / "output").exists()
+    run(write_job(tmp_path, checkpoint_every=1, max_steps=2))
+
+
+# --- guards
+
+
+def spoil(where):
+    """Gives a process a Revela whose loss or gradient is not a number from its ninth batch on, or with an idle weight."""
+    original = OBJECTIVES["revela"]
+
+    class Spoiled(original):
+        seen = 0
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.unused = torch.nn.Parameter(torch.zeros(2), requires_grad=where == "unused")
+
+        def forward(self, batch):
+            loss, scalars = super().forward(batch)
+            self.seen += 1
+            if where == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more.")
+            if where == "loss" and self.seen > 8:
+                loss = loss * math.nan
+            if where == "gradient" and self.seen > 8:
+                zero = sum(parameter.sum() * 0 for parameter in self.parameters() if parameter.requires_grad)
+                loss = loss + zero.abs().sqrt()  # the derivative of the root is infinite at zero
+            return loss, scalars
+
+    OBJECTIVES["revela"] = Spoiled
+
+
+@pytest.mark.parametrize(
+    ("where", "stage", "number", "message"),
+    [
+        ("loss", 1, 2, "error: step 5: the loss is nan"),
+        ("gradient", 0, 1, "error: step 3: the gradient is not finite"),
+        ("gradient", 1, 1, "error: step 3: the gradient is not finite"),
+        ("unused", 1, 1, "error: step 1: 1 of 25 trainable parameters got no gradient, unused among them"),
+    ],
+)
+def test_a_run_that_went_wrong_stops_with_a_sentence(tmp_path, write_job, where, stage, number, message):
+    folder = run(write_job(tmp_path, zero_stage=stage), number, partial(spoil, where), status=1)
+    assert message in messages(folder)
+    assert messages(folder).count("error: ") == 1
+    assert not (folder / "output").exists()
+
+
+def test_adapters_that_are_still_zero_are_not_exported(tmp_path, write_job):
+    """The learning rate of the first step of a warm-up is zero, so after it alone nothing has moved."""
+    folder = run(write_job(tmp_path, max_steps=1), status=1)
+    assert "the retriever's adapters are all zero, so nothing was learned" in messages(folder)
+    assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
+
+
+def small_gpu():
+    spoil("memory")
+    training.device_memory = lambda: 10**9
+
+
+def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
+    folder = run(write_job(tmp_path), 2, small_gpu, status=1)
+    assert "error: out of memory (CUDA out of memory); by estimate these would fit into 0.9 GiB: " in messages(folder)
+    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 2 ("):
+        assert change in messages(folder)
+
+
+def test_the_uniform_control_needs_no_gradient_of_the_retriever(tmp_path, write_job, backbone):
+    folder = run(write_job(tmp_path, similarity="uniform", max_steps=2, warmup_steps=1))
+    start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
+    trained = Retriever.load(folder / "output" / "retriever")
+    np.testing.assert_array_equal(trained.encode(TEXTS), start.encode(TEXTS))
+
+
+def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
+    path = write_job(tmp_path)
+    job = json.loads(path.read_text())
+
+    def message(call):
+        with pytest.raises(TrainingError) as error:
+            call()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert message(lambda: read_job([])) == "usage: python -m revela.training.loop JOB.json"
+    path.write_text(json.dumps(job | {"data": "nowhere.parquet"}))
+    assert "data: nowhere.parquet does not exist" in message(lambda: read_job([str(path)]))
+    path.write_text(json.dumps(job | {"training": {"learning_rat": 1}}))
+    assert "training.learning_rat: Extra inputs are not permitted, got 1" in message(lambda: read_job([str(path)]))
+    path.write_text(json.dumps(job | {"cell": "revel/code/tiny/tiny/bs4"}))
+    assert "unknown method; valid are revela, replug" in message(lambda: read_job([str(path)]))
+    valid = Job.model_validate(job)
+    assert "not a multiple of 3 processes" in message(lambda: count_steps(valid, 24, 3))
+    one_epoch = valid.model_copy(update={"training": Training(batches_per_step=32)})
+    assert "24 batches are less than a step of 32" in message(lambda: count_steps(one_epoch, 24, 1))
+    assert count_steps(one_epoch, 95, 2) == 2
+
+
+# --- batches that are made ahead
+
+
+def test_the_next_steps_batches_are_made_while_the_caller_is_busy():
+    made = []
+
+    def make(step):
+        made.append(step)
+        return -step
+
+    steps = training.prefetched(make, range(3, 7))
+    assert next(steps) == (3, -3)
+    while made != [3, 4]:  # in a thread
+        time.sleep(0.001)
+    assert list(steps) == [(4, -4), (5, -5), (6, -6)] and made == [3, 4, 5, 6]
+    assert list(training.prefetched(make, [])) == [] and list(training.prefetched(make, [1])) == [(1, -1)]
+
+
+def test_a_fault_in_a_batch_made_ahead_is_met_at_its_step():
+    steps = training.prefetched(lambda step: 1 // (step - 2), range(1, 4))
+    assert next(steps) == (1, -1)
+    with pytest.raises(ZeroDivisionError):
+        next(steps)
+
+
+# --- the order of rows
+
+
+def test_each_epoch_sees_each_row_once_with_its_chunks_in_an_order_of_its_own(data):
+    rows = Rows(data / "batches.parquet", None, seed=1)
+    table = pq.read_table(data / "batches.parquet").to_pylist()
+    names = [sorted(row["text"]) for row in table]
+    seen = [rows[position] for position in range(2 * 24)]
+    epochs = [[names.index(sorted(row["text"])) for row in epoch] for epoch in (seen[:24], seen[24:])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24)) and epochs[0] != epochs[1]
+    assert epochs[0] != list(range(24))
+    orders = {tuple(table[index]["text"].index(text) for text in row["text"]) for index, row in zip(epochs[0], seen)}
+    assert len(orders) > 8
+    for index, row in zip(epochs[0], seen):
+        pairs = set(zip(table[index]["text"], table[index]["document"]))
+        assert set(zip(row["text"], row["document"])) == pairs
+    assert seen[30] == Rows(data / "batches.parquet", None, seed=1)[30]
+    assert seen[30] != Rows(data / "batches.parquet", None, seed=2)[30]
+
+
+@pytest.mark.parametrize("documents, expected", [(["aa", "ab", "cd"], 1), (["aa", "bb"], 0), (None, 0)])
+def test_the_batch_that_is_watched_is_of_several_documents(tmp_path, documents, expected):
+    columns = {"text": [["x", "y"], ["z", "w"], ["v", "u"]][: len(documents or "xyz")]}
+    columns |= {"document": list(map(list, documents))} if documents else {}
+    pq.write_table(pa.table(columns), tmp_path / "batches.parquet")
+    found = Rows(tmp_path / "batches.parquet", None, 1).first_of_several_documents()
+    assert found == pa.table(columns).to_pylist()[expected]
+
+
+def test_scores_follow_their_chunks(data):
+    rows = Rows(data / "batches.parquet", data / "scores.npy", seed=1)
+    table, scores = pq.read_table(data / "batches.parquet").to_pylist(), np.load(data / "scores.npy")
+    for position in range(24):
+        row = rows[position]
+        index = next(i for i, other in enumerate(table) if sorted(other["text"]) == sorted(row["text"]))
+        for i, query in enumerate(row["text"]):
+            for j, passage in enumerate(row["text"]):
+                original = scores[index, table[index]["text"].index(query), table[index]["text"].index(passage)]
+                assert row["scores"][i, j] == original
+
+
+def test_pairs_keep_their_positive_in_front(data):
+    table, rows = pq.read_table(data / "pairs.parquet").to_pylist(), Rows(data / "pairs.parquet", None, seed=1)
+    assert all(rows[position] in table for position in range(24))
+
+
+def test_scores_must_fit_the_batches(data, tmp_path):
+    np.save(tmp_path / "scores.npy", np.zeros((23, B, B), np.float32))
+    with pytest.raises(TrainingError, match="23 batches of scores for 24 in"):
+        Rows(data / "batches.parquet", tmp_path / "scores.npy", seed=1)

@@ -1,0 +1,250 @@
+"""Every table and figure of the paper is planned as counted by hand; edits plan again what they touch, and no more."""
+
+import pytest
+from checkout import ROOT, Checkout
+from planner import plan
+
+from revela import provenance
+from revela.plan import jobs as planning
+from revela.plan.costs import Costs
+from revela.study.study import Site, load, load_sizes
+
+SLURM = ("--profile", "slurm")
+
+
+def jobs(**counts):
+    return counts
+
+
+# What each target needs, counted by hand: sources of text (wikipedia 1, code 3, fineweb-edu 1) beside the benchmark's
+# datasets (CoIR 10, BEIR 13, BRIGHT 1 of 12 tasks); backbones and encoders; a run for each system and task. BM25 has
+# runs of its own, APIs have none.
+ONE = jobs(punkt=1, table=1)
+TABLES = {
+    # 4 backbones and 4 encoders; batches of 16, and of 8 for 3B; 4 cells of Revela and 2 of REPLUG
+    "table1": ONE | jobs(dataset=13, model=8, chunks=1, batches=2, replug_scores=2, train=6, run=100, run_bm25=10, score=11),
+    # the means of tables 8 and 9: their four cells on both benchmarks
+    "table2": ONE | jobs(dataset=27, model=1, chunks=2, batches=2, pairs=2, train=4, run=92, score=8),
+    # 4 backbones and 3 encoders; wiki of 16 and 8, code of 8; Revela 4 + 1, REPLUG 3
+    "table6": ONE | jobs(dataset=17, model=7, chunks=2, batches=3, replug_scores=2, train=8, run=143, run_bm25=13, score=12),
+    # 4 backbones and 2 encoders; wiki of 16 and 8; Revela 4, REPLUG 1
+    "table7": ONE | jobs(dataset=2, model=6, chunks=1, batches=2, replug_scores=1, train=5, run=84, run_bm25=12, score=8),
+    # Revela and Contriever of 1B on both corpora
+    "table8": ONE | jobs(dataset=14, model=1, chunks=2, batches=2, pairs=2, train=4, run=40, score=4),
+    "table9": ONE | jobs(dataset=17, model=1, chunks=2, batches=2, pairs=2, train=4, run=52, score=4),
+    # 3 retrievers x batches of 4, 8 and 16
+    "table10": ONE | jobs(dataset=13, model=3, chunks=1, batches=3, train=9, run=90, score=9),
+    "table11": ONE | jobs(dataset=14, model=3, chunks=1, batches=3, train=9, run=117, score=9),
+    # 3 retrievers x 3 LMs, which are the same models
+    "table12": ONE | jobs(dataset=14, model=3, chunks=1, batches=1, train=9, run=117, score=9),
+    "table13": ONE | jobs(dataset=13, model=3, chunks=1, batches=1, train=9, run=90, score=9),
+    # 3 retrievers; the batches of the mix and of its two parts
+    "table14": ONE | jobs(dataset=14, model=3, chunks=2, batches=3, train=3, run=30, score=3),
+    "table15": ONE | jobs(dataset=17, model=3, chunks=2, batches=3, train=3, run=39, score=3),
+    "table16": ONE | jobs(dataset=11, model=3, chunks=1, batches=1, train=3, run=30, score=3),
+    "table17": ONE | jobs(dataset=14, model=3, chunks=1, batches=1, train=3, run=39, score=3),
+    # one language model before and after its training; seven tasks from six datasets, and Wikipedia
+    "table18": ONE | jobs(dataset=7, model=1, chunks=1, batches=1, train=1, language_model=2),
+    # published adapters on 3 backbones: no text, no training
+    "released1": jobs(table=1, dataset=10, model=10, run=70, run_bm25=10, score=8),  # 4 encoders, 3 adapters
+    "released6": jobs(table=1, dataset=13, model=10, run=91, run_bm25=13, score=8),  # 3 encoders, 4 adapters
+    "released7": jobs(table=1, dataset=1, model=8, run=60, run_bm25=12, score=6),  # 2 encoders, 3 adapters
+    "released8": jobs(table=1, dataset=10, model=3, run=20, score=2),  # 2 adapters on one backbone
+    "released9": jobs(table=1, dataset=13, model=3, run=26, score=2),
+    # one cell as in the paper and nine variants, two of which have batches of their own from the same chunks
+    "ablations-coir": ONE | jobs(dataset=13, model=2, chunks=1, batches=3, train=10, run=100, score=10),
+    "ablations-beir": ONE | jobs(dataset=14, model=2, chunks=1, batches=3, train=10, run=130, score=10),
+}  # fmt: skip
+ONE = jobs(punkt=1, figure=1)
+CORPUS = jobs(punkt=1, corpus_report=1)
+FIGURES = {
+    # tables 6 and 7: 5 backbones and 4 encoders; of their cells table 7 adds that of 8B
+    "figure3": ONE
+    | jobs(dataset=18, model=9, chunks=2, batches=3, replug_scores=2, train=9, run=227, run_bm25=25, score=20),
+    # tables 10 and 11: 3 retrievers x batches of 4, 8 and 16 on two corpora
+    "figure4": ONE | jobs(dataset=27, model=3, chunks=2, batches=6, train=18, run=207, score=18),
+    # tables 12 and 13: 3 retrievers x 3 LMs on two corpora
+    "figure5": ONE | jobs(dataset=27, model=3, chunks=2, batches=2, train=18, run=207, score=18),
+    # one cell, which has logged what is drawn
+    "figure6": ONE | jobs(dataset=1, model=1, chunks=1, batches=1, train=1),
+    # the 46 cells: wiki and code of 4, 8 and 16, mixed, fineweb; REPLUG on wiki and code of 8 and 16
+    "training": ONE | jobs(dataset=5, model=5, chunks=3, batches=8, pairs=2, replug_scores=4, train=46),
+    # tables 1, 6 and 7: 6 + 7 + 1 cells, 5 backbones and 6 encoders
+    "hours": ONE
+    | jobs(dataset=28, model=11, chunks=2, batches=4, replug_scores=4, train=14, run=327, run_bm25=35, score=31),
+    "cost": ONE | jobs(dataset=1, model=1, chunks=1, batches=1, cost=1),
+    "corpus-wiki": CORPUS | jobs(dataset=1, chunks=1, batches=3, group_sizes=1),
+    "corpus-code": CORPUS | jobs(dataset=3, chunks=1, batches=3),
+    "corpus-mixed": CORPUS | jobs(dataset=4, chunks=2, batches=3),
+    "corpus-fineweb": CORPUS | jobs(dataset=1, chunks=1, batches=1),
+}  # fmt: skip
+TARGETS = [f"results/tables/{table}.tex" for table in TABLES] + [f"results/figures/{figure}.pdf" for figure in FIGURES]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A checkout without results."""
+    return Checkout(tmp_path_factory.mktemp("clean")).folder
+
+
+@pytest.fixture(scope="module", params=[(), SLURM], ids=["local", "slurm"])
+def planned(request, clean):
+    """All tables, figures and cells under one profile."""
+    return plan(clean, "all", "models", "ablations", "released", "check", *TARGETS, options=request.param)
+
+
+def test_every_table_as_counted_by_hand(planned):
+    """A new table adds a line to TABLES."""
+    tables = load("config/config.yaml").config.tables
+    assert {table: planned.counts(f"results/tables/{table}.tex") for table in tables} == TABLES
+    for table in planned.needed("all"):  # what stands beside a table needs what the table needs
+        if table.rule.name in ("compare", "lineage"):
+            beside = dict(TABLES[table.wildcards.table])
+            beside[table.rule.name] = beside.pop("table")
+            assert planned.counts(str(table.output[0])) == beside
+
+
+def test_every_figure_as_counted_by_hand(planned):
+    """A new figure adds a line to FIGURES."""
+    assert load("config/config.yaml").config.figures.keys() <= FIGURES.keys()
+    assert {figure: planned.counts(f"results/figures/{figure}.pdf") for figure in FIGURES} == FIGURES
+
+
+def test_the_cells_of_the_paper(planned):
+    """39 of Revela, 5 of REPLUG, 2 of Contriever; the ablations of ours are trained for their own tables."""
+    cells = [
+        str(job.output[0]).removeprefix("results/models/")
+        for job in planned.needed("models")
+        if job.rule.name == "train"
+    ]
+    methods = [cell.split("/")[0] for cell in cells]
+    assert (len(cells), methods.count("revela"), methods.count("replug"), methods.count("contriever")) == (46, 39, 5, 2)
+    assert not any("-tau" in cell or "group" in cell for cell in cells)
+    counts = planned.counts("models")
+    # wiki and code of 4, 8 and 16; mixed; fineweb
+    assert (counts["batches"], counts["replug_scores"], counts["pairs"], counts["model"]) == (8, 4, 2, 5)
+    ablations = {job for job in planned.needed("ablations") if job.rule.name == "train"}
+    assert len(ablations) == 20 and len(ablations - planned.needed("models")) == 18
+
+
+def test_every_table_comes_with_its_lineage_and_its_comparison(planned):
+    counts = planned.counts("all")
+    assert counts["table"] == counts["compare"] == counts["lineage"] == 15
+    assert (counts["figure"], counts["corpus_report"], counts["train"]) == (7, 4, 46)
+
+
+def test_the_plan_in_the_docs(planned, clean, monkeypatch):
+    """docs/cluster.md says what each table costs; written by `python -m revela.plan.jobs --tables --whole --format github`."""
+    monkeypatch.chdir(clean)
+    study = load("config/config.yaml")
+    costs = Costs(study, load_sizes())
+    jobs = [
+        planning.Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.input)), tuple(map(str, job.output)))
+        for job in planned.jobs
+        if job.output
+    ]
+    plan = planning.Plan([(job, costs.of(job.rule, job.wildcards)) for job in jobs], Site(), [], 0)
+    lines = planning.show_lines(planning.by_table(plan, planning.table_files(study)), "github")
+    assert lines in (ROOT / "docs/cluster.md").read_text()
+
+
+def test_what_shows_a_label_depends_on_what_it_stands_for(planned):
+    rules = {job.rule.name for job in planned.jobs if hasattr(job.params, "systems")}
+    assert rules == {"table", "compare", "lineage", "figure", "check_page"}
+
+
+def test_the_check_runs_nothing_else(planned):
+    assert planned.counts("check") == {"check": 1, "check_page": 1}
+
+
+def test_the_published_retrievers_are_only_evaluated(planned):
+    counts = planned.counts("released")
+    assert not counts.keys() & {"train", "batches", "chunks", "punkt", "replug_scores", "pairs"}
+    assert counts["table"] == counts["compare"] == 5
+
+
+# --- what is planned again
+
+
+STUDY = (
+    "results/tables/table1.tex",
+    "results/scores/contriever/code/llama-3.2-1b/none/bs16/coir.json",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout in which Table 1 and a cell of Contriever are there, or so Snakemake believes."""
+    folder = Checkout(tmp_path_factory.mktemp("finished")).folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "PACKAGE", folder / "revela")
+        provenance._module.cache_clear()
+        plan(folder, *STUDY).finish(folder)
+        yield folder
+    provenance._module.cache_clear()
+
+
+@pytest.fixture
+def edit(finished):
+    """Replaces a piece of a file of the checkout until the test is over."""
+    changed = {}
+
+    def replace(file, old, new):
+        path = finished / file
+        changed[path] = path.read_text()
+        assert old in changed[path], f"{file} has no {old!r}"
+        path.write_text(changed[path].replace(old, new, 1))
+        provenance._module.cache_clear()
+
+    yield replace
+    for path, text in changed.items():
+        path.write_text(text)
+    provenance._module.cache_clear()
+
+
+def test_nothing_is_planned_twice(finished):
+    assert plan(finished, *STUDY).to_run() == {}
+
+
+def test_one_ablation_plans_that_cell_alone(finished):
+    target = "results/scores/revela/code/qwen2.5-0.5b/llama-3.2-1b/bs16-tau1e-3/coir.json"
+    assert plan(finished, target, *STUDY).to_run() == {"train": 1, "run": 10, "score": 1}
+
+
+def test_an_edit_to_the_tables_trains_nothing(finished, edit):
+    edit("revela/paper/tables.py", "PACKAGES = ", "_EDIT = 1\nPACKAGES = ")
+    assert plan(finished, *STUDY).to_run() == {"table": 1}
+
+
+def test_an_edit_to_in_batch_attention_trains_revela_again(finished, edit):
+    edit("revela/method/inbatch.py", "import torch\n", "import torch\n\n_EDIT = 1\n")
+    again = plan(finished, *STUDY)
+    methods = [job.wildcards.cell.split("/")[0] for job in again.dag.needrun_jobs() if job.rule.name == "train"]
+    # REPLUG's scores come from the language model's head, which is the module's too; Contriever has none
+    assert sorted(methods) == ["replug"] * 2 + ["revela"] * 4
+    evaluated = {job.wildcards.system for job in again.dag.needrun_jobs() if job.rule.name == "score"}
+    assert len(evaluated) == 6 and "bm25" not in evaluated and not any("contriever" in name for name in evaluated)
+    assert "run_bm25" not in again.to_run() and "pairs" not in again.to_run()
+
+
+def test_a_comment_plans_nothing(finished, edit):
+    edit("revela/method/inbatch.py", "import torch\n", "import torch  # a comment\n")
+    assert plan(finished, *STUDY).to_run() == {}
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("revela/plan/flops.py", "import Any\n", "import Any\n\n_EDIT = 1\n"),
+        ("config/config.yaml", "shard_documents: 50000", "shard_documents: 40000"),
+    ],
+)
+def test_what_no_result_depends_on_plans_nothing(finished, edit, file, old, new):
+    edit(file, old, new)
+    assert plan(finished, *STUDY).to_run() == {}
+
+
+def test_a_prefix_plans_no_run_of_bm25(finished, edit):
+    edit("config/config.yaml", 'query_prefix: "query:  "', 'query_prefix: "question: "')
+    again = plan(finished, *STUDY).to_run()
+    assert again["run"] == 110 and again["score"] == 11 and "run_bm25" not in again
