@@ -7,7 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
-from revela.provenance import atomic_write, git_commit, versions
+from revela.files import atomic_write
+from revela.provenance import git_commit, versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -15,11 +15,13 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from revela.errors import RevelaError
+
 SAFE = {"trust_remote_code": False, "local_files_only": True}
 UNUSED = ("pooler.",)  # weights of encoders that nothing here reads
 
 
-class PretrainedError(ValueError):
+class PretrainedError(RevelaError):
     """A folder that holds no model that can be used. The message is one line."""
 
 

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
+from revela.files import atomic_folder
 from revela.method.packing import Packing, run
 from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
-from revela.provenance import atomic_folder, folder_sha256
+from revela.provenance import folder_sha256
 from revela.study.study import Lora
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it

@@ -21,7 +21,7 @@ from benchmark_folders import Encoder, task
 from revela.evaluation.scores import score_task
 from revela.evaluation.systems import BM25, Dense, load_system, run_task
 from revela.evaluation.tasks import load_task
-from revela.provenance import sha256_file
+from revela.files import sha256_file
 from revela.study.study import Config, Evaluation, Model, Study
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the weights on the hub

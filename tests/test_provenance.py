@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from revela import provenance
-from revela.provenance import ProvenanceError, atomic_folder, atomic_write, code_hash, import_closure
+from revela.files import atomic_folder, atomic_write
+from revela.provenance import ProvenanceError
+from revela.study.code import code_hash, import_closure
 
 # --- atomic writes
 

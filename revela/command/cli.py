@@ -125,7 +125,7 @@ def encode(
     import numpy as np
 
     from revela.command.own_text import passages
-    from revela.provenance import atomic_write
+    from revela.files import atomic_write
     from revela.retriever import Retriever
 
     if out.suffix != ".npy":

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from revela.errors import RevelaError
+from revela.files import atomic_write
 from revela.plan.jobs import snakemake
-from revela.provenance import CHECKOUT, atomic_write
+from revela.provenance import CHECKOUT
 from revela.study.study import FOLDER, NAME, STUDY_MARK, Cell, Chunking, ConfigError, Study, Training, load, read_yaml
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ SMALL = {
 }
 
 
-class OwnTextError(Exception):
+class OwnTextError(RevelaError):
     """Own text, a model or a folder that cannot be used, or a run that failed. The message is one line."""
 
 

@@ -30,14 +30,16 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from revela.errors import RevelaError
+from revela.files import atomic_folder, sha256_file
 from revela.method import inbatch
-from revela.provenance import atomic_folder, git_commit, sha256_file, write_manifest
+from revela.provenance import git_commit, write_manifest
 from revela.study.study import BackboneShape, Pretraining
 
 LICENCE = "mit"  # of the weights, as of the project
 
 
-class GateError(Exception):
+class GateError(RevelaError):
     """The language model cannot use another chunk: training a retriever through it would teach nothing."""
 
 

@@ -4,6 +4,8 @@
 `scores` writes run files and turns them into numbers. Numbers are made from run files alone.
 """
 
+from revela.errors import RevelaError
 
-class EvaluationError(ValueError):
+
+class EvaluationError(RevelaError):
     """An evaluation that cannot be done. The message is one line that names what is at fault."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from revela.evaluation.scores import score_task
-from revela.provenance import atomic_write
+from revela.files import atomic_write
 from revela.study.study import Study
 
 OK, CLOSE = 0.1, 1.0  # points of nDCG@10, in percent

@@ -17,8 +17,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.evaluation import EvaluationError
+from revela.files import atomic_write
 from revela.pretrained import load_model, load_tokenizer
-from revela.provenance import atomic_write, folder_sha256, git_commit, versions
+from revela.provenance import folder_sha256, git_commit, versions
 from revela.study.study import LmEvaluation
 
 METRIC = "accuracy"

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from revela.evaluation import EvaluationError
 from revela.evaluation.search import Ranking
-from revela.provenance import atomic_write
+from revela.files import atomic_write
 
 _UNSAFE = re.compile(r"[\s%]")
 

@@ -14,7 +14,8 @@ from typing import Any
 from revela.evaluation import EvaluationError
 from revela.evaluation.runs import read_run
 from revela.evaluation.tasks import Part, load_task
-from revela.provenance import atomic_write, folder_sha256, git_commit, sha256_file, versions
+from revela.files import atomic_write, sha256_file
+from revela.provenance import folder_sha256, git_commit, versions
 from revela.study.study import Study, Task
 
 # name -> (pytrec_eval's name, documents of a ranking that it looks at)

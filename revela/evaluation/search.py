@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from revela.evaluation import EvaluationError
 from revela.evaluation.encoders import Encoder, prepared_ahead
-from revela.provenance import atomic_write
+from revela.files import atomic_write
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ import numpy as np
 
 from revela.evaluation import EvaluationError
 from revela.evaluation.encoders import Encoder, Kind
-from revela.provenance import PARTIAL, atomic_write
+from revela.files import PARTIAL, atomic_write
 
 
 class Store:

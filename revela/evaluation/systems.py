@@ -21,7 +21,8 @@ from revela.evaluation.runs import write_run
 from revela.evaluation.search import Ranking, best_documents, search
 from revela.evaluation.store import Store
 from revela.evaluation.tasks import Part, load_task
-from revela.provenance import folder_sha256, sha256_json
+from revela.files import sha256_json
+from revela.provenance import folder_sha256
 from revela.study.study import Cell, Evaluation, Model, Study, Task
 
 UNTRAINED = "untrained/"

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from revela.files import atomic_write
 from revela.objectives.base import Tokens
 from revela.objectives.replug import score_batch
 from revela.objectives.revela import Revela
 from revela.paper import PaperError
 from revela.pretrained import load_model, load_tokenizer
-from revela.provenance import atomic_write
 from revela.retriever import Retriever
 from revela.study.study import Training
 

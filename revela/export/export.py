@@ -24,9 +24,11 @@ from peft import PeftModel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
+from revela.errors import RevelaError
 from revela.export.card import CITATION, front_matter, hub_name, write_card
+from revela.files import atomic_folder
 from revela.pretrained import load_tokenizer, quietly
-from revela.provenance import atomic_folder, write_manifest
+from revela.provenance import write_manifest
 from revela.retriever import SETTINGS, Retriever, load_adapter, save_adapter
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}  # of an embedding's components
 
 
-class ExportError(ValueError):
+class ExportError(RevelaError):
     """A model that cannot be exported, or a place that does not take it. The message is one line."""
 
 

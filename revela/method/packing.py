@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from revela.errors import RevelaError
+
 NAME = "revela_packed"  # in transformers' registry of attention functions
 
 
-class PackingError(ValueError):
+class PackingError(RevelaError):
     """A batch or a model that this cannot be done with. The message is one line."""
 
 

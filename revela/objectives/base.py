@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from revela.errors import RevelaError
 from revela.retriever import Retriever
 from revela.study.study import Training
 
 Tokens = dict[str, Tensor]  # of a batch: names like "query_input_ids" -> [n, L]
 
 
-class ObjectiveError(ValueError):
+class ObjectiveError(RevelaError):
     """A row of the training file, or a setup, that an objective has no use for. The message is one line."""
 
 

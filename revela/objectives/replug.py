@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerBase
 
+from revela.files import PARTIAL, atomic_write, sha256_file, sha256_json
 from revela.method.inbatch import head
 from revela.method.similarity import scores
 from revela.objectives.base import Objective, ObjectiveError, Tokens, language_model_ids, pad
 from revela.pretrained import load_model, load_tokenizer
-from revela.provenance import PARTIAL, atomic_write, folder_sha256, sha256_file, sha256_json
+from revela.provenance import folder_sha256
 from revela.study.study import Training
 
 LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB

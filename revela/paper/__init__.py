@@ -1,5 +1,7 @@
 """What the paper shows: tables, figures, and how its printed numbers compare with ours."""
 
+from revela.errors import RevelaError
 
-class PaperError(ValueError):
+
+class PaperError(RevelaError):
     """A table or figure that cannot be made of what there is. The message is one line."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from revela.files import atomic_write
 from revela.paper.compare import VERDICTS, compare_table, to_csv, to_markdown
 from revela.paper.page import html_body, html_page
-from revela.provenance import atomic_write, git_commit
+from revela.provenance import git_commit
 from revela.study.study import Study
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from revela.files import atomic_write
 from revela.paper import PaperError
 from revela.paper.tables import escape, float_of, tabular
 from revela.paper.values import Column, Erratum, columns, errata, read_printed, rows
-from revela.provenance import atomic_write
 from revela.study.study import Study, Table
 
 # Points up to which a value agrees with the printed one, or is close to it.

@@ -23,9 +23,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from revela.files import atomic_folder, atomic_write
 from revela.paper import PaperError
 from revela.paper.values import METRIC, columns
-from revela.provenance import atomic_folder, atomic_write
 from revela.study.study import Cell, ConfigError, Figure, Study
 
 WIDTH = 5.5  # inches: the text width of the ICLR class

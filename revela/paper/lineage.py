@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from revela.files import atomic_write, sha256_file
 from revela.paper import PaperError
 from revela.paper.values import columns, metric, rows, score_file, tasks
-from revela.provenance import atomic_write, git_commit, read_manifest, sha256_file
+from revela.provenance import git_commit, read_manifest
 from revela.study.study import LM_EVAL, Cell, ConfigError, Study
 from revela.training.usage import total
 

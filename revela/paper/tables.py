@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from revela.files import atomic_write
 from revela.paper.page import html_body, html_page
 from revela.paper.values import Column, columns, rows
-from revela.provenance import atomic_write
 from revela.study.study import Study, Table
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"

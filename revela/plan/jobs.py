@@ -24,8 +24,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from revela.files import atomic_write
 from revela.plan.costs import Cost, Costs
-from revela.provenance import CHECKOUT, atomic_write
+from revela.provenance import CHECKOUT
 from revela.study.study import PAPER, ConfigError, Site, Study, load, load_site, load_sizes
 from revela.training.usage import total
 

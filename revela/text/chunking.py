@@ -14,12 +14,14 @@ from pathlib import Path
 import regex
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
+from revela.errors import RevelaError
+
 PUNKT_FILE = "punkt.json"
 REMEMBERED = 1 << 16  # words and contexts whose decision a splitter remembers
 LONGEST_REMEMBERED = 100  # characters of one of them
 
 
-class ChunkingError(Exception):
+class ChunkingError(RevelaError):
     """Punkt's parameters are missing. The message is one line."""
 
 

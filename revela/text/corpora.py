@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from revela.provenance import atomic_write
+from revela.files import atomic_write
 from revela.study.study import Corpus
 from revela.text import batching
 from revela.text.chunking import chunk, sentence_splitter

@@ -34,6 +34,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from revela.errors import RevelaError
 from revela.provenance import MANIFEST
 from revela.study.study import Source
 
@@ -58,7 +59,7 @@ BLOCK = 1 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class CorpusError(Exception):
+class CorpusError(RevelaError):
     """Text that is missing or unusable, or more of it wanted than there is. The message is one line."""
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from revela.errors import RevelaError
+
 # Files that differ between builds of one version, or that hold no text of interest.
 _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_?vendor|_vendored|externals?|third_party)/"
@@ -33,7 +35,7 @@ _DEFINITION = re.compile(r"(?: {4})?(?:async def|def|class) ")
 _SECTION = re.compile(r"\n\s*(\S[^\n]*)\n\s*[-=~]{3,}[^\n]*\n")  # a numpydoc heading
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(RevelaError):
     """A package that is missing, or that holds no text. The message is one line."""
 
 

@@ -35,7 +35,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 
-from revela.provenance import MANIFEST, atomic_folder, read_manifest, write_manifest
+from revela.errors import RevelaError
+from revela.files import atomic_folder
+from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.study import STUDY_MARK, Dataset, Model
 from revela.text import embedded
 from revela.text.chunking import PUNKT_FILE
@@ -47,7 +49,7 @@ NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for
 PUNKT_TRAINING_CHARACTERS = 4_000_000
 
 
-class ResourceError(Exception):
+class ResourceError(RevelaError):
     """A resource that cannot be had, or that is not what it should be. The message is one line."""
 
 

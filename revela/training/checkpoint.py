@@ -16,7 +16,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from revela.provenance import PARTIAL, ProvenanceError, atomic_folder, read_manifest, write_manifest
+from revela.errors import RevelaError
+from revela.files import PARTIAL, atomic_folder
+from revela.provenance import ProvenanceError, read_manifest, write_manifest
 
 LOG = "log.jsonl"
 LOCK = "lock"
@@ -24,7 +26,7 @@ STATE = "state"
 KEPT = 2
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RevelaError):
     """A checkpoint that cannot be written, or that belongs to another run. The message is one line."""
 
 

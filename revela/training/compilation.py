@@ -12,11 +12,13 @@ import shutil
 import torch
 from torch import nn
 
+from revela.errors import RevelaError
+
 COMPILERS = ("g++", "clang++", "gcc", "clang")
 GRAPHS = 64  # kinds of layers of both models, with and without gradients; by default torch gives up after 8
 
 
-class CompilationError(RuntimeError):
+class CompilationError(RevelaError):
     """A machine on which nothing can be compiled. The message is one line."""
 
 

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import IO
 
+from revela.errors import RevelaError
+
 LOCKS = Path("/tmp/revela-gpus")
 _held: list[IO] = []  # open for as long as the process lives
 
 
-class DeviceError(RuntimeError):
+class DeviceError(RevelaError):
     """More GPUs are asked for than there are. The message is one line."""
 
 

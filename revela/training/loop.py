@@ -41,21 +41,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
+from revela.errors import RevelaError
+from revela.files import atomic_folder, sha256_file, sha256_json
 from revela.method.packing import PackingError
 from revela.objectives import OBJECTIVES
 from revela.objectives.base import Objective, ObjectiveError, Tokens
 from revela.plan import flops, memory
 from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
-from revela.provenance import (
-    ProvenanceError,
-    atomic_folder,
-    folder_sha256,
-    git_commit,
-    sha256_file,
-    sha256_json,
-    versions,
-    write_manifest,
-)
+from revela.provenance import ProvenanceError, folder_sha256, git_commit, versions, write_manifest
 from revela.retriever import Retriever, add_lora, reference, save_adapter
 from revela.study.study import Cell, ConfigError, Strict, Training
 from revela.training import watch as dynamics
@@ -71,7 +64,7 @@ OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one pr
 T = TypeVar("T")
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RevelaError):
     """A run that cannot start or cannot go on. The message is one line."""
 
 

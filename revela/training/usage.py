@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from revela.provenance import atomic_write
+from revela.files import atomic_write
 
 INTERVAL = 10.0  # seconds between samples
 

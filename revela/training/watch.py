@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from revela.files import atomic_write
 from revela.method.inbatch import head, hidden_states
 from revela.objectives.base import Tokens
 from revela.objectives.revela import IGNORED, Revela
-from revela.provenance import atomic_write
 
 FILE = "dynamics.jsonl"
 STEPS = (0, 100, 200)  # of the optimiser, as in figure 6

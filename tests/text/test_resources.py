@@ -13,7 +13,8 @@ import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 
-from revela.provenance import ProvenanceError, read_manifest, sha256_file, write_manifest
+from revela.files import sha256_file
+from revela.provenance import ProvenanceError, read_manifest, write_manifest
 from revela.study.study import Dataset, Model
 from revela.text import resources
 from revela.text.chunking import PUNKT_FILE, sentence_splitter

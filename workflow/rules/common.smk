@@ -12,7 +12,7 @@ from snakemake.cli import parse_args
 
 from revela.study.study import LM_EVAL, METHODS, WITHOUT_LM, Cell, ConfigError, Source, load, load_site, load_sizes
 from revela.plan.costs import Costs
-from revela.provenance import code_hash
+from revela.study.code import code_hash
 
 
 def load_or_exit(read, *path):

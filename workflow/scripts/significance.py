@@ -8,7 +8,7 @@ from job import job
 with job(snakemake):
     from revela.evaluation.scores import METRICS
     from revela.evaluation.significance import as_text, compare
-    from revela.provenance import atomic_write
+    from revela.files import atomic_write
 
     a, b = (json.loads(Path(path).read_text()) for path in (snakemake.input.a, snakemake.input.b))
     metrics = [metric for metric in METRICS if metric in next(iter(a["tasks"].values()))["metrics"]]

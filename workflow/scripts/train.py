@@ -11,7 +11,7 @@ from job import job
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
 with job(snakemake):
-    from revela.provenance import atomic_write
+    from revela.files import atomic_write
     from revela.study.study import Cell, load
     from revela.training.usage import record
 

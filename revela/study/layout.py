@@ -1,0 +1,175 @@
+"""Where everything stands below the folder of results: a function for each artefact, and no path is spelled elsewhere.
+
+A part of a path may be a name or a wildcard, so the rules ask for `layout.batches("{corpus}", "{batch_size}")` and a
+reader for `layout.batches("code", 16)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from revela.study.base import ConfigError
+from revela.study.cell import Cell
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one study's results, as strings below `root`."""
+
+    root: str
+
+    def __str__(self) -> str:
+        return self.root
+
+    # --- resources
+
+    def dataset(self, dataset: str) -> str:
+        return f"{self.root}/resources/datasets/{dataset}"
+
+    def model(self, model: str) -> str:
+        return f"{self.root}/resources/models/{model}"
+
+    def punkt(self) -> str:
+        return f"{self.root}/resources/punkt"
+
+    # --- corpora
+
+    def corpus(self, corpus: str) -> str:
+        return f"{self.root}/corpora/{corpus}"
+
+    def chunks(self, corpus: str, suffix: str = "parquet") -> str:
+        """The chunks; with suffix `json` their counts."""
+        return f"{self.corpus(corpus)}/chunks.{suffix}"
+
+    def batches(self, corpus: str, batch_size: int | str, suffix: str = "parquet") -> str:
+        """The batches of B chunks; with suffix `json` their counts."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/batches.{suffix}"
+
+    def pairs(self, corpus: str, batch_size: int | str, suffix: str = "parquet") -> str:
+        """Contriever's pairs; with suffix `json` their counts."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/pairs.{suffix}"
+
+    def replug_scores(self, corpus: str, batch_size: int | str, lm: str, scoring: str) -> str:
+        return f"{self.corpus(corpus)}/bs{batch_size}/replug-{lm}-{scoring}.npy"
+
+    def group_sizes(self, corpus: str) -> str:
+        return f"{self.corpus(corpus)}/group-sizes.json"
+
+    def corpus_report(self, corpus: str) -> str:
+        return f"{self.corpus(corpus)}/report.json"
+
+    # --- trained cells
+
+    def cell(self, cell: Cell | str) -> str:
+        return f"{self.root}/models/{cell}"
+
+    def cell_retriever(self, cell: Cell | str) -> str:
+        return f"{self.cell(cell)}/retriever"
+
+    def cell_lm(self, cell: Cell | str) -> str:
+        return f"{self.cell(cell)}/lm"
+
+    def cell_settings(self, cell: Cell | str) -> str:
+        return f"{self.cell(cell)}/settings.json"
+
+    def cell_log(self, cell: Cell | str) -> str:
+        return f"{self.cell(cell)}/log.jsonl"
+
+    def cell_dynamics(self, cell: Cell | str) -> str:
+        """What the watched batch looked like at some steps."""
+        return f"{self.cell(cell)}/dynamics.jsonl"
+
+    def checkpoints(self, cell: Cell | str) -> str:
+        """Of a training that is under way; apart from its output, which Snakemake deletes before each attempt."""
+        return f"{self.root}/checkpoints/{cell}"
+
+    def usage(self, cell: Cell | str) -> str:
+        """The account of what each attempt at a training used."""
+        return f"{self.root}/usage/{cell}"
+
+    def export(self, cell: Cell | str) -> str:
+        return f"{self.root}/exports/{cell}"
+
+    # --- evaluation
+
+    def run(self, system: str, benchmark: str, task: str) -> str:
+        return f"{self.root}/runs/{system}/{benchmark}/{task}.run.gz"
+
+    def run_state(self, system: str, benchmark: str, task: str) -> str:
+        """Of a run that is under way."""
+        return f"{self.root}/checkpoints/run/{system}/{benchmark}/{task}"
+
+    def embeddings(self, system: str) -> str:
+        return f"{self.root}/embeddings/{system}"
+
+    def api_answers(self, model: str) -> str:
+        """What an API has answered so far."""
+        return f"{self.root}/api/{model}.sqlite"
+
+    def scores(self, system: str, benchmark: str) -> str:
+        return f"{self.root}/scores/{system}/{benchmark}.json"
+
+    def significance(self, system: str, other: str, benchmark: str) -> str:
+        return f"{self.root}/significance/{system}/vs/{other}/{benchmark}.json"
+
+    def anchors(self, suffix: str) -> str:
+        return f"{self.root}/anchors.{suffix}"
+
+    def timing(self, cell: Cell | str) -> str:
+        """Seconds that relating the documents of a batch takes, by method and batch size."""
+        return f"{self.root}/timing/{cell}.json"
+
+    # --- tables and figures
+
+    def table(self, table: str, suffix: str) -> str:
+        return f"{self.root}/tables/{table}.{suffix}"
+
+    def comparison(self, table: str, suffix: str) -> str:
+        """A table beside its printed values."""
+        return f"{self.root}/tables/{table}.compare.{suffix}"
+
+    def lineage(self, table: str) -> str:
+        return f"{self.root}/tables/{table}.lineage.json"
+
+    def figure(self, figure: str, suffix: str) -> str:
+        return f"{self.root}/figures/{figure}.{suffix}"
+
+    def figure_data(self, figure: str) -> str:
+        """The folder of the numbers behind a figure."""
+        return f"{self.root}/figures/{figure}"
+
+    def check(self, suffix: str) -> str:
+        """All comparisons on one page."""
+        return f"{self.root}/check.{suffix}"
+
+    def plan(self, suffix: str) -> str:
+        return f"{self.root}/plan.{suffix}"
+
+    # --- what jobs leave beside their outputs
+
+    def log(self, rule: str, *parts: str) -> str:
+        return f"{self.root}/logs/{'/'.join((rule, *parts))}.log"
+
+    def benchmark(self, rule: str, *parts: str) -> str:
+        """Snakemake's measurement of a job."""
+        return f"{self.root}/benchmarks/{'/'.join((rule, *parts))}.tsv"
+
+    # --- the demo's own language models
+
+    def tokenizer(self) -> str:
+        return f"{self.root}/backbones/tokenizer"
+
+    def backbone(self, backbone: str) -> str:
+        return f"{self.root}/backbones/{backbone}"
+
+
+def locate_cell(folder: str | Path) -> tuple[Layout, Cell] | None:
+    """The results and the cell that a folder of a trained cell, or of its export, belongs to; None for any other."""
+    parts = Path(folder).resolve().parts
+    if len(parts) < 7 or parts[-6] not in ("models", "exports"):
+        return None
+    try:
+        return Layout(str(Path(*parts[:-6]))), Cell.parse("/".join(parts[-5:]))
+    except ConfigError:
+        return None

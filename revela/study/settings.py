@@ -1,0 +1,397 @@
+"""The typed configuration: what a YAML file may say, one class a section.
+
+A section belongs to the result or to the machine: a change in `compute` runs no finished job again, a change in any other
+section runs what depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
+from revela.study.methods import METHODS
+
+LM_EVAL = "lm-eval"  # the benchmark of language models
+
+
+class Lora(Strict):
+    """Low-rank adaptation by peft."""
+
+    rank: int = Field(256, ge=1, description="Rank r of each adapter (section 4.1).")
+    alpha: int = Field(64, ge=1, description="Scaling numerator: the adapter is scaled by alpha / rank.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the adapter's input.")
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="Linear layers that carry an adapter.",
+    )
+
+
+class Training(Strict):
+    """Every setting of one training run. `Config.training_settings` resolves it for a cell."""
+
+    # the retriever's view of a chunk
+    query_prefix: str = Field("query: ", description="Put before a chunk that is embedded as a query.")
+    passage_prefix: str = Field("passage: ", description="Put before a chunk that is embedded as a passage.")
+    retriever_max_length: int = Field(157, ge=4, description="Tokens of prefix + chunk + EOS at most.")
+    lm_max_length: int = Field(156, ge=4, description="Tokens of a chunk in the language model at most.")
+    first_half: bool = Field(False, description="Queries see only the first half of their tokens (App. B.5).")
+    first_half_except: list[str] = Field([], description="Batch sources for which first_half is off.")
+    # similarity and in-batch attention
+    similarity: Literal["learned", "uniform", "shuffled"] = Field(
+        "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
+    )
+    temperature: float = Field(1e-4, gt=0, description="tau of Sim (section 3.3); tau_r of REPLUG; T of Contriever.")
+    similarity_dtype: Literal["bfloat16", "float32"] = Field(
+        "float32", description="Precision in which cosines and their softmax are taken."
+    )
+    value_norm: bool = Field(False, description="V-normalisation, eq. 8.")
+    attention: Literal["sparse", "dense"] = Field(
+        "sparse", description="Cross attention over the pairs of chunks whose Sim counts, or over all: the oracle."
+    )
+    dual_loss: bool = Field(False, description="Add the e-stream's loss with weight 1.")
+    freeze_lm: bool = Field(False, description="Train the retriever alone.")
+    # REPLUG (App. B.3)
+    lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
+    length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
+    # optimisation
+    lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
+    seed: int = Field(42, ge=0)
+    # arithmetic
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
+    zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
+
+    @model_validator(mode="after")
+    def _whole_weights(self):
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile: true needs zero_stage 0, 1 or 2; stage 3 gathers weights as it goes")
+        return self
+
+
+class TextSource(Strict):
+    """One dataset that a corpus is made of, and how its rows become documents."""
+
+    dataset: str = Field(description="A key of `datasets`.")
+    text: str = Field("text", description="The column with the text.")
+    join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
+    batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
+        None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
+    )
+    mixed: bool = Field(
+        False, description="Read all files, text beside tables; otherwise tables alone if there are any."
+    )
+
+
+class Corpus(Strict):
+    """Raw text that becomes batches: exactly one of `files`, `sources` and `mix`; or `released` batches; or both."""
+
+    files: str | None = Field(
+        None,
+        description="Your own text: a folder, a file, or a pattern such as notes/**/*.{md,txt,jsonl,parquet}; "
+        "short for a dataset and a source.",
+    )
+    text: str = Field("text", description="The column with the text, where `files` are tables.")
+
+    sources: list[TextSource] = Field([], description="Datasets whose documents are chunked and interleaved.")
+    mix: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="Corpus -> number of its batches.")
+    released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
+    source: Literal["rebuild", "released"] = Field(
+        "rebuild", description="Of a corpus that has both: batches built from the text, or the released ones."
+    )
+    documents: int | None = Field(
+        None, ge=1, description="Documents that the paper counts, beside which the corpus's report puts ours."
+    )
+    group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
+    batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
+    take: Literal["random", "first"] = Field(
+        "random",
+        description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",
+    )
+    pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
+    crop_ratio: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
+        (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
+    )
+    min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        text = sum(map(bool, (self.files, self.sources, self.mix)))
+        if text > 1 or not (text or self.released):
+            raise ValueError("give exactly one of files, sources, mix, released (released may stand beside another)")
+        if self.source == "released" and not self.released:
+            raise ValueError("source: released needs the key released, which names a dataset of ready batches")
+        if self.ready and self.group_size != Corpus.model_fields["group_size"].default:
+            raise ValueError("group_size: ready batches have their groups; for others, source: rebuild from the text")
+        if len({source.dataset for source in self.sources}) < len(self.sources):
+            raise ValueError("each source needs a dataset of its own")
+        if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
+            raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
+        if self.crop_ratio[0] > self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio: the least comes first, then the greatest; not {list(self.crop_ratio)}")
+        return self
+
+    @property
+    def ready(self) -> str | None:
+        """The dataset of ready batches that the corpus is made of; None: it is built from text."""
+        has_text = self.files or self.sources or self.mix
+        return self.released if self.source == "released" or not has_text else None
+
+
+class Dataset(Strict):
+    """A raw dataset: a hub snapshot, local files, or text of installed packages. Exactly one of them is given."""
+
+    hub: str | list[str] | None = Field(
+        None,
+        description="owner/name of a dataset on the Hugging Face hub, whose files become the folder; "
+        "or several of them, each a subfolder by its name.",
+    )
+    revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
+    patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
+    path: str | None = Field(None, description="A local folder.")
+    files: str | None = Field(
+        None, description="Local files: a folder, all whose text counts, or a glob pattern with *, ** and {a,b}."
+    )
+    installed: list[str] = Field([], description="Installed distributions whose Python files are the text.")
+    content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
+        "source", description="What is made of installed files: text for training, or a benchmark in that layout."
+    )
+    queries: int = Field(300, ge=1, description="Queries of a benchmark task made of installed files, at most.")
+    documents: int = Field(600, ge=1, description="Documents of such a task, at most.")
+    sha256: str | None = Field(None, description="Expected hash of text built here; a mismatch is an error.")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        if sum(map(bool, (self.hub, self.path, self.files, self.installed))) != 1:
+            raise ValueError("give exactly one of hub, path, files, installed")
+        return self
+
+
+class Chunking(Strict):
+    """Sentences packed into chunks of complete sentences (section 4.1)."""
+
+    max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
+    punkt: str = Field("nltk", description="'nltk': punkt_tab by nltk.download; else a dataset to train it on.")
+
+
+class Evaluation(Strict):
+    """Protocol switches of the evaluation."""
+
+    query_prefix: str = Field("query:  ", description="Prefix of queries for systems trained here.")
+    passage_prefix: str = Field("passage:  ", description="Prefix of documents for systems trained here.")
+    max_length: int = Field(2048, ge=4, description="Tokens of a query or document at most.")
+    document_text: Literal["title+text", "text"] = Field("title+text")
+    exclude: bool = Field(True, description="Remove excluded ids before the cut (BRIGHT).")
+    top_k: int = Field(1000, ge=10, description="Documents kept for a query.")
+    batch_tokens: int = Field(16384, ge=64, description="Tokens in an encoding batch at most.")
+
+
+class LmTask(Strict):
+    """A task of lm-evaluation-harness, on a dataset of this configuration."""
+
+    task: str = Field(description="Its name there.")
+    dataset: str = Field(description="A key of `datasets`.")
+
+
+class LmEvaluation(Strict):
+    """How a language model is tested before and after its training (App. C.6): benchmark `lm-eval` of a table."""
+
+    tasks: dict[str, LmTask] = Field({}, description="The task's name in the paper's table -> the task.")
+    limit: int | None = Field(None, ge=1, description="Examples of a task at most, the first ones; null: all.")
+
+
+class Table(Strict):
+    """A table of scores: labelled systems x tasks of one benchmark, or x means of other tables."""
+
+    benchmark: str | None = Field(None, description="A benchmark of the sheet, or lm-eval.")
+    means_of: dict[str, str] = Field({}, description="Heading -> table of the same systems whose means stand there.")
+    caption: str
+    columns: list[str] = Field(
+        [], description="Labels in order; each stands in runs.tsv or models.tsv under this table. Or `groups`."
+    )
+    groups: dict[str, dict[str, str]] = Field({}, description="Heading -> heading below it -> label.")
+    transposed: bool = Field(False, description="Systems are the rows.")
+    size_row: bool = Field(False, description="Sizes stand in a row of their own; else as a subscript of the label.")
+    bold: Literal["row", "group", "none"] = Field("row", description="Where the best value is sought.")
+    bold_copied: bool = Field(False, description="A copied value can be the best.")
+    grey: list[str] = Field([], description="Columns set in grey: supervised models.")
+    dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
+    notes: list[str] = Field([], description="Remarks on the printed values, below the comparison with them.")
+    printed: str | None = Field(None, description="CSV with the paper's printed values.")
+    on_request: bool = Field(False, description="Made when it is asked for, not by default.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_groups(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("groups") and not values.get("columns"):
+            try:
+                labels = [label for heads in values["groups"].values() for label in heads.values()]
+            except AttributeError:
+                raise ValueError("groups: a mapping of heading -> heading below it -> label is expected") from None
+            return {**values, "columns": labels}
+        return values
+
+    @model_validator(mode="after")
+    def _is_consistent(self):
+        if (self.benchmark is None) != bool(self.means_of):
+            raise ValueError("give exactly one of benchmark, means_of")
+        if not self.columns:
+            raise ValueError("give exactly one of columns, groups")
+        for key in ("grey", "dagger"):
+            for label in getattr(self, key):
+                check_known(key, label, self.columns)
+        return self
+
+
+class Figure(Strict):
+    """A figure. It shows the values of tables, the logs of cells, or what a measurement gave; `kind` says which.
+
+    bars: the mean of each column (figure 3). lines: the means of a table's groups (figures 4 and 5).
+    hours: means against the GPU-hours of training. dynamics: Sim and loss of one batch while a cell is trained
+    (figure 6). timing: seconds of REPLUG and of Revela against the batch size (App. C.7). training: losses of all cells.
+    """
+
+    kind: Literal["bars", "lines", "hours", "dynamics", "timing", "training"]
+    caption: str
+    panels: dict[str, str] = Field({}, description="bars, lines, hours: title -> table.")
+    axis: str = Field("", description="lines: in what the columns of a group differ.")
+    cell: str = Field("", description="dynamics, timing: the cell that is shown, or measured.")
+    on_request: bool = Field(False, description="Made when it is asked for, not by default.")
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self):
+        needs = {"dynamics": "cell", "timing": "cell", "training": None}.get(self.kind, "panels")
+        given = [key for key in ("panels", "cell") if getattr(self, key)]
+        if given != ([needs] if needs else []):
+            raise ValueError(f"a figure of kind {self.kind} is given {needs or 'neither panels nor cell'}")
+        return self
+
+
+class Compute(Strict):
+    """How jobs are carried out, which changes no result. Memory and time are planned where they are null.
+
+    Site facts (partition, account, GPU model) stand in `workflow/profiles/slurm/site.yaml`.
+    """
+
+    training_gpus: int = Field(4, ge=0)
+    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU.")
+    training_threads: int = Field(16, ge=1)
+    training_mem_mb: int | None = Field(None, ge=500)
+    training_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between the checkpoints of a training run.")
+    time_budget_minutes: float | None = Field(
+        None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
+    )
+    evaluation_gpus: int = Field(1, ge=0)
+    evaluation_threads: int = Field(8, ge=1)
+    evaluation_mem_mb: int | None = Field(None, ge=500)
+    evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    shard_documents: int = Field(50_000, ge=1, description="Documents encoded and scored at a time.")
+    store_embeddings: bool = Field(
+        False,
+        description="Keep documents' embeddings, so that tasks that share texts encode them once. 4 bytes a number.",
+    )
+    api_budget: float = Field(0.0, ge=0, description="US dollars that requests to one API model may cost in all.")
+    data_threads: int = Field(16, ge=1)
+    data_mem_mb: int | None = Field(None, ge=500)
+    data_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    # what plans assume until a job has been measured
+    device: str = Field("A100", description="GPU, by its name in revela.plan.flops.PEAK.")
+    training_mfu: float = Field(0.08, gt=0, le=1, description="Share of the device's peak that training reaches.")
+    encoding_mfu: float = Field(0.3, gt=0, le=1, description="Share of the device's peak that encoding reaches.")
+    core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
+
+
+class Config(Strict):
+    """One scale of the study: the paper's, or the embedded demo's."""
+
+    scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
+    results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")
+    seed: int = Field(42, ge=0, description="Seed of corpus sampling and training.")
+    runs: str = "config/runs.tsv"
+    models: str = "config/models.tsv"
+    benchmarks: str = "config/benchmarks.tsv"
+    anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
+    datasets: dict[Name, Dataset]
+    corpora: dict[Name, Corpus]
+    chunking: Chunking = Chunking()
+    training: Training = Training()
+    methods: dict[Literal[tuple(METHODS)], dict[str, Any]] = Field(
+        {}, description="Overrides of `training` for each method."
+    )
+    variants: dict[Name, dict[str, Any]] = Field({}, description="Named overrides of `training`, the last word.")
+    evaluation: Evaluation = Evaluation()
+    lm_evaluation: LmEvaluation = LmEvaluation()
+    export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
+    tables: dict[Name, Table] = {}
+    figures: dict[Name, Figure] = {}
+    compute: Compute = Compute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_files_are_a_dataset(cls, values: Any) -> Any:
+        """`corpora: notes: {files: PATTERN}` is short for a dataset of these files and a corpus with this one source."""
+        if not isinstance(values, dict) or not isinstance(values.get("corpora"), dict):
+            return values
+        corpora, datasets = dict(values["corpora"]), values.get("datasets") or {}
+        for name, corpus in values["corpora"].items():
+            if not isinstance(corpus, dict) or "files" not in corpus or corpus.keys() & {"sources", "mix"}:
+                continue
+            if not isinstance(datasets, dict) or name in datasets:
+                raise ConfigError(f"corpora.{name}.files: makes a dataset {name!r}, and datasets has one of that name")
+            rest = {key: value for key, value in corpus.items() if key not in ("files", "text")}
+            source = {"dataset": name, "text": corpus.get("text", "text"), "mixed": True}
+            corpora[name] = {**rest, "sources": [source]}
+            datasets = {**datasets, name: {"files": corpus["files"]}}
+        return {**values, "corpora": corpora, "datasets": datasets}
+
+    @model_validator(mode="after")
+    def _overrides_arecheck_known(self):
+        """Partial overrides are checked where they are written, not when a cell first uses them."""
+        overrides = {f"methods.{name}": values for name, values in self.methods.items()}
+        overrides |= {f"variants.{name}": values for name, values in self.variants.items()}
+        overrides |= {f"corpora.{name}.training": corpus.training for name, corpus in self.corpora.items()}
+        for where, values in overrides.items():
+            try:
+                Training.model_validate({**self.training.model_dump(exclude_unset=True), **values})
+            except ValidationError as error:
+                raise ConfigError(first_fault(error, Training, where)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _names_resolve(self):
+        for corpus, spec in self.corpora.items():
+            for source in spec.sources:
+                check_known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)
+            for part in spec.mix:
+                check_known(f"corpora.{corpus}.mix", part, self.corpora)
+                if self.corpora[part].mix:
+                    raise ConfigError(f"corpora.{corpus}.mix: {part!r} is a mix itself; name corpora that have text")
+            if spec.released:
+                check_known(f"corpora.{corpus}.released", spec.released, self.datasets)
+        if self.chunking.punkt != "nltk":
+            check_known("chunking.punkt", self.chunking.punkt, self.datasets)
+        for label, task in self.lm_evaluation.tasks.items():
+            check_known(f"lm_evaluation.tasks.{label}.dataset", task.dataset, self.datasets)
+        for name, table in self.tables.items():
+            for part in table.means_of.values():
+                check_known(
+                    f"tables.{name}.means_of", part, [key for key, other in self.tables.items() if other.benchmark]
+                )
+                if self.tables[part].columns != table.columns:
+                    raise ValueError(f"tables.{name}: its columns are not those of {part}, whose means it shows")
+        for name, figure in self.figures.items():
+            for part in figure.panels.values():
+                check_known(f"figures.{name}.panels", part, self.tables)
+                if figure.kind == "lines" and not self.tables[part].groups:
+                    raise ValueError(f"figures.{name}: a figure of lines needs a table with groups, {part} has none")
+        return self

@@ -1,0 +1,34 @@
+"""What is particular to a cluster (`workflow/profiles/slurm/site.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from revela.provenance import CHECKOUT
+from revela.study.base import Strict, read_yaml, validate
+
+SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
+
+
+class Site(Strict):
+    """What is particular to a cluster (`workflow/profiles/slurm/site.yaml`)."""
+
+    account: str | None = Field(None, description="sbatch --account; null: SLURM's default.")
+    partition: str | None = Field(None, description="Partition of jobs without GPU; null: SLURM's default.")
+    gpu_partition: str | None = Field(None, description="Partition of GPU jobs; null: as the others.")
+    constraint: str | None = Field(None, description="sbatch --constraint of GPU jobs.")
+    qos: str | None = Field(None, description="sbatch --qos of GPU jobs.")
+    gpu_model: str | None = Field("a100", description="As in `sinfo -o %G`: gpu:a100:4; null: any.")
+    gpus: int = Field(16, ge=1, description="GPUs in use at a time, at most.")
+    gpus_per_node: int = Field(4, ge=1, description="For node-hours.")
+    max_runtime: int = Field(2880, ge=5, description="Longest time limit of a job, in minutes.")
+    modules: list[str] = Field([], description="`module load` of these before each job's work.")
+    price: float | None = Field(None, ge=0, description="Of a GPU-hour; null: the plan names no price.")
+    currency: str = "EUR"
+
+
+def load_site(path: str | Path = SITE) -> Site:
+    """What is particular to a cluster. Raises ConfigError with one line."""
+    return validate(Site, read_yaml(path), str(path))

@@ -1,0 +1,359 @@
+"""What each job is given: one frozen specification of all settings that its result depends on.
+
+A specification is made while the DAG is planned and travels to the script as JSON in the rule's `params`, so Snakemake
+runs a job again when it changes, and a script can use nothing else. How a job is carried out (threads, checkpoints, a
+budget) is no part of it: that is the section `compute` of the configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from revela.study.base import Strict
+from revela.study.cell import Cell
+from revela.study.settings import LM_EVAL, Corpus, Dataset, Figure, LmEvaluation, Table, TextSource, Training
+from revela.study.sheets import Task
+from revela.study.study import Study
+from revela.study.system import Api, System
+
+# --- text
+
+
+class DatasetSpec(Strict):
+    """A raw dataset to fetch or to build. `results` is the folder of results, none of which is text of a dataset."""
+
+    dataset: Dataset
+    results: str
+
+
+def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
+    return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
+
+
+class ModelSpec(Strict):
+    """A pretrained model to fetch: its name, and its source as models.tsv has it."""
+
+    name: str
+    source: str
+
+
+def model_spec(study: Study, model: str) -> ModelSpec:
+    return ModelSpec(name=model, source=study.models[model].source)
+
+
+class PunktSpec(Strict):
+    """What Punkt is trained on, read as the corpus reads it that it is a source of; None: NLTK's own parameters."""
+
+    source: TextSource | None
+
+
+def punkt_spec(study: Study) -> PunktSpec:
+    dataset = study.config.chunking.punkt
+    if dataset == "nltk":
+        return PunktSpec(source=None)
+    sources = (source for corpus in study.config.corpora.values() for source in corpus.sources)
+    return PunktSpec(source=_text(next((s for s in sources if s.dataset == dataset), TextSource(dataset=dataset))))
+
+
+class ChunkSpec(Strict):
+    """How the documents of a corpus's sources become chunks."""
+
+    sources: list[TextSource]
+    max_words: int
+
+
+def chunk_spec(study: Study, corpus: str) -> ChunkSpec:
+    sources = [_text(source) for source in study.config.corpora[corpus].sources]
+    return ChunkSpec(sources=sources, max_words=study.config.chunking.max_words)
+
+
+def _text(source: TextSource) -> TextSource:
+    """A source as text; how many batches it gives is the batches' affair."""
+    return source.model_copy(update={"batches": None})
+
+
+def chunked_as(study: Study, corpus: str) -> str:
+    """The first corpus of equal sources: corpora that differ in their batches alone share their chunks."""
+    wanted = chunk_spec(study, corpus)
+    return next(name for name in study.config.corpora if chunk_spec(study, name) == wanted)
+
+
+class BatchSpec(Strict):
+    """How chunks become batches: those of sources, those of other corpora, or ready ones. One of the three is given."""
+
+    batch_size: int
+    seed: int
+    batches: int | None  # in all; None: as many as there are
+    take: Literal["random", "first"]
+    sources: dict[str, int | Literal["rest"] | None] = {}  # dataset -> its batches
+    group_size: int | None = None  # of sources
+    min_chunks: int = 1  # of sources
+    mix: dict[str, int] = {}  # corpus -> its batches
+    ready: str | None = None  # a dataset of ready batches
+
+
+def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
+    spec = study.config.corpora[corpus]
+    common = {"batch_size": int(batch_size), "seed": study.config.seed, "batches": spec.batches, "take": spec.take}
+    if spec.ready:
+        return BatchSpec(**common, ready=spec.ready)
+    if spec.mix:
+        return BatchSpec(**common, mix=spec.mix)
+    sources = {source.dataset: source.batches for source in spec.sources}
+    return BatchSpec(**common, sources=sources, group_size=spec.group_size, min_chunks=spec.min_chunks)
+
+
+class GroupSizeSpec(Strict):
+    """How batches would come out with other numbers of documents in a group, beside what the paper states."""
+
+    batches: BatchSpec
+    documents: int | None  # that the paper counts
+
+
+def group_size_spec(study: Study, corpus: str) -> GroupSizeSpec:
+    return GroupSizeSpec(batches=batch_spec(study, corpus, 16), documents=study.config.corpora[corpus].documents)
+
+
+class PairSpec(Strict):
+    """How batches become Contriever's pairs."""
+
+    batch_size: int
+    seed: int
+    pairs: int | None  # None: one for each batch
+    crop_ratio: tuple[float, float]
+
+
+def pair_spec(study: Study, corpus: str, batch_size: int | str) -> PairSpec:
+    spec: Corpus = study.config.corpora[corpus]
+    return PairSpec(batch_size=int(batch_size), seed=study.config.seed, pairs=spec.pairs, crop_ratio=spec.crop_ratio)
+
+
+# --- training
+
+
+class ReplugScoreSpec(Strict):
+    """What REPLUG's scores depend on besides the language model and the batches. Their file's name spells it out."""
+
+    length_normalised: bool
+    lm_max_length: int
+    precision: Literal["bf16", "fp32"]
+
+    @property
+    def name(self) -> str:
+        """For example mean156-bf16."""
+        return f"{'mean' if self.length_normalised else 'sum'}{self.lm_max_length}-{self.precision}"
+
+    @classmethod
+    def parse(cls, name: str) -> ReplugScoreSpec:
+        """The specification of a name that a rule has matched."""
+        unit, length, precision = re.fullmatch(r"(mean|sum)(\d+)-(\w+)", name).groups()
+        return cls(length_normalised=unit == "mean", lm_max_length=int(length), precision=precision)
+
+
+def replug_score_spec(study: Study, cell: Cell) -> ReplugScoreSpec:
+    """Of the scores that a cell is trained with."""
+    settings = study.training_settings(cell)
+    return ReplugScoreSpec(**settings.model_dump(include=set(ReplugScoreSpec.model_fields)))
+
+
+class TrainingSpec(Strict):
+    """A cell's training."""
+
+    cell: str
+    settings: Training
+
+
+def training_spec(study: Study, cell: str) -> TrainingSpec:
+    return TrainingSpec(cell=cell, settings=study.training_settings(Cell.parse(cell)))
+
+
+# --- evaluation
+
+
+class RunSpec(Strict):
+    """A system's ranking of a task's documents."""
+
+    system: System
+    task: Task
+    document_text: Literal["title+text", "text"]
+    exclude: bool
+    top_k: int
+
+
+def run_spec(study: Study, system: str, benchmark: str, task: str) -> RunSpec:
+    ranking = study.config.evaluation.model_dump(include={"document_text", "exclude", "top_k"})
+    return RunSpec(system=study.system(system), task=study.task(benchmark, task), **ranking)
+
+
+class ScoreSpec(Strict):
+    """A system's scores on a benchmark. How it read texts is written into the protocol."""
+
+    system: System
+    benchmark: str
+    tasks: list[Task]
+    document_text: Literal["title+text", "text"]
+    exclude: bool
+    top_k: int
+
+
+def score_spec(study: Study, system: str, benchmark: str) -> ScoreSpec:
+    ranking = study.config.evaluation.model_dump(include={"document_text", "exclude", "top_k"})
+    return ScoreSpec(
+        system=study.system(system), benchmark=benchmark, tasks=study.benchmark_tasks(benchmark), **ranking
+    )
+
+
+class AnchorSpec(Strict):
+    """Scores that others published, beside those found here: a task and a value for each system."""
+
+    systems: list[str]
+    tasks: list[Task]
+    ndcg10: list[float]
+    document_text: Literal["title+text", "text"]
+    top_k: int
+
+
+def anchor_spec(study: Study) -> AnchorSpec:
+    anchors = study.anchors
+    return AnchorSpec(
+        systems=[anchor.system for anchor in anchors],
+        tasks=[study.task(anchor.benchmark, anchor.task) for anchor in anchors],
+        ndcg10=[anchor.ndcg10 for anchor in anchors],
+        **study.config.evaluation.model_dump(include={"document_text", "top_k"}),
+    )
+
+
+def lm_evaluation_spec(study: Study) -> LmEvaluation:
+    return study.config.lm_evaluation
+
+
+# --- the paper
+
+
+class RowSpec(Strict):
+    """A task as a row of tables: its label, and the dataset behind it."""
+
+    label: str
+    dataset: str
+
+
+class BenchmarkSpec(Strict):
+    """A benchmark as tables show it."""
+
+    name: str
+    metric: Literal["nDCG@10", "accuracy"]
+    tasks: dict[str, RowSpec]
+
+
+class ColumnSpec(Strict):
+    """A column of a table: a system under its label. A copied column shows the paper's printed values."""
+
+    label: str
+    system: System
+    copied: bool
+    learned: bool  # whether it is a cell of Revela that is no control
+
+
+class TableSpec(Strict):
+    """A table with all that its names stand for.
+
+    benchmarks: heading -> benchmark; one, or one for each table whose means it shows.
+    printed_as: the names of the tables that the paper's values of this one stand under in errata.csv.
+    """
+
+    name: str
+    table: Table
+    columns: list[ColumnSpec]
+    benchmarks: dict[str, BenchmarkSpec]
+    printed_as: list[str]
+
+
+def table_spec(study: Study, table: str) -> TableSpec:
+    spec = study.config.tables[table]
+    parts = {head: study.config.tables[part].benchmark for head, part in spec.means_of.items()}
+    printed_as = [name for name, other in study.config.tables.items() if spec.printed and other.printed == spec.printed]
+    return TableSpec(
+        name=table,
+        table=spec,
+        columns=[_column(study, label, name) for label, name in study.table_systems(table).items()],
+        benchmarks={
+            head: _benchmark(study, name) for head, name in (parts or {spec.benchmark: spec.benchmark}).items()
+        },
+        printed_as=printed_as,
+    )
+
+
+def _column(study: Study, label: str, name: str) -> ColumnSpec:
+    system = study.system(name)
+    learned = False
+    if system.kind == "trained" and system.cell.method == "revela":
+        learned = study.training_settings(system.cell).similarity == "learned"
+    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned)
+
+
+def _benchmark(study: Study, name: str) -> BenchmarkSpec:
+    if name == LM_EVAL:
+        tasks = {
+            task.task: RowSpec(label=label, dataset=task.dataset)
+            for label, task in study.config.lm_evaluation.tasks.items()
+        }
+        return BenchmarkSpec(name=name, metric="accuracy", tasks=tasks)
+    tasks = {task.task: RowSpec(label=task.label, dataset=task.dataset) for task in study.benchmark_tasks(name)}
+    return BenchmarkSpec(name=name, metric="nDCG@10", tasks=tasks)
+
+
+class LineageSpec(Strict):
+    """A table, and the datasets of the corpora behind its cells."""
+
+    table: TableSpec
+    corpora: dict[str, list[str]]
+
+
+def lineage_spec(study: Study, table: str) -> LineageSpec:
+    spec = table_spec(study, table)
+    corpora = {column.system.cell.corpus for column in spec.columns if column.system.kind == "trained"}
+    return LineageSpec(table=spec, corpora={corpus: study.corpus_datasets(corpus) for corpus in sorted(corpora)})
+
+
+class FigureSpec(Strict):
+    """A figure, the tables of its panels, and the cells whose training it shows."""
+
+    figure: Figure
+    panels: dict[str, TableSpec]
+    cells: list[str]
+
+
+def figure_spec(study: Study, figure: str) -> FigureSpec:
+    spec = study.config.figures[figure]
+    return FigureSpec(
+        figure=spec,
+        panels={title: table_spec(study, table) for title, table in spec.panels.items()},
+        cells=[cell.path for cell in study.shown_cells()] if spec.kind == "training" else [],
+    )
+
+
+class CheckSpec(Strict):
+    """All tables that have printed values."""
+
+    tables: list[TableSpec]
+
+
+def check_spec(study: Study) -> CheckSpec:
+    return CheckSpec(tables=[table_spec(study, name) for name, table in study.config.tables.items() if table.printed])
+
+
+def printed_files(*tables: Table) -> list[str]:
+    """The paper's values of tables, and the known errors among them."""
+    files = {table.printed for table in tables} - {None}
+    return sorted(
+        [
+            *files,
+            *(
+                errata
+                for file in files
+                if (errata := str(Path(file).with_name("errata.csv"))) and Path(errata).exists()
+            ),
+        ]
+    )
