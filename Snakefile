@@ -18,7 +18,7 @@ include: "workflow/rules/check.smk"
 
 if CONFIG.scale == "demo":
 
-    include: "workflow/rules/backbone.smk"
+    include: "workflow/rules/demo.smk"
 
 
 localrules:
@@ -36,7 +36,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
-        [f"{R}/models/{cell}" for cell in CELLS],
+        [LAYOUT.cell(cell) for cell in CELLS],
 
 
 rule tables:
@@ -52,22 +52,20 @@ rule figures:
 # Cells of the sheet; those that stand in tables made on request alone are trained for them.
 rule models:
     input:
-        [f"{R}/models/{run.cell.path}" for run in STUDY.runs if not STUDY.on_request(run)],
+        [LAYOUT.cell(run.cell) for run in STUDY.runs if not STUDY.is_on_request(run)],
 
 
 rule ablations:
     input:
-        [f"{R}/tables/{table}.md" for table in CONFIG.tables if table.startswith("ablations-")],
+        [LAYOUT.table(table, "md") for table in CONFIG.tables if table.startswith("ablations-")],
 
 
 # Tables of the authors' published retrievers: evaluation alone.
 rule released:
     input:
-        [f"{R}/tables/{table}.{suffix}" for table in RELEASED for suffix in ("md", "compare.md")],
+        [path(table, "md") for table in CONFIG.tables if table.startswith("released") for path in (LAYOUT.table, LAYOUT.comparison)],
 
 
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/site.smk"
-
-
-check_targets()
+include: "workflow/rules/targets.smk"

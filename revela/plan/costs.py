@@ -21,7 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from revela.plan import flops
-from revela.study.study import Cell, ConfigError, Model, Sizes, Study, TaskSize
+from revela.study.base import ConfigError
+from revela.study.cell import Cell
+from revela.study.sheets import Model
+from revela.study.sizes import Sizes, TaskSize
+from revela.study.source import PathSource
+from revela.study.specification import ReplugScoreSpec
+from revela.study.study import Study
 
 # Assumed until measured. Rates are of one core, in bytes a second, unless they say otherwise.
 START = 20.0  # seconds until a job that imports torch begins its work
@@ -71,7 +77,7 @@ class Costs:
 
     def __init__(self, study: Study, sizes: Sizes):
         self.study, self.sizes, self.notes = study, sizes, set()
-        self.compute, self.results = study.config.compute, Path(study.config.results)
+        self.compute, self.layout = study.config.compute, study.layout
 
     def of(self, rule: str, wildcards: Mapping[str, str]) -> Cost:
         """Of a job, before anything has been measured."""
@@ -109,7 +115,7 @@ class Costs:
 
     def _model(self, model: str) -> Cost:
         row = self.study.models[model]
-        size = 0.0 if row.source.startswith("path:") else 2 * self.parameters(row) / GB
+        size = 0.0 if isinstance(row.origin, PathSource) else 2 * self.parameters(row) / GB
         return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
 
     def _punkt(self) -> Cost:
@@ -132,26 +138,24 @@ class Costs:
         return Cost(seconds=LIGHT + text / SPANS, disk=0.5 * written / GB, memory=4 + 4 * text / GB)
 
     def _replug_scores(self, corpus: str, batch_size: str, lm: str, scoring: str) -> Cost:
-        settings = self.study.training_settings(Cell("replug", corpus, lm, lm, batch_size))
-        size, shape = int(batch_size), self.shape(lm)
-        lengths = [self.chunk_tokens(settings.lm_max_length)] * size
-        operations = self.batches(corpus) * flops.replug_scores(shape, lengths)
+        spec, size = ReplugScoreSpec.parse(scoring), int(batch_size)
+        lengths = [self.chunk_tokens(spec.lm_max_length)] * size
+        operations = self.batches(corpus) * flops.replug_scores(self.shape(lm), lengths)
         return replace(
             self._encoding(operations),
             disk=self.batches(corpus) * size * size * 4 / GB,
-            memory=8 + 2 * BYTES[settings.precision] * self.parameters(self.study.models[lm]) / GB,
+            memory=8 + 2 * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
 
     def _train(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         settings = self.study.training_settings(parts)
-        models = [parts.retriever] + ([parts.lm] if parts.method == "revela" else [])
+        models = [parts.retriever] + ([parts.lm] if parts.needs.lm == "beside" else [])
         shapes = [self.shape(name) for name in models]
-        rows = self.pairs(parts.corpus) if parts.method == "contriever" else self.batches(parts.corpus)
+        rows = self.pairs(parts.corpus) if parts.needs.data == "pairs" else self.batches(parts.corpus)
         seen = (settings.max_steps or rows // settings.batches_per_step) * settings.batches_per_step
-        operations = seen * flops.training(
-            parts.method, settings, shapes[0], shapes[-1], self.lengths(parts, settings.first_half)
-        )
+        count = parts.needs.load_operations()
+        operations = seen * count(settings, shapes[0], shapes[-1], self.lengths(parts, settings.first_half))
         gpus, cores = self.compute.training_gpus, self.compute.training_threads
         speed = self.peak(gpus, self.compute.training_mfu) if gpus else self.compute.core_flops * cores
         parameters = [self.parameters(self.study.models[name]) for name in models]
@@ -174,15 +178,11 @@ class Costs:
         )
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
-        size, evaluation = self.task(benchmark, task), self.study.config.evaluation
-        if system.count("/") == 4:
-            name = Cell.parse(system).retriever
-        else:
-            name = system.removeprefix("untrained/")
+        size, encoder = self.task(benchmark, task), self.study.system(system)
+        name = encoder.models[0]
         row = self.study.models[name]
-        longest = row.max_length or evaluation.max_length
         texts = [(size.documents, size.document_chars), (size.queries, size.query_chars)]
-        lengths = [(number, min(longest, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
+        lengths = [(number, min(encoder.max_length, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
         if row.kind == "backbone":
             shape = self.shape(name)
             operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
@@ -194,7 +194,7 @@ class Costs:
         text = size.documents * size.document_chars
         return replace(
             self._encoding(operations),
-            disk=size.queries * min(evaluation.top_k, size.documents) * RUN_LINE / GB,
+            disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
             memory=8 + (2 * text + 200 * size.documents + 4 * self.parameters(row)) / GB,
         )
 
@@ -215,7 +215,8 @@ class Costs:
         return Cost(seconds=LIGHT + lines / RANKED, memory=4 + held / GB)
 
     def _language_model(self, system: str) -> Cost:
-        lm = Cell.parse(system).lm if system.count("/") == 4 else system.removeprefix("untrained/")
+        found = self.study.system(system)
+        lm = found.cell.lm if found.kind == "trained" else found.models[0]
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
@@ -226,7 +227,7 @@ class Costs:
         weights = BYTES["fp32"] * parameters / GB
         return Cost(seconds=START + 2 * weights * GB / NETWORK, disk=weights, memory=4 + 2 * weights)
 
-    def _cost(self, cell: str) -> Cost:
+    def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
         return replace(self._encoding(0), memory=8 + 4 * weights / GB)
@@ -266,12 +267,8 @@ class Costs:
 
     def folder(self, model: str) -> Path:
         """Where a model's files are, or will be."""
-        source = self.study.models[model].source
-        return (
-            Path(source.removeprefix("path:"))
-            if source.startswith("path:")
-            else self.results / "resources/models" / model
-        )
+        origin = self.study.models[model].origin
+        return Path(origin.path if isinstance(origin, PathSource) else self.layout.model(model))
 
     def task(self, benchmark: str, task: str) -> TaskSize:
         """Documents and queries of a task."""
@@ -291,7 +288,7 @@ class Costs:
             return sum(spec.mix.values())
         if spec.batches:
             return spec.batches
-        for path in sorted(self.results.glob(f"corpora/{corpus}/bs*/batches.json")):
+        for path in sorted(Path(self.layout.corpus(corpus)).glob("bs*/batches.json")):
             return json.loads(path.read_text(encoding="utf-8"))["batches"]
         self.notes.add(f"corpus {corpus}: 320,000 batches assumed")
         return 320_000
@@ -312,7 +309,7 @@ class Costs:
         passage, document = (
             self.chunk_tokens(longest) for longest in (settings.retriever_max_length, settings.lm_max_length)
         )
-        if cell.method == "contriever":
+        if cell.needs.data == "pairs":
             crop_ratio = self.study.config.corpora[cell.corpus].crop_ratio
             share = (1 + sum(crop_ratio) / 2) / 2  # half are spans, half nearly whole chunks
             return {"query": [share * passage / 2], "passage": [share * passage] * cell.batch_size, "lm": []}
@@ -336,7 +333,7 @@ class Costs:
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
-_SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "cost": "evaluation"}
+_SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
 
 
 @functools.cache

@@ -17,7 +17,6 @@ import functools
 import heapq
 import html
 import re
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -27,63 +26,13 @@ from pathlib import Path
 from revela.files import atomic_write
 from revela.plan.costs import Cost, Costs
 from revela.provenance import CHECKOUT
-from revela.study.study import PAPER, ConfigError, Site, Study, load, load_site, load_sizes
+from revela.study.base import ConfigError
+from revela.study.layout import Layout
+from revela.study.site import Site, load_site
+from revela.study.sizes import load_sizes
+from revela.study.study import PAPER, Study, load
 from revela.training.usage import total
-
-# --- which jobs
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that Snakemake would run."""
-
-    rule: str
-    wildcards: Mapping[str, str]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    benchmark: str | None = None
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.wildcards.values()) or self.rule
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Jobs of one kind are measured by each other: of the same rule, and for cells of the same method."""
-        cell = self.wildcards.get("cell", "")
-        return self.rule, cell.split("/")[0]
-
-
-def snakemake(*arguments: str) -> list[str]:
-    """The command by which the checkout's rules make files in the working directory; ConfigError without a checkout."""
-    if not (CHECKOUT / "Snakefile").is_file():
-        raise ConfigError(f"{CHECKOUT}: no Snakefile; install the project from its checkout by `make setup`")
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), *arguments]
-
-
-def dry_run(targets: Iterable[str], configfile: str, *, whole: bool = False) -> list[Job]:
-    """The jobs that Snakemake would run for targets, or all that they ever needed. ConfigError if it refuses."""
-    command = snakemake("--dry-run", "--nolock", *targets, "--configfile", configfile)
-    done = subprocess.run(command + ["--forceall"] * whole, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError((done.stdout + done.stderr).strip().splitlines()[-1])
-    return parse_jobs(done.stdout)
-
-
-def parse_jobs(printed: str) -> list[Job]:
-    """The jobs of what a dry run prints."""
-    jobs = []
-    for block in re.split(r"^\[\w{3} \w{3} .*\]$", printed, flags=re.MULTILINE)[1:]:
-        named = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
-        if not named:
-            continue
-        facts = dict(re.findall(r"^    ([a-z]+): (.*)$", block, re.MULTILINE))
-        files = {key: tuple(filter(None, facts.get(key, "").split(", "))) for key in ("input", "output")}
-        wildcards = dict(pair.split("=", 1) for pair in facts["wildcards"].split(", ")) if "wildcards" in facts else {}
-        if files["output"]:  # targets without a file of their own cost nothing
-            jobs.append(Job(named[1], wildcards, files["input"], files["output"], facts.get("benchmark")))
-    return jobs
-
+from revela.workflow import Job, dry_run
 
 # --- what has been measured
 
@@ -120,7 +69,7 @@ class Measured:
         return self._factors.get(job.kind, self._factors.get(job.kind[:1], 1.0))
 
 
-def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[Finished]:
+def finished_jobs(layout: Layout, jobs: Iterable[Job]) -> list[Finished]:
     """Those of the jobs that have a benchmark file, with the times in it.
 
     Of training the account of all attempts is taken (`revela.training.usage`): a benchmark file knows the last one only, and of
@@ -134,7 +83,7 @@ def finished_jobs(results: str | Path, jobs: Iterable[Job]) -> list[Finished]:
         row = next(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
         seconds = float(row["s"])
         cores = float(row["cpu_time"]) if re.fullmatch(r"[\d.]+", row["cpu_time"]) else seconds
-        used = total(Path(results) / "usage" / job.wildcards["cell"]) if job.rule == "train" else None
+        used = total(layout.usage(job.wildcards["cell"])) if job.rule == "train" else None
         if used and used["cpu_seconds"] is not None:
             cores, seconds = used["cpu_seconds"], used["seconds"]
         found.append(Finished(job, seconds, cores))
@@ -224,7 +173,7 @@ def make_plan(targets: Iterable[str], configfile: str | None = None, *, whole: b
     costs = Costs(study, load_sizes())
     targets = list(targets)
     needed = dry_run(targets, configfile, whole=whole)
-    done = finished_jobs(study.config.results, dry_run(targets, configfile, whole=True))
+    done = finished_jobs(study.layout, dry_run(targets, configfile, whole=True))
     measured = Measured(costs, done)
     jobs = []
     for job in needed:
@@ -318,10 +267,9 @@ def _table(rows: list[list], header: list[str], tablefmt: str) -> str:
     return tabulate(rows, header, tablefmt=tablefmt, colalign=align, disable_numparse=True)
 
 
-def write(plans: Mapping[str, Plan], folder: str | Path) -> None:
+def write(plans: Mapping[str, Plan], layout: Layout) -> None:
     """Writes `plan.html`, a table for each target, and `plan.csv`, a line for each job of each."""
-    folder = Path(folder)
-    with atomic_write(folder / "plan.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(layout.plan("csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         fields = ["seconds", "gpus", "gpu_hours", "core_hours", "operations", "download", "disk", "memory"]
         writer.writerow(["target", "rule", "job", *fields])
@@ -334,7 +282,7 @@ def write(plans: Mapping[str, Plan], folder: str | Path) -> None:
         lines = [f"{name}: {value}" for name, value in plan.facts()] + [f"assumed: {note}" for note in plan.notes]
         items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
         sections.append(f"<h2>{html.escape(target)}</h2>\n{table}\n<ul>{items}</ul>")
-    with atomic_write(folder / "plan.html") as partial:
+    with atomic_write(layout.plan("html")) as partial:
         partial.write_text(_PAGE.format(lines=show_lines(plans, "html"), body="\n".join(sections)), encoding="utf-8")
 
 
@@ -365,7 +313,7 @@ def plan_tables(configfile: str | None = None, *, whole: bool = False) -> dict[s
 
 def table_files(study: Study) -> dict[str, str]:
     """name -> a file of each table of a study, also of those that are made on request only."""
-    return {name: f"{study.config.results}/tables/{name}.tex" for name in study.config.tables}
+    return {name: study.layout.table(name, "tex") for name in study.config.tables}
 
 
 def by_table(plan: Plan, files: Mapping[str, str]) -> dict[str, Plan]:
@@ -395,7 +343,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.output:
-        write(plans, options.output)
+        write(plans, Layout(options.output))
     return 0
 
 

@@ -169,6 +169,10 @@ def training_spec(study: Study, cell: str) -> TrainingSpec:
     return TrainingSpec(cell=cell, settings=study.training_settings(Cell.parse(cell)))
 
 
+def timing_spec(study: Study, cell: str) -> Training:
+    return study.training_settings(Cell.parse(cell))
+
+
 # --- evaluation
 
 

@@ -1,27 +1,29 @@
 # Our numbers beside the paper's.
 localrules:
     compare,
-    check_page,
+    comparison_page,
     check,
 
 
 rule compare:
     input:
         scores=table_scores,
-        printed=lambda w: printed_files(w.table) or f"no printed values of {w.table}",
+        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]) or f"no printed values of {w.table}",
     output:
-        tex=f"{R}/tables/{{table}}.compare.tex",
-        csv=f"{R}/tables/{{table}}.compare.csv",
+        tex=LAYOUT.comparison("{table}", "tex"),
+        csv=LAYOUT.comparison("{table}", "csv"),
         md=report(
-            f"{R}/tables/{{table}}.compare.md",
+            LAYOUT.comparison("{table}", "md"),
             caption="../report/compare.rst",
             category="Comparison with the paper",
             labels={"table": "{table}"},
         ),
     log:
-        f"{R}/logs/compare/{{table}}.log",
+        LAYOUT.log("compare", "{table}"),
     benchmark:
-        f"{R}/benchmarks/compare/{{table}}.tsv"
+        LAYOUT.benchmark("compare", "{table}")
+    message:
+        "Comparing {wildcards.table} with the paper's printed values"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -29,27 +31,38 @@ rule compare:
         mem_mb=2000,
         runtime=10,
     params:
-        tables=table_settings,
-        systems=lambda w: STUDY.table_systems(w.table),
-        tasks=table_tasks,
+        spec=specified(specification.table_spec),
+        results=LAYOUT.root,
         code=code("revela.paper.compare"),
     script:
         "../scripts/compare.py"
 
 
+PRINTED = {name: table for name, table in CONFIG.tables.items() if table.printed}
+
+
+def existing_scores(wildcards):
+    """The score files that are there, of all that tables with printed values want."""
+    wanted = {pair for name in PRINTED for pair in STUDY.table_scores(name)}
+    files = sorted(LAYOUT.scores(system, benchmark) for system, benchmark in wanted)
+    return [file for file in files if os.path.exists(file)]
+
+
 # All comparisons on one page, of what has been scored: nothing is trained or evaluated for it.
-rule check_page:
+rule comparison_page:
     input:
         scores=existing_scores,
-        printed=printed_files(*CONFIG.tables),
+        printed=specification.printed_files(*PRINTED.values()),
     output:
-        html=report(f"{R}/check.html", caption="../report/check.rst", category="Comparison with the paper"),
-        md=f"{R}/check.md",
-        csv=f"{R}/check.csv",
+        html=report(LAYOUT.check("html"), caption="../report/check.rst", category="Comparison with the paper"),
+        md=LAYOUT.check("md"),
+        csv=LAYOUT.check("csv"),
     log:
-        f"{R}/logs/check.log",
+        LAYOUT.log("comparison_page"),
     benchmark:
-        f"{R}/benchmarks/check.tsv"
+        LAYOUT.benchmark("comparison_page")
+    message:
+        "Comparing all that has been scored with the paper"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -57,19 +70,21 @@ rule check_page:
         mem_mb=2000,
         runtime=10,
     params:
-        tables={name: table.model_dump(mode="json") for name, table in CONFIG.tables.items() if table.printed},
-        systems={name: STUDY.table_systems(name) for name, table in CONFIG.tables.items() if table.printed},
+        spec=specified(specification.check_spec),
+        results=LAYOUT.root,
         code=code("revela.paper.check"),
     script:
-        "../scripts/check_page.py"
+        "../scripts/comparison_page.py"
 
 
 # Fails where a measured value does. The page stays.
 rule check:
     input:
-        f"{R}/check.csv",
+        LAYOUT.check("csv"),
     log:
-        f"{R}/logs/check_verdict.log",
+        LAYOUT.log("check"),
+    message:
+        "Looking for measured values that differ from the paper's"
     conda:
         "../envs/revela.yaml"
     threads: 1

@@ -1,14 +1,22 @@
 # Corpora: documents -> chunks -> batches of chunks, and Contriever's pairs.
+def chunk_files(wildcards):
+    """The text of a corpus, and Punkt."""
+    datasets = [LAYOUT.dataset(source.dataset) for source in CONFIG.corpora[wildcards.corpus].sources]
+    return {"punkt": LAYOUT.punkt(), "datasets": datasets}
+
+
 rule chunks:
     input:
         unpack(chunk_files),
     output:
-        chunks=f"{R}/corpora/{{corpus}}/chunks.parquet",
-        counts=f"{R}/corpora/{{corpus}}/chunks.json",
+        chunks=LAYOUT.chunks("{corpus}"),
+        counts=LAYOUT.chunks("{corpus}", "json"),
     log:
-        f"{R}/logs/chunks/{{corpus}}.log",
+        LAYOUT.log("chunks", "{corpus}"),
     benchmark:
-        f"{R}/benchmarks/chunks/{{corpus}}.tsv"
+        LAYOUT.benchmark("chunks", "{corpus}")
+    message:
+        "Cutting the documents of {wildcards.corpus} into chunks of complete sentences"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
@@ -16,23 +24,39 @@ rule chunks:
         mem_mb=memory("chunks"),
         runtime=runtime("chunks"),
     params:
-        sources=lambda w: chunk_settings(w.corpus),
-        max_words=CONFIG.chunking.max_words,
-        code=code("revela.text.corpora"),
+        spec=specified(specification.chunk_spec),
+        code=code("revela.text.chunks"),
     script:
         "../scripts/chunks.py"
+
+
+def batch_files(wildcards):
+    """What a corpus's batches are made of: ready batches, those of other corpora, or chunks."""
+    corpus = CONFIG.corpora[wildcards.corpus]
+    if corpus.ready:
+        return [LAYOUT.dataset(corpus.ready)]
+    if corpus.mix:
+        return [LAYOUT.batches(part, wildcards.batch_size) for part in corpus.mix]
+    return [own_chunks(wildcards)]
+
+
+def own_chunks(wildcards):
+    """A corpus's chunks, which it may share with corpora that have the same sources."""
+    return LAYOUT.chunks(specification.chunked_as(STUDY, wildcards.corpus))
 
 
 rule batches:
     input:
         batch_files,
     output:
-        batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
-        counts=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.json",
+        batches=LAYOUT.batches("{corpus}", "{batch_size}"),
+        counts=LAYOUT.batches("{corpus}", "{batch_size}", "json"),
     log:
-        f"{R}/logs/batches/{{corpus}}/bs{{batch_size}}.log",
+        LAYOUT.log("batches", "{corpus}", "bs{batch_size}"),
     benchmark:
-        f"{R}/benchmarks/batches/{{corpus}}/bs{{batch_size}}.tsv"
+        LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
+    message:
+        "Making batches of {wildcards.batch_size} chunks of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -40,24 +64,25 @@ rule batches:
         mem_mb=memory("batches"),
         runtime=runtime("batches"),
     params:
-        corpus=lambda w: batch_settings(w.corpus),
-        seed=CONFIG.seed,
-        code=code("revela.text.corpora"),
+        spec=specified(specification.batch_spec),
+        code=code("revela.text.batches"),
     script:
         "../scripts/batches.py"
 
 
 rule pairs:
     input:
-        batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
-        punkt=f"{R}/resources/punkt",
+        batches=LAYOUT.batches("{corpus}", "{batch_size}"),
+        punkt=LAYOUT.punkt(),
     output:
-        pairs=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.parquet",
-        counts=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/pairs.json",
+        pairs=LAYOUT.pairs("{corpus}", "{batch_size}"),
+        counts=LAYOUT.pairs("{corpus}", "{batch_size}", "json"),
     log:
-        f"{R}/logs/pairs/{{corpus}}/bs{{batch_size}}.log",
+        LAYOUT.log("pairs", "{corpus}", "bs{batch_size}"),
     benchmark:
-        f"{R}/benchmarks/pairs/{{corpus}}/bs{{batch_size}}.tsv"
+        LAYOUT.benchmark("pairs", "{corpus}", "bs{batch_size}")
+    message:
+        "Cutting Contriever's pairs from batches of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -65,24 +90,24 @@ rule pairs:
         mem_mb=memory("pairs"),
         runtime=runtime("pairs"),
     params:
-        pairs=lambda w: CONFIG.corpora[w.corpus].pairs,
-        crop_ratio=lambda w: CONFIG.corpora[w.corpus].crop_ratio,
-        seed=CONFIG.seed,
+        spec=specified(specification.pair_spec),
         code=code("revela.text.pairs"),
     script:
         "../scripts/pairs.py"
 
 
-# How the corpus would come out with other numbers of documents in a group; beside what the paper counts, if it does.
+# How the corpus would come out with other numbers of documents in a group, beside what the paper counts.
 rule group_sizes:
     input:
-        lambda w: f"{R}/corpora/{chunked_as(w.corpus)}/chunks.parquet",
+        own_chunks,
     output:
-        f"{R}/corpora/{{corpus}}/group-sizes.json",
+        LAYOUT.group_sizes("{corpus}"),
     log:
-        f"{R}/logs/group_sizes/{{corpus}}.log",
+        LAYOUT.log("group_sizes", "{corpus}"),
     benchmark:
-        f"{R}/benchmarks/group_sizes/{{corpus}}.tsv"
+        LAYOUT.benchmark("group_sizes", "{corpus}")
+    message:
+        "Counting the batches of {wildcards.corpus} for other numbers of documents in a group"
     wildcard_constraints:
         corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.sources),
     conda:
@@ -92,9 +117,7 @@ rule group_sizes:
         mem_mb=8000,
         runtime=120,
     params:
-        corpus=lambda w: batch_settings(w.corpus),
-        documents=lambda w: CONFIG.corpora[w.corpus].documents,
-        seed=CONFIG.seed,
+        spec=specified(specification.group_size_spec),
         code=code("revela.text.report"),
     script:
         "../scripts/group_sizes.py"
@@ -104,22 +127,30 @@ localrules:
     corpus_report,
 
 
+def report_files(wildcards):
+    """The counts that a corpus's report is made of: its batches of the sizes that the sheet has, and its chunks."""
+    corpus = wildcards.corpus
+    sizes = sorted({run.batch_size for run in STUDY.runs if run.corpus == corpus}) or [16]
+    files = {"batches": [LAYOUT.batches(corpus, size, "json") for size in sizes]}
+    spec = CONFIG.corpora[corpus]
+    if spec.sources and not spec.ready:
+        files["chunks"] = LAYOUT.chunks(specification.chunked_as(STUDY, corpus), "json")
+        if spec.documents:
+            files["group_sizes"] = LAYOUT.group_sizes(corpus)
+    return files
+
+
 rule corpus_report:
     input:
         unpack(report_files),
     output:
-        json=f"{R}/corpora/{{corpus}}/report.json",
-        pdf=f"{R}/figures/corpus-{{corpus}}.pdf",
-        png=report(
-            f"{R}/figures/corpus-{{corpus}}.png",
-            caption="../report/corpus.rst",
-            category="Corpora",
-            labels={"corpus": "{corpus}"},
-        ),
+        LAYOUT.corpus_report("{corpus}"),
     log:
-        f"{R}/logs/corpus_report/{{corpus}}.log",
+        LAYOUT.log("corpus_report", "{corpus}"),
     benchmark:
-        f"{R}/benchmarks/corpus_report/{{corpus}}.tsv"
+        LAYOUT.benchmark("corpus_report", "{corpus}")
+    message:
+        "Gathering the counts of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -127,6 +158,6 @@ rule corpus_report:
         mem_mb=2000,
         runtime=10,
     params:
-        code=[code("revela.text.report"), code("revela.paper.figures")],
+        code=code("revela.text.report"),
     script:
         "../scripts/corpus_report.py"

@@ -1,23 +1,29 @@
 # Evaluation: a system ranks a task's documents (a run); scores are made of runs alone.
-RANKED = CONFIG.evaluation.model_dump(mode="json", include={"document_text", "exclude", "top_k"})
-SCORED = CONFIG.evaluation.model_dump(mode="json", include={"document_text", "top_k"})
-API, MODEL = "revela.evaluation.apis", "revela.retriever"  # code that not every system has
-
-
 localrules:
     run_api,
 
 
+def system_folders(wildcards):
+    """The models behind a system."""
+    return STUDY.system(wildcards.system).folders(LAYOUT)
+
+
+def task_dataset(wildcards):
+    return LAYOUT.dataset(STUDY.task(wildcards.benchmark, wildcards.task).dataset)
+
+
 rule run:
     input:
-        model=system_folder,
+        model=system_folders,
         dataset=task_dataset,
     output:
-        f"{R}/runs/{{system}}/{{benchmark}}/{{task}}.run.gz",
+        LAYOUT.run("{system}", "{benchmark}", "{task}"),
     log:
-        f"{R}/logs/run/{{system}}/{{benchmark}}/{{task}}.log",
+        LAYOUT.log("run", "{system}", "{benchmark}", "{task}"),
     benchmark:
-        f"{R}/benchmarks/run/{{system}}/{{benchmark}}/{{task}}.tsv"
+        LAYOUT.benchmark("run", "{system}", "{benchmark}", "{task}")
+    message:
+        "Ranking {wildcards.benchmark}/{wildcards.task} with {wildcards.system}"
     wildcard_constraints:
         system=DENSE,
     conda:
@@ -29,10 +35,10 @@ rule run:
         mem_mb=memory("run"),
         runtime=runtime("run"),
     params:
-        system=system_settings,
-        task=task_settings,
-        evaluation=evaluation_settings,
-        code=code("revela.evaluation.systems", (API,)),
+        spec=specified(specification.run_spec),
+        compute=compute,
+        results=LAYOUT.root,
+        code=lambda w: code(STUDY.system(w.system).module, "revela.evaluation.ranking"),
     script:
         "../scripts/run.py"
 
@@ -47,11 +53,6 @@ use rule run as run_bm25 with:
     resources:
         mem_mb=memory("run_bm25"),
         runtime=runtime("run_bm25"),
-    params:
-        system=system_settings,
-        task=task_settings,
-        evaluation=RANKED,
-        code=code("revela.evaluation.systems", (API, MODEL)),
 
 
 # An API needs the network, which compute nodes may lack, and a key in the environment.
@@ -63,25 +64,30 @@ use rule run as run_api with:
     resources:
         mem_mb=memory("run_bm25"),
         runtime=runtime("run_bm25"),
-    params:
-        system=system_settings,
-        task=task_settings,
-        evaluation=RANKED | {"max_length": CONFIG.evaluation.max_length},
-        code=code("revela.evaluation.systems", (MODEL,)),
+
+
+def system_runs(wildcards):
+    """A system's runs of all tasks of a benchmark."""
+    tasks = STUDY.benchmark_tasks(wildcards.benchmark)
+    return [LAYOUT.run(wildcards.system, wildcards.benchmark, task.task) for task in tasks]
+
+
+def benchmark_datasets(wildcards):
+    return sorted(map(LAYOUT.dataset, STUDY.benchmark_datasets(wildcards.benchmark)))
 
 
 rule score:
     input:
-        runs=lambda w: [
-            f"{R}/runs/{w.system}/{w.benchmark}/{task.task}.run.gz" for task in STUDY.benchmark_tasks(w.benchmark)
-        ],
-        datasets=lambda w: task_datasets(w.benchmark),
+        runs=system_runs,
+        datasets=benchmark_datasets,
     output:
-        f"{R}/scores/{{system}}/{{benchmark}}.json",
+        LAYOUT.scores("{system}", "{benchmark}"),
     log:
-        f"{R}/logs/score/{{system}}/{{benchmark}}.log",
+        LAYOUT.log("score", "{system}", "{benchmark}"),
     benchmark:
-        f"{R}/benchmarks/score/{{system}}/{{benchmark}}.tsv"
+        LAYOUT.benchmark("score", "{system}", "{benchmark}")
+    message:
+        "Scoring {wildcards.system} on {wildcards.benchmark}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -89,9 +95,8 @@ rule score:
         mem_mb=memory("score"),
         runtime=runtime("score"),
     params:
-        tasks=lambda w: [task.model_dump(mode="json") for task in STUDY.benchmark_tasks(w.benchmark)],
-        evaluation=SCORED,
-        code=code("revela.evaluation.scores", (MODEL,)),
+        spec=specified(specification.score_spec),
+        code=code("revela.evaluation.scores"),
     script:
         "../scripts/score.py"
 
@@ -99,14 +104,16 @@ rule score:
 # Is a difference more than chance? results/significance/{system}/vs/{other}/{benchmark}.json
 rule significance:
     input:
-        a=f"{R}/scores/{{system}}/{{benchmark}}.json",
-        b=f"{R}/scores/{{other}}/{{benchmark}}.json",
+        a=LAYOUT.scores("{system}", "{benchmark}"),
+        b=LAYOUT.scores("{other}", "{benchmark}"),
     output:
-        f"{R}/significance/{{system}}/vs/{{other}}/{{benchmark}}.json",
+        LAYOUT.significance("{system}", "{other}", "{benchmark}"),
     log:
-        f"{R}/logs/significance/{{system}}/vs/{{other}}/{{benchmark}}.log",
+        LAYOUT.log("significance", "{system}", "vs", "{other}", "{benchmark}"),
     benchmark:
-        f"{R}/benchmarks/significance/{{system}}/vs/{{other}}/{{benchmark}}.tsv"
+        LAYOUT.benchmark("significance", "{system}", "vs", "{other}", "{benchmark}")
+    message:
+        "Testing whether {wildcards.system} and {wildcards.other} differ on {wildcards.benchmark}"
     wildcard_constraints:
         other=SYSTEM,
     conda:
@@ -127,20 +134,19 @@ if STUDY.anchors:
     # Does the evaluation reach what others published?
     rule anchors:
         input:
-            runs=[f"{R}/runs/{anchor.key}.run.gz" for anchor in STUDY.anchors],
+            runs=[LAYOUT.run(anchor.system, anchor.benchmark, anchor.task) for anchor in STUDY.anchors],
             datasets=sorted(
-                {
-                    f"{R}/resources/datasets/{STUDY.task(anchor.benchmark, anchor.task).dataset}"
-                    for anchor in STUDY.anchors
-                }
+                {LAYOUT.dataset(STUDY.task(anchor.benchmark, anchor.task).dataset) for anchor in STUDY.anchors}
             ),
         output:
-            csv=f"{R}/anchors.csv",
-            md=f"{R}/anchors.md",
+            csv=LAYOUT.anchors("csv"),
+            md=LAYOUT.anchors("md"),
         log:
-            f"{R}/logs/anchors.log",
+            LAYOUT.log("anchors"),
         benchmark:
-            f"{R}/benchmarks/anchors.tsv"
+            LAYOUT.benchmark("anchors")
+        message:
+            "Comparing the evaluation with scores that others published"
         conda:
             "../envs/revela.yaml"
         threads: 1
@@ -148,8 +154,7 @@ if STUDY.anchors:
             mem_mb=8000,
             runtime=120,
         params:
-            anchors=[anchor.model_dump(mode="json") for anchor in STUDY.anchors],
-            evaluation=SCORED,
-            code=code("revela.evaluation.anchors", (MODEL,)),
+            spec=specified(specification.anchor_spec),
+            code=code("revela.evaluation.anchors"),
         script:
             "../scripts/anchors.py"

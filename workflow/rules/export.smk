@@ -1,13 +1,24 @@
 # Export: a trained cell as a folder that sentence-transformers loads.
+def exported_files(wildcards):
+    """A cell, the backbone that its adapters belong to, and the scores for its model card."""
+    return {
+        "model": LAYOUT.cell(wildcards.cell),
+        "base": LAYOUT.model(Cell.parse(wildcards.cell).retriever),
+        "scores": [LAYOUT.scores(wildcards.cell, benchmark) for benchmark in CONFIG.export_scores],
+    }
+
+
 rule export:
     input:
         unpack(exported_files),
     output:
-        directory(f"{R}/exports/{{cell}}"),
+        directory(LAYOUT.export("{cell}")),
     log:
-        f"{R}/logs/export/{{cell}}.log",
+        LAYOUT.log("export", "{cell}"),
     benchmark:
-        f"{R}/benchmarks/export/{{cell}}.tsv"
+        LAYOUT.benchmark("export", "{cell}")
+    message:
+        "Exporting {wildcards.cell} for sentence-transformers"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -15,6 +26,6 @@ rule export:
         mem_mb=memory("export"),
         runtime=60,
     params:
-        code=code("revela.export.export"),
+        code=code("revela.export.formats"),
     script:
         "../scripts/export.py"

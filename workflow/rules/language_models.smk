@@ -1,19 +1,26 @@
 # Language models before and after their training with a retriever, by lm-evaluation-harness (Table 18).
+def language_model_folders(wildcards):
+    """An untrained language model, or a trained one in its cell and the model below its adapters."""
+    system = STUDY.system(wildcards.system)
+    if system.kind == "untrained":
+        return {"model": system.folders(LAYOUT)}
+    return {"model": LAYOUT.cell(system.cell), "base": LAYOUT.model(system.cell.lm)}
+
+
 rule language_model:
     input:
-        model=language_model_folder,
-        datasets=[
-            f"{R}/resources/datasets/{dataset}"
-            for dataset in dict.fromkeys(task.dataset for task in CONFIG.lm_evaluation.tasks.values())
-        ],
+        unpack(language_model_folders),
+        datasets=[LAYOUT.dataset(dataset) for dataset in STUDY.benchmark_datasets(LM_EVAL)],
     output:
-        f"{R}/scores/{{system}}/{LM_EVAL}.json",
+        LAYOUT.scores("{system}", LM_EVAL),
     log:
-        f"{R}/logs/language_model/{{system}}.log",
+        LAYOUT.log("language_model", "{system}"),
     benchmark:
-        f"{R}/benchmarks/language_model/{{system}}.tsv"
+        LAYOUT.benchmark("language_model", "{system}")
+    message:
+        "Testing the language model of {wildcards.system}"
     wildcard_constraints:
-        system=rf"(?=revela/)({_CELL})|untrained/({_BACKBONE})",
+        system=f"{cell_pattern(*(name for name, method in METHODS.items() if method.lm == 'beside'))}|{UNTRAINED_SYSTEM}",
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -23,7 +30,7 @@ rule language_model:
         mem_mb=memory("language_model"),
         runtime=runtime("language_model"),
     params:
-        settings=CONFIG.lm_evaluation.model_dump(mode="json"),
+        spec=specified(specification.lm_evaluation_spec),
         code=code("revela.evaluation.language_models"),
     script:
         "../scripts/language_model.py"

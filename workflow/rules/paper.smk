@@ -1,38 +1,51 @@
-# Tables and figures: light jobs that read score files and training logs. Only the cost of the methods is measured.
+# Tables and figures: light jobs that read score files and training logs. Only the time of the methods is measured.
 localrules:
     table,
     lineage,
     figure,
+    corpus_figure,
+
+
+def table_scores(wildcards):
+    """Score files of a table's columns; a copied column has none."""
+    return [LAYOUT.scores(system, benchmark) for system, benchmark in STUDY.table_scores(wildcards.table)]
+
+
+def table_labels(table):
+    """The name of a table, and the benchmarks that it shows. Two labels of equal meaning would empty the report's menu."""
+    return f"{table}: {', '.join(STUDY.table_benchmarks(table))}"
 
 
 rule table:
     input:
         scores=table_scores,
-        printed=lambda w: printed_files(w.table),
+        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]),
     output:
         tex=report(
-            f"{R}/tables/{{table}}.tex",
+            LAYOUT.table("{table}", "tex"),
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: {"table": table_label(w.table), "format": "LaTeX"},
+            labels=lambda w: {"table": table_labels(w.table), "format": "LaTeX"},
         ),
         csv=report(
-            f"{R}/tables/{{table}}.csv",
+            LAYOUT.table("{table}", "csv"),
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: {"table": table_label(w.table), "format": "CSV"},
+            labels=lambda w: {"table": table_labels(w.table), "format": "CSV"},
         ),
         html=report(
-            f"{R}/tables/{{table}}.html",
+            LAYOUT.table("{table}", "html"),
             caption="../report/table.rst",
             category="Tables",
-            labels=lambda w: {"table": table_label(w.table), "format": "HTML"},
+            labels=lambda w: {"table": table_labels(w.table), "format": "HTML"},
         ),
-        md=f"{R}/tables/{{table}}.md",
+        md=LAYOUT.table("{table}", "md"),
     log:
-        f"{R}/logs/table/{{table}}.log",
+        LAYOUT.log("table", "{table}"),
     benchmark:
-        f"{R}/benchmarks/table/{{table}}.tsv"
+        LAYOUT.benchmark("table", "{table}")
+    message:
+        "Writing {wildcards.table}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -40,12 +53,28 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        tables=table_settings,
-        systems=lambda w: STUDY.table_systems(w.table),
-        tasks=table_tasks,
+        spec=specified(specification.table_spec),
+        results=LAYOUT.root,
         code=code("revela.paper.tables"),
     script:
         "../scripts/table.py"
+
+
+def lineage_files(wildcards):
+    """All that stands behind a table: scores, models and what they were made of, the benchmarks."""
+    table = wildcards.table
+    systems = [STUDY.system(name) for name in dict.fromkeys(name for name, _ in STUDY.table_scores(table))]
+    cells = [system.cell for system in systems if system.kind == "trained"]
+    models = {model for system in systems for model in system.models}
+    models |= {model for cell in cells for model in cell.models}
+    datasets = {dataset for cell in cells for dataset in STUDY.corpus_datasets(cell.corpus)}
+    datasets |= {name for benchmark in STUDY.table_benchmarks(table) for name in STUDY.benchmark_datasets(benchmark)}
+    return {
+        "scores": table_scores(wildcards),
+        "cells": [LAYOUT.cell(cell) for cell in cells],
+        "models": sorted(map(LAYOUT.model, models)),
+        "datasets": sorted(map(LAYOUT.dataset, datasets)),
+    }
 
 
 rule lineage:
@@ -53,15 +82,17 @@ rule lineage:
         unpack(lineage_files),
     output:
         report(
-            f"{R}/tables/{{table}}.lineage.json",
+            LAYOUT.lineage("{table}"),
             caption="../report/lineage.rst",
             category="Lineage",
-            labels=lambda w: {"table": table_label(w.table)},
+            labels=lambda w: {"table": table_labels(w.table)},
         ),
     log:
-        f"{R}/logs/lineage/{{table}}.log",
+        LAYOUT.log("lineage", "{table}"),
     benchmark:
-        f"{R}/benchmarks/lineage/{{table}}.tsv"
+        LAYOUT.benchmark("lineage", "{table}")
+    message:
+        "Writing down where the values of {wildcards.table} come from"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -69,29 +100,62 @@ rule lineage:
         mem_mb=2000,
         runtime=10,
     params:
-        tables=table_settings,
-        systems=lambda w: STUDY.table_systems(w.table),
+        spec=specified(specification.lineage_spec),
+        results=LAYOUT.root,
         code=code("revela.paper.lineage"),
     script:
         "../scripts/lineage.py"
+
+
+CELLS = STUDY.shown_cells()
+
+
+def figure_files(wildcards):
+    """What a figure is drawn from."""
+    figure = CONFIG.figures[wildcards.figure]
+    if figure.kind == "dynamics":
+        return [LAYOUT.cell(figure.cell)]
+    if figure.kind == "timing":
+        return [LAYOUT.timing(figure.cell)]
+    if figure.kind == "training":
+        return [LAYOUT.cell(cell) for cell in CELLS]
+    pairs = [pair for table in figure.panels.values() for pair in STUDY.table_scores(table)]
+    files = [LAYOUT.scores(system, benchmark) for system, benchmark in pairs]
+    if figure.kind == "hours":
+        systems = [STUDY.system(system) for system, _ in pairs]
+        files += [LAYOUT.cell(system.cell) for system in systems if system.kind == "trained"]
+    return files
+
+
+# What the report's menu says of a figure, by its kind.
+SHOWN = {
+    "bars": "mean scores",
+    "lines": "scores by setting",
+    "hours": "scores by hours",
+    "dynamics": "similarities",
+    "timing": "seconds a batch",
+    "training": "training loss",
+}
 
 
 rule figure:
     input:
         figure_files,
     output:
-        pdf=f"{R}/figures/{{figure}}.pdf",
+        pdf=LAYOUT.figure("{figure}", "pdf"),
         png=report(
-            f"{R}/figures/{{figure}}.png",
+            LAYOUT.figure("{figure}", "png"),
             caption="../report/figure.rst",
             category="Figures",
             labels=lambda w: {"figure": f"{w.figure}: {SHOWN[CONFIG.figures[w.figure].kind]}"},
         ),
-        data=directory(f"{R}/figures/{{figure}}"),
+        data=directory(LAYOUT.figure_data("{figure}")),
     log:
-        f"{R}/logs/figure/{{figure}}.log",
+        LAYOUT.log("figure", "{figure}"),
     benchmark:
-        f"{R}/benchmarks/figure/{{figure}}.tsv"
+        LAYOUT.benchmark("figure", "{figure}")
+    message:
+        "Drawing {wildcards.figure}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -99,39 +163,84 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        figure=lambda w: CONFIG.figures[w.figure].model_dump(mode="json"),
-        tables=lambda w: {
-            table: CONFIG.tables[table].model_dump(mode="json") for table in CONFIG.figures[w.figure].panels.values()
-        },
-        systems=lambda w: {table: STUDY.table_systems(table) for table in CONFIG.figures[w.figure].panels.values()},
-        cells=lambda w: CELLS if CONFIG.figures[w.figure].kind == "training" else [],
+        spec=specified(specification.figure_spec),
+        results=LAYOUT.root,
         code=code("revela.paper.figures"),
     script:
         "../scripts/figure.py"
 
 
-# What relating the documents of a batch costs REPLUG's and Revela's language model (App. C.7).
-rule cost:
+rule corpus_figure:
     input:
-        retriever=lambda w: f"{R}/resources/models/{Cell.parse(w.cell).retriever}",
-        lm=lambda w: f"{R}/resources/models/{Cell.parse(w.cell).lm}",
-        data=lambda w: cell_files(w)["data"],
+        LAYOUT.corpus_report("{corpus}"),
     output:
-        f"{R}/cost/{{cell}}.json",
+        pdf=LAYOUT.figure("corpus-{corpus}", "pdf"),
+        png=report(
+            LAYOUT.figure("corpus-{corpus}", "png"),
+            caption="../report/corpus.rst",
+            category="Corpora",
+            labels={"corpus": "{corpus}"},
+        ),
     log:
-        f"{R}/logs/cost/{{cell}}.log",
+        LAYOUT.log("corpus_figure", "{corpus}"),
     benchmark:
-        f"{R}/benchmarks/cost/{{cell}}.tsv"
+        LAYOUT.benchmark("corpus_figure", "{corpus}")
+    message:
+        "Drawing the corpus {wildcards.corpus}"
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("revela.paper.figure_corpus"),
+    script:
+        "../scripts/corpus_figure.py"
+
+
+def timed_models(wildcards):
+    cell = Cell.parse(wildcards.cell)
+    return {"retriever": LAYOUT.model(cell.retriever), "lm": LAYOUT.model(cell.lm)}
+
+
+# How long REPLUG's and Revela's language model takes to relate the documents of a batch (App. C.7).
+rule timing:
+    input:
+        unpack(timed_models),
+        data=lambda w: training_files(w)["data"],
+    output:
+        LAYOUT.timing("{cell}"),
+    log:
+        LAYOUT.log("timing", "{cell}"),
+    benchmark:
+        LAYOUT.benchmark("timing", "{cell}")
+    message:
+        "Timing the batches of {wildcards.cell}"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
         gpu=CONFIG.compute.evaluation_gpus,
-        mem_mb=memory("cost"),
-        runtime=runtime("cost"),
+        mem_mb=memory("timing"),
+        runtime=runtime("timing"),
     params:
-        settings=lambda w: cell_settings(w.cell),
+        spec=specified(specification.timing_spec),
         code=code("revela.evaluation.timing"),
     script:
-        "../scripts/cost.py"
+        "../scripts/timing.py"
+
+
+DEFAULT_TABLES = [name for name, table in CONFIG.tables.items() if not table.on_request]
+DEFAULT_FIGURES = [name for name, figure in CONFIG.figures.items() if not figure.on_request]
+DEFAULT_FIGURES += [f"corpus-{corpus}" for corpus in sorted({cell.corpus for cell in CELLS})]
+TABLES = [LAYOUT.table(table, suffix) for table in DEFAULT_TABLES for suffix in ("tex", "csv", "md")]
+TABLES += [LAYOUT.lineage(table) for table in DEFAULT_TABLES]
+TABLES += [
+    LAYOUT.comparison(table, suffix)
+    for table in DEFAULT_TABLES
+    if CONFIG.tables[table].printed
+    for suffix in ("tex", "csv", "md")
+]
+FIGURES = [LAYOUT.figure(figure, suffix) for figure in DEFAULT_FIGURES for suffix in ("pdf", "png")]

@@ -5,12 +5,18 @@ localrules:
 
 rule plan:
     log:
-        f"{R}/logs/plan.log",
+        LAYOUT.log("plan"),
+    message:
+        "Planning every table"
     conda:
         "../envs/revela.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
-    script:
-        "../scripts/plan.py"
+    params:
+        python=sys.executable,
+        study=config["study"],
+        results=LAYOUT.root,
+    shell:
+        "{params.python} -m revela.plan.jobs --tables --configfile {params.study} --output {params.results} 2>&1 | tee {log}"

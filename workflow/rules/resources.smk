@@ -7,11 +7,13 @@ localrules:
 
 rule dataset:
     output:
-        directory(f"{R}/resources/datasets/{{dataset}}"),
+        directory(LAYOUT.dataset("{dataset}")),
     log:
-        f"{R}/logs/dataset/{{dataset}}.log",
+        LAYOUT.log("dataset", "{dataset}"),
     benchmark:
-        f"{R}/benchmarks/dataset/{{dataset}}.tsv"
+        LAYOUT.benchmark("dataset", "{dataset}")
+    message:
+        "Fetching the dataset {wildcards.dataset}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -19,7 +21,7 @@ rule dataset:
         mem_mb=memory("dataset"),
         runtime=runtime("dataset"),
     params:
-        dataset=lambda w: CONFIG.datasets[w.dataset].model_dump(mode="json", exclude_defaults=True),
+        spec=specified(specification.dataset_spec),
         code=lambda w: code("revela.text.embedded") if CONFIG.datasets[w.dataset].installed else None,
     script:
         "../scripts/dataset.py"
@@ -27,11 +29,13 @@ rule dataset:
 
 rule model:
     output:
-        directory(f"{R}/resources/models/{{model}}"),
+        directory(LAYOUT.model("{model}")),
     log:
-        f"{R}/logs/model/{{model}}.log",
+        LAYOUT.log("model", "{model}"),
     benchmark:
-        f"{R}/benchmarks/model/{{model}}.tsv"
+        LAYOUT.benchmark("model", "{model}")
+    message:
+        "Fetching the model {wildcards.model}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -39,20 +43,22 @@ rule model:
         mem_mb=memory("model"),
         runtime=runtime("model"),
     params:
-        model=lambda w: STUDY.models[w.model].model_dump(mode="json", include={"scale", "name", "kind", "source"}),
+        spec=specified(specification.model_spec),
     script:
         "../scripts/model.py"
 
 
 rule punkt:
     input:
-        [] if CONFIG.chunking.punkt == "nltk" else f"{R}/resources/datasets/{CONFIG.chunking.punkt}",
+        [] if CONFIG.chunking.punkt == "nltk" else LAYOUT.dataset(CONFIG.chunking.punkt),
     output:
-        directory(f"{R}/resources/punkt"),
+        directory(LAYOUT.punkt()),
     log:
-        f"{R}/logs/punkt.log",
+        LAYOUT.log("punkt"),
     benchmark:
-        f"{R}/benchmarks/punkt.tsv"
+        LAYOUT.benchmark("punkt")
+    message:
+        "Preparing Punkt, which finds sentences"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -60,7 +66,7 @@ rule punkt:
         mem_mb=memory("punkt"),
         runtime=runtime("punkt"),
     params:
-        source=punkt_source(),
-        code=None if CONFIG.chunking.punkt == "nltk" else [code("revela.text.resources"), code("revela.text.documents")],
+        spec=specified(specification.punkt_spec),
+        code=None if CONFIG.chunking.punkt == "nltk" else code("revela.text.punkt", "revela.text.documents"),
     script:
         "../scripts/punkt.py"

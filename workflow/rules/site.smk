@@ -1,11 +1,8 @@
-# What is particular to a cluster: site.yaml becomes resources of the rules, and SLURM's habits are met. Included after
-# all rules.
-import getpass
+# What is particular to a cluster: site.yaml becomes resources of the rules. Included after all rules.
 import shutil
 import subprocess
-import time
 
-import snakemake_executor_plugin_slurm as slurm
+from revela.workflow import patch_slurm_executor
 
 
 def check_overrides():
@@ -18,7 +15,7 @@ def check_overrides():
 
 
 def ask_for_site():
-    """The site's account, partitions and GPU model, but for what the command line or the profile say of a rule."""
+    """The site's account, partitions and GPU model, unless the command line or the profile set them for a rule."""
     workflow.global_resources.setdefault("gpu", SITE.gpus)
     for r in workflow.rules:
         asked = {"slurm_account": SITE.account, "slurm_partition": SITE.partition}
@@ -34,8 +31,8 @@ def ask_for_site():
 
 
 def time_limits():
-    """How many of the site's longest time limits the longest training outlasts."""
-    longest = max((COSTS.of("train", {"cell": cell}).seconds for cell in CELLS), default=0)
+    """How many of the site's longest time limits the longest training fills."""
+    longest = max((COSTS.of("train", {"cell": cell.path}).seconds for cell in CELLS), default=0)
     return int(longest / (60 * SITE.max_runtime))
 
 
@@ -59,48 +56,6 @@ def check_queue():
         )
 
 
-def has_accounts():
-    """Whether SLURM has a database of jobs, which sacct reads; the command is there either way."""
-    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
-    kept = re.search(r"^AccountingStorageType\s*=\s*(\S+)", done.stdout, re.MULTILINE)
-    return not kept or kept[1] not in ("(null)", "accounting_storage/none")
-
-
-def outlast():
-    """What the executor would wait for without end, or give up on at once.
-
-    Without accounts sacct knows of no job, and squeue is asked instead. While the controller does not answer, jobs are
-    taken to be as they were, where the executor would forget them all, and no job is submitted. A job that was
-    preempted or lost its node, and that SLURM did not put back into the queue, has failed.
-    """
-    ask, submit = slurm.query_job_status, slurm.Executor.run_job
-    queue = f"squeue --noheader --format=%i|%T --user={getpass.getuser()}"
-
-    async def query_job_status(command, logger):
-        states, seconds = await ask(command, logger)
-        if states is None:
-            return {}, 0.0
-        ended = {job for job, state in states.items() if state in ("PREEMPTED", "NODE_FAIL")}
-        if ended:
-            queued, _ = await ask(queue, logger)
-            ended = set() if queued is None else ended - queued.keys()
-        return states | dict.fromkeys(ended, "FAILED"), seconds
-
-    def run_job(executor, job):
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline:
-            ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False)
-            if "is UP" in ping.stdout:
-                break
-            time.sleep(5)
-        submit(executor, job)
-
-    slurm.query_job_status, slurm.Executor.run_job = query_job_status, run_job
-    if not has_accounts():
-        slurm.Executor.get_status_command = lambda executor: "squeue"
-        slurm.is_query_tool_available = lambda tool: False  # sacct, for the nodes of jobs that lost theirs
-
-
 if ARGS:
     check_overrides()
 
@@ -108,7 +63,7 @@ if SITE:
     ask_for_site()
     if not (ARGS.dryrun or ARGS.unlock):
         check_queue()
-        outlast()
+        patch_slurm_executor()
 
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
     modules = load_or_exit(load_site).modules

@@ -1,14 +1,16 @@
 # Training: a cell is one folder, made by one job that can be stopped and goes on from its checkpoints.
 rule replug_scores:
     input:
-        batches=f"{R}/corpora/{{corpus}}/bs{{batch_size}}/batches.parquet",
-        lm=f"{R}/resources/models/{{lm}}",
+        batches=LAYOUT.batches("{corpus}", "{batch_size}"),
+        lm=LAYOUT.model("{lm}"),
     output:
-        f"{R}/corpora/{{corpus}}/bs{{batch_size}}/replug-{{lm}}-{{scoring}}.npy",
+        LAYOUT.replug_scores("{corpus}", "{batch_size}", "{lm}", "{scoring}"),
     log:
-        f"{R}/logs/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}-{{scoring}}.log",
+        LAYOUT.log("replug_scores", "{corpus}", "bs{batch_size}-{lm}-{scoring}"),
     benchmark:
-        f"{R}/benchmarks/replug_scores/{{corpus}}/bs{{batch_size}}-{{lm}}-{{scoring}}.tsv"
+        LAYOUT.benchmark("replug_scores", "{corpus}", "bs{batch_size}-{lm}-{scoring}")
+    message:
+        "Scoring the batches of {wildcards.corpus} with the language model {wildcards.lm}, for REPLUG"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -18,21 +20,36 @@ rule replug_scores:
         mem_mb=memory("replug_scores"),
         runtime=runtime("replug_scores"),
     params:
-        settings=replug_settings,
-        code=method_code("revela.objectives.replug", "replug"),
+        spec=lambda w: specification.ReplugScoreSpec.parse(w.scoring).model_dump(mode="json"),
+        code=code("revela.objectives.replug_scores"),
     script:
         "../scripts/replug_scores.py"
 
 
+def training_files(wildcards):
+    """What a cell is trained from, as its method needs it."""
+    cell = Cell.parse(wildcards.cell)
+    data = {"batches": LAYOUT.batches, "pairs": LAYOUT.pairs}[cell.needs.data]
+    files = {"retriever": LAYOUT.model(cell.retriever), "data": data(cell.corpus, cell.batch_size)}
+    if cell.needs.lm == "beside":
+        files["lm"] = LAYOUT.model(cell.lm)
+    if cell.needs.lm == "scores":
+        scoring = specification.replug_score_spec(STUDY, cell).name
+        files["scores"] = LAYOUT.replug_scores(cell.corpus, cell.batch_size, cell.lm, scoring)
+    return files
+
+
 rule train:
     input:
-        unpack(cell_files),
+        unpack(training_files),
     output:
-        directory(f"{R}/models/{{cell}}"),
+        directory(LAYOUT.cell("{cell}")),
     log:
-        f"{R}/logs/train/{{cell}}.log",
+        LAYOUT.log("train", "{cell}"),
     benchmark:
-        f"{R}/benchmarks/train/{{cell}}.tsv"
+        LAYOUT.benchmark("train", "{cell}")
+    message:
+        "Training {wildcards.cell}"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.training_threads
@@ -43,7 +60,9 @@ rule train:
         mem_mb=memory("train"),
         runtime=runtime("train"),
     params:
-        settings=lambda w: cell_settings(w.cell),
-        code=lambda w: method_code("revela.training.loop", Cell.parse(w.cell).method),
+        spec=specified(specification.training_spec),
+        compute=compute,
+        results=LAYOUT.root,
+        code=lambda w: code("revela.training.loop", Cell.parse(w.cell).needs.module),
     script:
         "../scripts/train.py"

@@ -12,9 +12,11 @@ gc.set_threshold(100_000)  # importing torch and transformers makes few cycles; 
 def job(snakemake, *, network=False):
     """Run the block with stdout and stderr in the job's log, with the network and the GPUs that the job asked for.
 
-    An exception of the project's own, or of the operating system, is printed as its message; any other keeps its
-    traceback, for it is a bug. Either way the job fails.
+    An error that a person can mend (of the project, or of the operating system) is printed as its message; any other
+    keeps its traceback, for it is a bug. Either way the job fails.
     """
+    from revela.errors import RevelaError
+
     log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -30,7 +32,5 @@ def job(snakemake, *, network=False):
 
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
         yield
-    except Exception as error:
-        if not (isinstance(error, OSError) or type(error).__module__.startswith("revela.")):
-            raise
+    except (OSError, RevelaError) as error:
         sys.exit(f"error: {error}")

@@ -4,14 +4,16 @@ PRETRAINING = "config/backbone.yaml"
 
 rule tokenizer:
     input:
-        chunks=f"{R}/corpora/code/chunks.parquet",
+        chunks=LAYOUT.chunks("code"),
         config=PRETRAINING,
     output:
-        directory(f"{R}/backbones/tokenizer"),
+        directory(LAYOUT.tokenizer()),
     log:
-        f"{R}/logs/tokenizer.log",
+        LAYOUT.log("tokenizer"),
     benchmark:
-        f"{R}/benchmarks/tokenizer.tsv"
+        LAYOUT.benchmark("tokenizer")
+    message:
+        "Training the tokenizer of the demo's language models"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -24,18 +26,20 @@ rule tokenizer:
 
 rule backbone:
     input:
-        chunks=f"{R}/corpora/code/chunks.parquet",
-        held_out=f"{R}/corpora/held-out/chunks.parquet",
-        tokenizer=f"{R}/backbones/tokenizer",
+        chunks=LAYOUT.chunks("code"),
+        held_out=LAYOUT.chunks("held-out"),
+        tokenizer=LAYOUT.tokenizer(),
         config=PRETRAINING,
     output:
-        directory(f"{R}/backbones/{{backbone}}"),
+        directory(LAYOUT.backbone("{backbone}")),
     log:
-        f"{R}/logs/backbone/{{backbone}}.log",
+        LAYOUT.log("backbone", "{backbone}"),
     benchmark:
-        f"{R}/benchmarks/backbone/{{backbone}}.tsv"
+        LAYOUT.benchmark("backbone", "{backbone}")
+    message:
+        "Pretraining {wildcards.backbone}"
     wildcard_constraints:
-        backbone=_BACKBONE,
+        backbone=either(STUDY.backbones),
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
@@ -48,4 +52,4 @@ rule backbone:
 
 rule backbones:
     input:
-        [f"{R}/backbones/{name}" for name in STUDY.backbones],
+        [LAYOUT.backbone(name) for name in STUDY.backbones],

@@ -1,0 +1,47 @@
+# What is typed, and what is printed: a target that no rule makes is explained in one line. Included after all rules.
+from revela.workflow import IN_FULL
+
+
+def check_targets():
+    """Refuses unknown targets of the command line."""
+    rules = {r.name: r for r in workflow.rules}
+    for target in ARGS.targets if ARGS else []:
+        path = os.path.normpath(target)
+        if not (target in rules or os.path.exists(path) or any(r.is_producer(path) for r in rules.values())):
+            sys.exit(f"{target}: not a target: {explain_target(path, rules)}")
+
+
+def explain_target(target, rules):
+    """Why no rule makes a target, and what would be valid."""
+    if not target.startswith(f"{LAYOUT.root}/"):
+        return f"this configuration's files stand under {LAYOUT.root}/, its rules are {', '.join(rules)}"
+    kind, _, rest = target.removeprefix(f"{LAYOUT.root}/").partition("/")
+    try:
+        if kind == "models":
+            STUDY.check_cell(Cell.parse(rest))
+        elif kind == "scores":
+            system, _, benchmark = rest.removesuffix(".json").rpartition("/")
+            STUDY.system(system)
+            STUDY.benchmark_tasks(benchmark)
+        elif kind == "runs" and rest.count("/") > 1:
+            system, benchmark, task = rest.removesuffix(".run.gz").rsplit("/", 2)
+            STUDY.system(system)
+            STUDY.task(benchmark, task)
+    except RevelaError as error:
+        return str(error)
+    valid = {
+        "tables": [LAYOUT.table(table, "tex") for table in CONFIG.tables],
+        "figures": [LAYOUT.figure(figure, "pdf") for figure in CONFIG.figures],
+        "resources": [LAYOUT.dataset(name) for name in CONFIG.datasets],
+        "corpora": [LAYOUT.batches(name, 16) for name in CONFIG.corpora],
+    }
+    if kind in valid:
+        return f"valid: {', '.join(valid[kind])}"
+    return f"no rule writes it under {LAYOUT.root}/{kind}; if it is another configuration's, add its --configfile"
+
+
+check_targets()
+
+if IN_FULL in os.environ:  # a message stands in the place of a job's files
+    for r in workflow.rules:
+        r.message = None
