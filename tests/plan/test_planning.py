@@ -3,16 +3,24 @@
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from checkout import ROOT
 
+from revela import workflow
 from revela.plan import jobs as planning
 from revela.plan.costs import LIGHT, Cost, Costs
 from revela.plan.flops import Shape
-from revela.plan.jobs import Finished, Job, Measured, Plan, parse_jobs, schedule
-from revela.study.study import Cell, ConfigError, Site, Sizes, load, load_site, load_sizes
+from revela.plan.jobs import Finished, Measured, Plan, schedule
+from revela.study.base import ConfigError
+from revela.study.cell import Cell
+from revela.study.layout import Layout
+from revela.study.site import Site, load_site
+from revela.study.sizes import Sizes, load_sizes
+from revela.study.study import load
+from revela.workflow import Job, parse_jobs
 
 PAPER = "revela/{}/llama-3.2-1b/llama-3.2-1b/bs16"
 UNTIED = {"llama-3.1-8b"}  # models with a head of its own
@@ -28,7 +36,7 @@ def costs(tmp_path):
     """Of the paper, where nothing has been fetched."""
     study = load("config/config.yaml")
     config = study.config.model_copy(update={"results": str(tmp_path)})
-    return Costs(study.model_copy(update={"config": config}), load_sizes())
+    return Costs(replace(study, config=config), load_sizes())
 
 
 # --- sizes
@@ -197,7 +205,7 @@ def test_the_paper_is_planned_from_any_folder(tmp_path, monkeypatch):
         )
         return subprocess.CompletedProcess(command, 0, PRINTED, "")
 
-    monkeypatch.setattr(planning.subprocess, "run", run)
+    monkeypatch.setattr(workflow.subprocess, "run", run)
     monkeypatch.setattr(planning.Costs, "of", lambda *_: Cost())
     (tmp_path / "own.yaml").symlink_to(ROOT / "config/demo.yaml")
     (tmp_path / "config").symlink_to(ROOT / "config")
@@ -245,7 +253,7 @@ def test_sums_and_the_part_of_a_target():
 
 def test_pages(tmp_path):
     plan = Plan([(job("<a>"), Cost(seconds=60, gpus=1, operations=1e15))], Site(), ["a < b"], 2)
-    planning.write({"table1": plan}, tmp_path)
+    planning.write({"table1": plan}, Layout(str(tmp_path)))
     rows = list(csv.DictReader((tmp_path / "plan.csv").open()))
     assert (rows[0]["target"], rows[0]["job"], float(rows[0]["gpu_hours"])) == (
         "table1",
@@ -282,7 +290,7 @@ def test_times_of_benchmark_files(tmp_path):
     for number, (seconds, cpu_seconds) in enumerate([(90.0, None), (10.0, 5.0)]):  # the first was killed
         record = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gpus": 4, "utilisation": None}
         (tmp_path / f"usage/c/{number:03d}.json").write_text(json.dumps(record))
-    found = planning.finished_jobs(tmp_path, jobs)
+    found = planning.finished_jobs(Layout(str(tmp_path)), jobs)
     assert [(one.seconds, one.core_seconds) for one in found] == [(10, 7.5), (10, 10), (100, 50)]
 
 
