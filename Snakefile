@@ -63,7 +63,12 @@ rule ablations:
 # Tables of the authors' published retrievers: evaluation alone.
 rule released:
     input:
-        [path(table, "md") for table in CONFIG.tables if table.startswith("released") for path in (LAYOUT.table, LAYOUT.comparison)],
+        [
+            path(table, "md")
+            for table in CONFIG.tables
+            if table.startswith("released")
+            for path in (LAYOUT.table, LAYOUT.comparison)
+        ],
 
 
 include: "workflow/rules/plan.smk"

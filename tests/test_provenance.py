@@ -4,17 +4,15 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from revela import provenance
+from revela import files, provenance
 from revela.files import atomic_folder, atomic_write
 from revela.provenance import ProvenanceError
-from revela.study.code import code_hash, import_closure
 
 # --- atomic writes
 
@@ -93,8 +91,8 @@ def test_permissions_are_those_of_the_umask(tmp_path, umask, of_files, of_folder
 
 def test_hashes_are_those_of_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
-    assert provenance.sha256_file(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
-    assert provenance.sha256_json({"b": 1, "a": [2]}) == hashlib.sha256(b'{"a":[2],"b":1}').hexdigest()
+    assert files.sha256_file(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+    assert files.sha256_json({"b": 1, "a": [2]}) == hashlib.sha256(b'{"a":[2],"b":1}').hexdigest()
 
 
 def test_manifest_records_facts_and_files_and_equal_content_gives_equal_manifests(tmp_path):
@@ -131,63 +129,6 @@ def test_a_folder_without_a_usable_manifest_is_refused(tmp_path, content):
         (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ProvenanceError, match="manifest"):
         provenance.read_manifest(tmp_path)
-
-
-# --- the code behind a result
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A package of its own in place of the real one: training -> retriever, in functions and relatively, too."""
-    root = tmp_path / "revela"
-    files = {
-        "__init__.py": "",
-        "config.py": "SETTINGS = 1\n",
-        "training.py": "import torch\nfrom revela import config\nfrom .objectives import loss\n",
-        "retriever.py": "def encode():\n    return 1\n",
-        "tables.py": "from revela.retriever import encode\n",
-        "objectives/__init__.py": "",
-        "objectives/loss.py": "def loss():\n    from ..retriever import encode\n    return encode()\n",
-    }
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.setattr(provenance, "PACKAGE", root)
-    provenance._module.cache_clear()
-    yield root
-    provenance._module.cache_clear()
-
-
-def edited(package, name, text):
-    (package / name).write_text(text)
-    provenance._module.cache_clear()
-    return code_hash("revela.training.loop")
-
-
-def test_import_closure_follows_lazy_and_relative_imports(package):
-    expected = ["revela", "revela.objectives", "revela.objectives.loss", "revela.retriever", "revela.training.loop"]
-    assert import_closure("revela.training.loop") == expected
-    assert import_closure("revela.tables") == ["revela", "revela.retriever", "revela.tables"]
-
-
-def test_code_hash_changes_with_the_closure_and_with_nothing_else(package):
-    before = code_hash("revela.training.loop")
-    assert edited(package, "tables.py", "x = 1\n") == before
-    assert edited(package, "config.py", "SETTINGS = 2\n") == before
-    assert edited(package, "retriever.py", '# why\ndef encode():\n    """What."""\n\n    return (1)\n') == before
-    assert edited(package, "retriever.py", "def encode():\n    return 2\n") != before
-
-
-def test_code_hash_refuses_a_module_that_does_not_exist(package):
-    with pytest.raises(ProvenanceError, match="revela.trainig: no such module"):
-        code_hash("revela.trainig")
-
-
-def test_importing_provenance_and_the_config_imports_nothing_heavy():
-    code = "import sys, revela, revela.study.study, revela.provenance; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "transformers", "deepspeed", "peft", "numpy", "pandas"} & set(loaded)
 
 
 # --- git

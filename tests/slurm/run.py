@@ -13,6 +13,8 @@ QUICK = ("--slurm-init-seconds-before-status-checks=1", "--latency-wait=5")  # t
 IMPATIENT = """
 import asyncio
 
+import snakemake_executor_plugin_slurm as slurm
+
 slurm.Executor.sleep = lambda self: asyncio.sleep(1)
 """
 
@@ -80,7 +82,7 @@ class Run:
             and facts["JobState"] in states
         }
 
-    def workers(self, names=(b".snakemake/scripts/", b"revela.training.loop")):
+    def workers(self, names=(b".snakemake/scripts/", b"revela.training.entry")):
         """id -> environment of the processes that do the work of this run's jobs."""
         return {
             process["id"]: process["environment"]
@@ -89,7 +91,7 @@ class Run:
         }
 
     def trainers(self):
-        return self.workers((b"revela.training.loop",))
+        return self.workers((b"revela.training.entry",))
 
     def checkpoint(self, cell):
         """The newest checkpoint of a cell, as a number of steps."""

@@ -22,8 +22,6 @@ rule compare:
         LAYOUT.log("compare", "{table}"),
     benchmark:
         LAYOUT.benchmark("compare", "{table}")
-    message:
-        "Comparing {wildcards.table} with the paper's printed values"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -34,6 +32,8 @@ rule compare:
         spec=specified(specification.table_spec),
         results=LAYOUT.root,
         code=code("revela.paper.compare"),
+    message:
+        "Comparing {wildcards.table} with the paper's printed values"
     script:
         "../scripts/compare.py"
 
@@ -61,8 +61,6 @@ rule comparison_page:
         LAYOUT.log("comparison_page"),
     benchmark:
         LAYOUT.benchmark("comparison_page")
-    message:
-        "Comparing all that has been scored with the paper"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -73,6 +71,8 @@ rule comparison_page:
         spec=specified(specification.check_spec),
         results=LAYOUT.root,
         code=code("revela.paper.check"),
+    message:
+        "Comparing all that has been scored with the paper"
     script:
         "../scripts/comparison_page.py"
 
@@ -83,13 +83,13 @@ rule check:
         LAYOUT.check("csv"),
     log:
         LAYOUT.log("check"),
-    message:
-        "Looking for measured values that differ from the paper's"
     conda:
         "../envs/revela.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    message:
+        "Looking for measured values that differ from the paper's"
     script:
         "../scripts/check.py"

@@ -15,8 +15,6 @@ rule chunks:
         LAYOUT.log("chunks", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("chunks", "{corpus}")
-    message:
-        "Cutting the documents of {wildcards.corpus} into chunks of complete sentences"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
@@ -26,6 +24,8 @@ rule chunks:
     params:
         spec=specified(specification.chunk_spec),
         code=code("revela.text.chunks"),
+    message:
+        "Cutting the documents of {wildcards.corpus} into chunks of complete sentences"
     script:
         "../scripts/chunks.py"
 
@@ -55,8 +55,6 @@ rule batches:
         LAYOUT.log("batches", "{corpus}", "bs{batch_size}"),
     benchmark:
         LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
-    message:
-        "Making batches of {wildcards.batch_size} chunks of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -66,6 +64,8 @@ rule batches:
     params:
         spec=specified(specification.batch_spec),
         code=code("revela.text.batches"),
+    message:
+        "Making batches of {wildcards.batch_size} chunks of {wildcards.corpus}"
     script:
         "../scripts/batches.py"
 
@@ -81,8 +81,6 @@ rule pairs:
         LAYOUT.log("pairs", "{corpus}", "bs{batch_size}"),
     benchmark:
         LAYOUT.benchmark("pairs", "{corpus}", "bs{batch_size}")
-    message:
-        "Cutting Contriever's pairs from batches of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -92,6 +90,8 @@ rule pairs:
     params:
         spec=specified(specification.pair_spec),
         code=code("revela.text.pairs"),
+    message:
+        "Cutting Contriever's pairs from batches of {wildcards.corpus}"
     script:
         "../scripts/pairs.py"
 
@@ -106,8 +106,6 @@ rule group_sizes:
         LAYOUT.log("group_sizes", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("group_sizes", "{corpus}")
-    message:
-        "Counting the batches of {wildcards.corpus} for other numbers of documents in a group"
     wildcard_constraints:
         corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.sources),
     conda:
@@ -119,6 +117,8 @@ rule group_sizes:
     params:
         spec=specified(specification.group_size_spec),
         code=code("revela.text.report"),
+    message:
+        "Counting the batches of {wildcards.corpus} for other numbers of documents in a group"
     script:
         "../scripts/group_sizes.py"
 
@@ -149,8 +149,6 @@ rule corpus_report:
         LAYOUT.log("corpus_report", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("corpus_report", "{corpus}")
-    message:
-        "Gathering the counts of {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -159,5 +157,7 @@ rule corpus_report:
         runtime=10,
     params:
         code=code("revela.text.report"),
+    message:
+        "Gathering the counts of {wildcards.corpus}"
     script:
         "../scripts/corpus_report.py"

@@ -12,14 +12,14 @@ rule tokenizer:
         LAYOUT.log("tokenizer"),
     benchmark:
         LAYOUT.benchmark("tokenizer")
-    message:
-        "Training the tokenizer of the demo's language models"
     conda:
         "../envs/revela.yaml"
     threads: 1
     resources:
         mem_mb=memory("tokenizer"),
         runtime=runtime("tokenizer"),
+    message:
+        "Training the tokenizer of the demo's language models"
     script:
         "../scripts/tokenizer.py"
 
@@ -36,8 +36,6 @@ rule backbone:
         LAYOUT.log("backbone", "{backbone}"),
     benchmark:
         LAYOUT.benchmark("backbone", "{backbone}")
-    message:
-        "Pretraining {wildcards.backbone}"
     wildcard_constraints:
         backbone=either(STUDY.backbones),
     conda:
@@ -46,6 +44,8 @@ rule backbone:
     resources:
         mem_mb=memory("backbone"),
         runtime=180,
+    message:
+        "Pretraining {wildcards.backbone}"
     script:
         "../scripts/backbone.py"
 

@@ -22,8 +22,6 @@ rule run:
         LAYOUT.log("run", "{system}", "{benchmark}", "{task}"),
     benchmark:
         LAYOUT.benchmark("run", "{system}", "{benchmark}", "{task}")
-    message:
-        "Ranking {wildcards.benchmark}/{wildcards.task} with {wildcards.system}"
     wildcard_constraints:
         system=DENSE,
     conda:
@@ -39,6 +37,8 @@ rule run:
         compute=compute,
         results=LAYOUT.root,
         code=lambda w: code(STUDY.system(w.system).module, "revela.evaluation.ranking"),
+    message:
+        "Ranking {wildcards.benchmark}/{wildcards.task} with {wildcards.system}"
     script:
         "../scripts/run.py"
 
@@ -86,8 +86,6 @@ rule score:
         LAYOUT.log("score", "{system}", "{benchmark}"),
     benchmark:
         LAYOUT.benchmark("score", "{system}", "{benchmark}")
-    message:
-        "Scoring {wildcards.system} on {wildcards.benchmark}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -97,6 +95,8 @@ rule score:
     params:
         spec=specified(specification.score_spec),
         code=code("revela.evaluation.scores"),
+    message:
+        "Scoring {wildcards.system} on {wildcards.benchmark}"
     script:
         "../scripts/score.py"
 
@@ -112,8 +112,6 @@ rule significance:
         LAYOUT.log("significance", "{system}", "vs", "{other}", "{benchmark}"),
     benchmark:
         LAYOUT.benchmark("significance", "{system}", "vs", "{other}", "{benchmark}")
-    message:
-        "Testing whether {wildcards.system} and {wildcards.other} differ on {wildcards.benchmark}"
     wildcard_constraints:
         other=SYSTEM,
     conda:
@@ -125,6 +123,8 @@ rule significance:
     params:
         seed=CONFIG.seed,
         code=code("revela.evaluation.significance"),
+    message:
+        "Testing whether {wildcards.system} and {wildcards.other} differ on {wildcards.benchmark}"
     script:
         "../scripts/significance.py"
 
@@ -145,8 +145,6 @@ if STUDY.anchors:
             LAYOUT.log("anchors"),
         benchmark:
             LAYOUT.benchmark("anchors")
-        message:
-            "Comparing the evaluation with scores that others published"
         conda:
             "../envs/revela.yaml"
         threads: 1
@@ -156,5 +154,7 @@ if STUDY.anchors:
         params:
             spec=specified(specification.anchor_spec),
             code=code("revela.evaluation.anchors"),
+        message:
+            "Comparing the evaluation with scores that others published"
         script:
             "../scripts/anchors.py"

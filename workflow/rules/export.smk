@@ -17,8 +17,6 @@ rule export:
         LAYOUT.log("export", "{cell}"),
     benchmark:
         LAYOUT.benchmark("export", "{cell}")
-    message:
-        "Exporting {wildcards.cell} for sentence-transformers"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -27,5 +25,7 @@ rule export:
         runtime=60,
     params:
         code=code("revela.export.formats"),
+    message:
+        "Exporting {wildcards.cell} for sentence-transformers"
     script:
         "../scripts/export.py"

@@ -17,8 +17,6 @@ rule language_model:
         LAYOUT.log("language_model", "{system}"),
     benchmark:
         LAYOUT.benchmark("language_model", "{system}")
-    message:
-        "Testing the language model of {wildcards.system}"
     wildcard_constraints:
         system=f"{cell_pattern(*(name for name, method in METHODS.items() if method.lm == 'beside'))}|{UNTRAINED_SYSTEM}",
     conda:
@@ -32,5 +30,7 @@ rule language_model:
     params:
         spec=specified(specification.lm_evaluation_spec),
         code=code("revela.evaluation.language_models"),
+    message:
+        "Testing the language model of {wildcards.system}"
     script:
         "../scripts/language_model.py"

@@ -44,8 +44,6 @@ rule table:
         LAYOUT.log("table", "{table}"),
     benchmark:
         LAYOUT.benchmark("table", "{table}")
-    message:
-        "Writing {wildcards.table}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -56,6 +54,8 @@ rule table:
         spec=specified(specification.table_spec),
         results=LAYOUT.root,
         code=code("revela.paper.tables"),
+    message:
+        "Writing {wildcards.table}"
     script:
         "../scripts/table.py"
 
@@ -91,8 +91,6 @@ rule lineage:
         LAYOUT.log("lineage", "{table}"),
     benchmark:
         LAYOUT.benchmark("lineage", "{table}")
-    message:
-        "Writing down where the values of {wildcards.table} come from"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -103,6 +101,8 @@ rule lineage:
         spec=specified(specification.lineage_spec),
         results=LAYOUT.root,
         code=code("revela.paper.lineage"),
+    message:
+        "Writing down where the values of {wildcards.table} come from"
     script:
         "../scripts/lineage.py"
 
@@ -154,8 +154,6 @@ rule figure:
         LAYOUT.log("figure", "{figure}"),
     benchmark:
         LAYOUT.benchmark("figure", "{figure}")
-    message:
-        "Drawing {wildcards.figure}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -166,6 +164,8 @@ rule figure:
         spec=specified(specification.figure_spec),
         results=LAYOUT.root,
         code=code("revela.paper.figures"),
+    message:
+        "Drawing {wildcards.figure}"
     script:
         "../scripts/figure.py"
 
@@ -185,8 +185,6 @@ rule corpus_figure:
         LAYOUT.log("corpus_figure", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("corpus_figure", "{corpus}")
-    message:
-        "Drawing the corpus {wildcards.corpus}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -195,6 +193,8 @@ rule corpus_figure:
         runtime=10,
     params:
         code=code("revela.paper.figure_corpus"),
+    message:
+        "Drawing the corpus {wildcards.corpus}"
     script:
         "../scripts/corpus_figure.py"
 
@@ -215,8 +215,6 @@ rule timing:
         LAYOUT.log("timing", "{cell}"),
     benchmark:
         LAYOUT.benchmark("timing", "{cell}")
-    message:
-        "Timing the batches of {wildcards.cell}"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -228,6 +226,8 @@ rule timing:
     params:
         spec=specified(specification.timing_spec),
         code=code("revela.evaluation.timing"),
+    message:
+        "Timing the batches of {wildcards.cell}"
     script:
         "../scripts/timing.py"
 

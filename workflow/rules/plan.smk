@@ -6,8 +6,6 @@ localrules:
 rule plan:
     log:
         LAYOUT.log("plan"),
-    message:
-        "Planning every table"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -18,5 +16,7 @@ rule plan:
         python=sys.executable,
         study=config["study"],
         results=LAYOUT.root,
+    message:
+        "Planning every table"
     shell:
         "{params.python} -m revela.plan.jobs --tables --configfile {params.study} --output {params.results} 2>&1 | tee {log}"

@@ -12,8 +12,6 @@ rule dataset:
         LAYOUT.log("dataset", "{dataset}"),
     benchmark:
         LAYOUT.benchmark("dataset", "{dataset}")
-    message:
-        "Fetching the dataset {wildcards.dataset}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -23,6 +21,8 @@ rule dataset:
     params:
         spec=specified(specification.dataset_spec),
         code=lambda w: code("revela.text.embedded") if CONFIG.datasets[w.dataset].installed else None,
+    message:
+        "Fetching the dataset {wildcards.dataset}"
     script:
         "../scripts/dataset.py"
 
@@ -34,8 +34,6 @@ rule model:
         LAYOUT.log("model", "{model}"),
     benchmark:
         LAYOUT.benchmark("model", "{model}")
-    message:
-        "Fetching the model {wildcards.model}"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -44,6 +42,8 @@ rule model:
         runtime=runtime("model"),
     params:
         spec=specified(specification.model_spec),
+    message:
+        "Fetching the model {wildcards.model}"
     script:
         "../scripts/model.py"
 
@@ -57,8 +57,6 @@ rule punkt:
         LAYOUT.log("punkt"),
     benchmark:
         LAYOUT.benchmark("punkt")
-    message:
-        "Preparing Punkt, which finds sentences"
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -68,5 +66,7 @@ rule punkt:
     params:
         spec=specified(specification.punkt_spec),
         code=None if CONFIG.chunking.punkt == "nltk" else code("revela.text.punkt", "revela.text.documents"),
+    message:
+        "Preparing Punkt, which finds sentences"
     script:
         "../scripts/punkt.py"

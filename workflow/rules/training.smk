@@ -9,8 +9,6 @@ rule replug_scores:
         LAYOUT.log("replug_scores", "{corpus}", "bs{batch_size}-{lm}-{scoring}"),
     benchmark:
         LAYOUT.benchmark("replug_scores", "{corpus}", "bs{batch_size}-{lm}-{scoring}")
-    message:
-        "Scoring the batches of {wildcards.corpus} with the language model {wildcards.lm}, for REPLUG"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.evaluation_threads
@@ -22,6 +20,8 @@ rule replug_scores:
     params:
         spec=lambda w: specification.ReplugScoreSpec.parse(w.scoring).model_dump(mode="json"),
         code=code("revela.objectives.replug_scores"),
+    message:
+        "Scoring the batches of {wildcards.corpus} with the language model {wildcards.lm}, for REPLUG"
     script:
         "../scripts/replug_scores.py"
 
@@ -48,8 +48,6 @@ rule train:
         LAYOUT.log("train", "{cell}"),
     benchmark:
         LAYOUT.benchmark("train", "{cell}")
-    message:
-        "Training {wildcards.cell}"
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.training_threads
@@ -64,5 +62,7 @@ rule train:
         compute=compute,
         results=LAYOUT.root,
         code=lambda w: code("revela.training.loop", Cell.parse(w.cell).needs.module),
+    message:
+        "Training {wildcards.cell}"
     script:
         "../scripts/train.py"
