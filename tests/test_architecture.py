@@ -60,8 +60,8 @@ def test_imports_point_down():
 
 def test_no_circles():
     """A package stands in the closure of its modules, and imports none of them."""
-    for name in IMPORTS:
-        for other in IMPORTS[name] - {name}:
+    for name, others in IMPORTS.items():
+        for other in others - {name}:
             assert name not in import_closure(other) or other in name, f"{name} and {other} import each other"
 
 
@@ -93,11 +93,7 @@ def rules():
             script = re.search(r'"\.\./scripts/(\w+)\.py"', block)
             if not script:
                 continue
-            hashed = {
-                name
-                for call in re.findall(r"\bcode\(([^)]*\)?[^)]*)\)", block)
-                for name in re.findall(r"revela[\w.]+", call)
-            }
+            hashed = set(re.findall(r'"(revela(?:\.\w+)+)"', block))
             hashed |= systems if ".module, " in block else set()
             hashed |= {method.module for method in METHODS.values()} if "needs.module" in block else set()
             yield block.split()[1].rstrip(":"), script[1], hashed
@@ -133,9 +129,8 @@ def test_a_rule_hashes_what_its_script_runs(rule, script, hashed):
 def test_paths_of_results_have_one_owner():
     """Rules ask the layout, and so does the package."""
     for path in [*RULES, ROOT / "Snakefile"]:
-        assert not re.search(r"\{R\}|LAYOUT\.root\}/(?!\"|[{ ])", path.read_text().replace('f"{LAYOUT.root}/', "")), (
-            path
-        )
+        if path.name != "targets.smk":  # which explains what was typed
+            assert "LAYOUT.root}" not in path.read_text(), path
     spelled = re.compile(
         r"""["'/](?:resources/(?:datasets|models)|corpora|scores|runs|exports|checkpoints|usage)["'/]"""
     )
