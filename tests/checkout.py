@@ -49,6 +49,17 @@ class Checkout:
         )
         return done.stdout, done.returncode
 
+    def run_python(self, *arguments):
+        """What a Python command printed that must succeed."""
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
     def plan(self, *arguments):
         """rule -> number of jobs of a dry run."""
         printed, status = self.snakemake("-n", *arguments)
