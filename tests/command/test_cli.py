@@ -328,20 +328,21 @@ def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
     assert not planned and not (tmp_path / "out").exists()
 
 
-def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
+def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch, capsys):
     """A stand-in for Snakemake leaves a log and fails."""
     config = tmp_path / "config.yaml"
     config.write_text("")
     script = tmp_path / "snakemake"
     log = tmp_path / "logs/train/x.log"
     script.write_text(
-        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule train:'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
+        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule chunks:'\necho 'Job 3: Train [a] cell'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
     )
     script.chmod(0o755)
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
     with pytest.raises(running.RunError, match=f"the loss is nan .log: {log}"):
         running.run(config, Layout(str(tmp_path)), [], cores=1)
+    assert capsys.readouterr().err.splitlines() == ["chunks", "Train [a] cell"]  # by its message, or by its rule
     script.write_text(script.read_text().replace("error: the", "[rank0]: torch.SomeError: the"))
     with pytest.raises(running.RunError, match=f"torch.SomeError: the loss is nan .log: {log}"):
         running.run(config, Layout(str(tmp_path)), [], cores=1)
