@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from revela.errors import RevelaError
+
 app = typer.Typer(
     name="revela",
     help="Dense retrievers learned from raw text by language modelling.",
@@ -31,7 +33,7 @@ Model = Annotated[str, typer.Argument(help="Folder of a trained cell, a retrieve
 
 @app.callback(epilog="Example: revela search my-retriever/retriever notes 'how to sort a list'")
 def main_options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
     """Dense retrievers learned from raw text by language modelling."""
 
@@ -44,28 +46,32 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the configuration and all results.")],
     column: Column = "text",
-    lm: Annotated[str | None, typer.Option(help="Language model beside it; a copy of the backbone by default.")] = None,
+    lm: Annotated[str | None, typer.Option(help="Language model beside it; by default a copy of the backbone.")] = None,
     benchmark: Annotated[
-        Path | None, typer.Option(help="Folder in BEIR's layout: BM25, before and after are compared on it.")
+        Path | None,
+        typer.Option(
+            help="Folder in BEIR's layout, on which BM25 and the retriever before and after training are compared."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Chunks in a batch.")] = 16,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; one epoch by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")
     ] = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; all by default.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a configuration that says otherwise.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Write the configuration and plan the jobs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a retriever on your own text: chunk, batch, train, export. Stopped, it goes on from its checkpoint."""
-    from revela.command import own_text
-    from revela.plan import jobs as planning
+    """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
+    from revela import workflow
+    from revela.command import own_study, running
+    from revela.text.resources import matching
 
     cores = cores or len(os.sched_getaffinity(0))
-    study, cell = own_text.write_study(
+    study, cell = own_study.write_study(
         text,
         backbone,
         out,
@@ -79,21 +85,21 @@ def train(
         cores=cores,
         overwrite=overwrite,
     )
-    found = own_text.text_files(text, out)
-    typer.echo(f"{text}: {own_text.counted(found)}", err=True)
-    config, results = out / "config.yaml", study.config.results
-    tables = [f"{results}/tables/{table}.md" for table in study.config.tables]
-    targets = [f"{results}/exports/{cell.path}", *tables]
+    found = matching(text, out)
+    typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    config, layout = out / "config.yaml", study.layout
+    tables = [layout.table(table, "md") for table in study.config.tables]
+    targets = [layout.export(cell), *tables]
     if dry_run:
-        jobs = Counter(job.rule for job in planning.dry_run(targets, str(config)))
+        jobs = Counter(job.rule for job in workflow.dry_run(targets, str(config)))
         shown = ", ".join(f"{rule} {number}" for rule, number in jobs.items())
         _print(
             {"config": str(config), "jobs": jobs}, f"{config}: {jobs.total()} jobs to do: {shown or 'none'}", as_json
         )
         return
-    own_text.run(config, targets, cores=cores)
-    retriever = own_text.link_export(out, cell)
-    log = Path(results, "models", cell.path, "log.jsonl").read_text(encoding="utf-8").splitlines()
+    running.run(config, layout, targets, cores=cores)
+    retriever = own_study.link_export(layout, cell)
+    log = Path(layout.cell_log(cell)).read_text(encoding="utf-8").splitlines()
     facts = {
         "retriever": str(retriever),
         "config": str(config),
@@ -117,15 +123,15 @@ def encode(
     out: Annotated[
         Path, typer.Option(help="File for the embeddings: .npy, float32 [n, d], in the order of the texts.")
     ],
-    kind: Annotated[Literal["query", "passage"], typer.Option(help="Which prefix a text gets.")] = "passage",
+    kind: Annotated[Literal["query", "passage"], typer.Option(help="The prefix that each text gets.")] = "passage",
     column: Column = "text",
     as_json: Json = False,
 ) -> None:
-    """Turn texts into embeddings. Their ids stand beside them, for notes.npy in notes.ids.json."""
+    """Turn texts into embeddings. The ids of the texts stand beside them: for notes.npy in notes.ids.json."""
     import numpy as np
 
-    from revela.command.own_text import passages
-    from revela.files import atomic_write
+    from revela.command.passages import read_passages
+    from revela.files import atomic_write, write_json
     from revela.retriever import Retriever
 
     if out.suffix != ".npy":
@@ -134,12 +140,11 @@ def encode(
     for written in (out, ids):
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
-    found = passages(text, column)
+    found = read_passages(text, column)
     embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
-    with atomic_write(ids) as partial:
-        partial.write_text(json.dumps([name for name, _ in found]) + "\n", encoding="utf-8")
+    write_json(ids, [name for name, _ in found], indent=None)
     facts = {"embeddings": str(out), "ids": str(ids), "texts": len(found), "dimensions": embeddings.shape[1]}
     _print(facts, f"{out}: {len(found)} embeddings of {embeddings.shape[1]} dimensions", as_json)
 
@@ -148,20 +153,20 @@ def encode(
 def search(
     model: Model,
     text: Annotated[
-        Path, typer.Argument(help="What is searched: a folder, a file of lines, a table, or a corpus's chunks.parquet.")
+        Path, typer.Argument(help="What to search: a folder, a file of lines, a table, or a corpus's chunks.parquet.")
     ],
     queries: Annotated[list[str], typer.Argument(help="One query or several.")],
-    top: Annotated[int, typer.Option(min=1, help="Passages for a query.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Passages for each query.")] = 5,
     column: Column = "text",
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a query."""
     import numpy as np
 
-    from revela.command.own_text import passages
+    from revela.command.passages import read_passages
     from revela.retriever import Retriever
 
-    found, retriever = passages(text, column), Retriever.load(model)
+    found, retriever = read_passages(text, column), Retriever.load(model)
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [
@@ -191,7 +196,7 @@ def evaluate(
         int, typer.Option(min=0, help="Judgements of documents that the corpus is known to lack (ArguAna: 5).")
     ] = 0,
     max_length: Annotated[
-        int | None, typer.Option(min=4, help="Tokens of a text at most; as saved by default.")
+        int | None, typer.Option(min=4, help="Tokens of a text at most; by default as saved.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Keep the ranking in this file (TREC, gzipped).")] = None,
     as_json: Json = False,
@@ -217,22 +222,36 @@ def export(
         Literal["sentence-transformers", "merged", "adapter"],
         typer.Option(help="For sentence-transformers; merged safetensors; the bare PEFT adapter."),
     ] = "sentence-transformers",
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the weights.")] = "float32",
-    base: Annotated[str | None, typer.Option(help="Model below an adapter of others: a folder, or owner/name.")] = None,
-    query_prefix: Annotated[
-        str | None, typer.Option(help="Of an adapter of others; by default as the paper's are evaluated.")
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number type of the weights.")] = "float32",
+    base: Annotated[
+        str | None, typer.Option(help="The model that somebody else's adapter was trained on: a folder, or owner/name.")
     ] = None,
-    passage_prefix: Annotated[str | None, typer.Option(help="The same for passages.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=4, help="The same: tokens of a text at most.")] = None,
+    query_prefix: Annotated[
+        str | None, typer.Option(help="Query prefix of such an adapter; by default that of the paper's evaluation.")
+    ] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help="Likewise, its passage prefix.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="Likewise, its tokens of a text at most.")] = None,
     scores: Annotated[list[Path] | None, typer.Option(help="Score file for the model card.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a retriever in a format that other software loads, with a model card. Nothing is uploaded."""
-    from revela.export.export import export_as
+    from revela.export import ExportError
 
     given = {"query_prefix": query_prefix, "passage_prefix": passage_prefix, "max_length": max_length}
     reading = {name: value for name, value in given.items() if value is not None}
-    export_as(format, model, out, base=base, reading=reading, dtype=dtype, scores=scores or [])
+    if format == "adapter" and dtype != "float32":
+        raise ExportError(f"--dtype {dtype}: an adapter is float32, as it was trained; leave the option out")
+    if reading and base is None:
+        option = "--" + next(iter(reading)).replace("_", "-")
+        raise ExportError(f"{option}: {model} keeps what it was trained with; valid beside --base alone")
+    if base is not None:
+        from revela.export.adapters import export_released
+
+        export_released(format, model, base, out, reading=reading, dtype=dtype, scores=scores or [])
+    else:
+        from revela.export.formats import export_as
+
+        export_as(format, model, out, dtype=dtype, scores=scores or [])
     _print({"export": str(out), "format": format}, f"{out}: {format}", as_json)
 
 
@@ -243,21 +262,21 @@ def push(
     public: Annotated[bool, typer.Option(help="Make a new repository public.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Upload an export to the Hugging Face hub, to a private repository unless told otherwise."""
-    from revela.export.export import push as upload
+    """Upload an export to the Hugging Face hub, by default to a private repository."""
+    from revela.export import hub
 
-    address = upload(folder, repository, private=not public)
+    address = hub.push(folder, repository, private=not public)
     _print({"address": address}, address, as_json)
 
 
 @app.command(epilog="Example: revela plan results/tables/table1.tex")
 def plan(
-    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; everything by default.")] = None,
-    configfile: Annotated[str | None, typer.Option(help="The study; the paper's by default.")] = None,
-    whole: Annotated[bool, typer.Option(help="Also what is finished already.")] = False,
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    configfile: Annotated[str | None, typer.Option(help="The study; by default the paper's.")] = None,
+    whole: Annotated[bool, typer.Option(help="Include what is finished already.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What a target costs before anything is spent: jobs, GPU-hours, download, disk, time."""
+    """Say what a target costs before anything is spent: jobs, GPU-hours, download, disk, time."""
     from revela.plan.jobs import HEADER, make_plan, show
 
     found = make_plan(targets or [], configfile, whole=whole)
@@ -268,7 +287,7 @@ def plan(
 @app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
 def doctor(
     configfile: Annotated[
-        Path | None, typer.Option(help="The study whose models are asked for; the paper's by default.")
+        Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")
     ] = None,
     network: Annotated[bool, typer.Option(help="Ask the hub about gated models.")] = True,
     as_json: Json = False,
@@ -303,18 +322,25 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, OSError) and error.filename:
-            message = f"{error.filename2 or error.filename}: {error.strerror}"
-        if not (isinstance(error, OSError) or type(error).__module__.startswith(("revela.", "safetensors"))):
-            message = f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     return 0
 
 
+def _message(error: Exception) -> str:
+    """An error in one line."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename2 or error.filename}: {error.strerror}"
+    message = " ".join(str(error).split()) or type(error).__name__  # libraries use several lines
+    if isinstance(error, (RevelaError, OSError, SafetensorError)):
+        return message
+    return f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"
+
+
 def entry() -> None:
-    """The command `revela`. Ended or hung up on, it stops what it has started, as by Ctrl-C."""
+    """The command `revela`. SIGTERM and SIGHUP stop it and all that it has started, as Ctrl-C does."""
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.default_int_handler)
     sys.exit(main())

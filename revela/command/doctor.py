@@ -1,6 +1,7 @@
 """What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded.
 
-An error is what keeps `make demo` from running. What only some targets need, such as GPUs, the hub or SLURM, is a warning.
+An error keeps `make demo` from running. Anything that only some targets need, such as GPUs, the hub or SLURM, is a
+warning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from revela.provenance import CHECKOUT
-from revela.study.study import PAPER, ConfigError, Study, load
+from revela.study.base import ConfigError
+from revela.study.source import HubSource
+from revela.study.study import PAPER, Study, load
 
 GB = 2**30
 DISK = 20  # GB that the demo and its environment take at most
@@ -24,7 +27,7 @@ DISK = 20  # GB that the demo and its environment take at most
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was looked at, and what to do about it."""
 
     name: str
     status: Literal["ok", "warning", "error"]
@@ -94,10 +97,9 @@ def pytorch() -> Check:
     try:
         import torch
     except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways
-        return Check("torch", "error", f"{type(error).__name__}: {error}".splitlines()[0], "run `make setup`")
-    return Check(
-        "torch", "ok", f"{torch.__version__}, built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU'}"
-    )
+        return Check("torch", "error", _first_line(error), "run `make setup`")
+    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    return Check("torch", "ok", f"{torch.__version__}, built for {built_for}")
 
 
 def gpu() -> Check:
@@ -118,12 +120,12 @@ def deepspeed() -> Check:
     try:
         import deepspeed
     except Exception as error:  # noqa: BLE001
-        return Check("DeepSpeed", "error", f"{type(error).__name__}: {error}".splitlines()[0], "run `make setup`")
+        return Check("DeepSpeed", "error", _first_line(error), "run `make setup`")
     return Check("DeepSpeed", "ok", deepspeed.__version__)
 
 
 def disk() -> Check:
-    """Room where results and the hub's cache go."""
+    """Free space for results and for the hub's cache."""
     free = {name: shutil.disk_usage(_existing(place)).free / GB for name, place in _places().items()}
     found = ", ".join(f"{name}: {size:.0f} GB free" for name, size in free.items())
     if min(free.values()) < DISK:
@@ -144,12 +146,13 @@ def _existing(path: Path) -> Path:
 
 
 def hub(study: Study, *, network: bool) -> Iterator[Check]:
-    """The hub's token, and whether it opens the gated models of a study. The token itself is never shown."""
+    """Whether there is a token for the hub, and whether it opens a study's gated models. The token itself is never shown."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError
 
-    names = [model.source.removeprefix("hub:") for model in study.models.values() if model.source.startswith("hub:")]
+    origins = [model.origin for model in study.models.values()]
+    names = list(dict.fromkeys(origin.repository for origin in origins if isinstance(origin, HubSource)))
     if get_token():
         yield Check("hub token", "ok", "there is one")
     else:
@@ -161,7 +164,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
         yield Check("hub", "warning", "not asked: offline", "unset HF_HUB_OFFLINE to download models and data sets")
         return
     closed = []
-    for name in dict.fromkeys(source.partition("@")[0] for source in names):
+    for name in names:
         try:
             HfApi().auth_check(name)
         except GatedRepoError:
@@ -177,7 +180,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
         advice = f"accept its licence at https://huggingface.co/{name}, with the account of your token"
         yield Check("gated model", "warning", f"{name} is not open to you", advice)
     if not closed:
-        yield Check("hub", "ok", f"all {len(set(names))} models are open to you")
+        yield Check("hub", "ok", f"all {len(names)} models are open to you")
 
 
 def slurm() -> Check:
@@ -195,3 +198,7 @@ def slurm() -> Check:
     if not any("gpu" in line for line in partitions):
         return Check("SLURM", "warning", f"no partition with GPUs: {', '.join(partitions)}", site)
     return Check("SLURM", "ok", ", ".join(partitions), site)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

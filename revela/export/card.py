@@ -1,6 +1,6 @@
 """The model card of an export: data, hyperparameters, scores, licence of the base model, lineage.
 
-All of it is read from what the workflow left beside the model: manifests, counts of the corpus, score files.
+Everything is read from what the workflow left beside the model: manifests, counts of the corpus, score files.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from revela.export import ExportError
 from revela.provenance import MANIFEST, ProvenanceError, read_manifest
-from revela.study.study import Cell, ConfigError
+from revela.study.cell import Cell
+from revela.study.layout import Layout, locate_cell
 
 if TYPE_CHECKING:
     from revela.retriever import Retriever
@@ -38,7 +40,7 @@ def write_card(
         folder: The export.
         model: What is exported: a trained cell, or the folder of a retriever.
         retriever: The retriever in it.
-        results: Scores of the evaluation, each with benchmark and tasks.
+        results: Scores, as `read_scores` returns them.
         library: "sentence-transformers", "transformers" or "peft".
     """
     facts = _facts(Path(model), retriever)
@@ -52,13 +54,38 @@ def write_card(
     )
 
 
+def read_scores(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The contents of score files, each with `benchmark` and `tasks` (label and metrics by name).
+
+    Raises ExportError for a file that holds no scores.
+    """
+    results = []
+    for path in paths:
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if "metrics" in found:  # from `revela evaluate`: a benchmark of one task
+                found = {**found, "tasks": {found["benchmark"]: {"label": found["benchmark"], **found}}}
+            if not all(task["label"] and task["metrics"]["nDCG@10"] >= 0 for task in found["tasks"].values()):
+                raise ValueError
+            if "protocol" in found and not {"query_prefix", "passage_prefix", "max_length"} <= found["protocol"].keys():
+                raise ValueError
+        except OSError as error:
+            raise ExportError(f"--scores {path}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ExportError(
+                f"--scores {path}: no scores; valid: a file of results/scores, or what `revela evaluate --json` prints"
+            ) from None
+        results.append(found)
+    return results
+
+
 @dataclass(frozen=True)
 class Origin:
     """A model that an export derives from.
 
     name: owner/name on the hub, or the folder's name. revision: its commit there; None for a folder from elsewhere.
-    licence: as it stands at the head of a card: `license`, and for one without a name of its own `license_name` and
-        `license_link`. Empty where its files state none.
+    licence: the keys at the head of a card: `license`, and `license_name` and `license_link` for one that the hub has no
+        name for. Empty where its files state none.
     """
 
     folder: Path
@@ -68,7 +95,7 @@ class Origin:
 
     @classmethod
     def of(cls, folder: Path) -> Origin:
-        """By the manifest of the folder and the card in it."""
+        """The origin that the folder's manifest and card describe."""
         manifest, head = _manifest(folder), front_matter(folder / "README.md")
         name, revision = hub_name(folder)
         licence = {key: head[key] for key in ("license", "license_name", "license_link") if head.get(key)}
@@ -95,34 +122,25 @@ def _licence_files(folder: Path) -> list[Path]:
 
 
 def _facts(model: Path, retriever: Retriever) -> dict[str, Any]:
-    """What is known of a model: cell, settings, training text, base, adapter of others, and its training's manifest."""
-    cell_folder = model if (model / MANIFEST).is_file() else model.parent
-    try:
-        manifest = read_manifest(cell_folder)
-        cell = Cell.parse(manifest["cell"])
-        settings = json.loads((cell_folder / "settings.json").read_text(encoding="utf-8"))
-    except (ProvenanceError, ConfigError, KeyError, OSError):  # a retriever that was not trained by the workflow
+    """What is known of a model: cell, manifest and settings of its training, training text, base, adapter by others."""
+    located = locate_cell(model) or locate_cell(model.parent)  # a cell, or the retriever in it
+    if located is None or not Path(located[0].cell(located[1]), MANIFEST).is_file():
         adapter = _manifest(model).get("adapter")
         return {
             "cell": None,
             "base": Origin.of(retriever.base),
             "adapter": Origin.of(Path(adapter)) if adapter else None,
         }
-    results = cell_folder.resolve().parents[len(Path(cell.path).parts)]
+    layout, cell = located
+    start = Path(layout.model(cell.retriever))  # the model that training began with
     return {
         "cell": cell,
-        "manifest": manifest,
-        "settings": settings,
-        "text": _training_text(results, cell),
-        "base": Origin.of(_start(results, cell, retriever)),
+        "manifest": read_manifest(layout.cell(cell)),
+        "settings": json.loads(Path(layout.cell_settings(cell)).read_text(encoding="utf-8")),
+        "text": _training_text(layout, cell),
+        "base": Origin.of(start if start.is_dir() else retriever.base),
         "adapter": None,
     }
-
-
-def _start(results: Path, cell: Cell, retriever: Retriever) -> Path:
-    """The folder of the model that training began with."""
-    folder = results / "resources" / "models" / cell.retriever
-    return folder if folder.is_dir() else retriever.base
 
 
 def hub_name(folder: Path) -> tuple[str | None, str | None]:
@@ -131,7 +149,7 @@ def hub_name(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a resource, and what that of its origin says; empty where there is none."""
+    """The manifest of a resource with the facts of its origin's; empty where there is none."""
     try:
         manifest = read_manifest(folder)
     except ProvenanceError:
@@ -152,31 +170,31 @@ def front_matter(card: Path) -> dict[str, Any]:
     return head if isinstance(head, dict) else {}
 
 
-def _training_text(results: Path, cell: Cell) -> list[str]:
+def _training_text(layout: Layout, cell: Cell) -> list[str]:
     """A line for each part of the training text that can still be read beside the cell."""
     lines = []
-    if found := _counts(results, cell.corpus, cell.batch_size):
+    if found := _counts(layout, cell.corpus, cell.batch_size):
         lines.append(f"{found['batches']:,} batches of {cell.batch_size} chunks, {found['words']:,} words")
-        for name in _datasets(results, cell.corpus, cell.batch_size):
-            manifest = _manifest(results / "resources" / "datasets" / name)
+        for name in _datasets(layout, cell.corpus, cell.batch_size):
+            manifest = _manifest(Path(layout.dataset(name)))
             place = manifest.get("hub") or manifest.get("path") or manifest.get("pattern") or manifest.get("installed")
             where = f"{_place(place)} (sha256 {manifest['sha256'][:12]})" if place else "no longer beside the cell"
             lines.append(f"`{name}`: {where}")
     return lines
 
 
-def _counts(results: Path, corpus: str, batch_size: int) -> dict[str, Any] | None:
-    path = results / "corpora" / corpus / f"bs{batch_size}" / "batches.json"
+def _counts(layout: Layout, corpus: str, batch_size: int) -> dict[str, Any] | None:
+    path = Path(layout.batches(corpus, batch_size, "json"))
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _datasets(results: Path, corpus: str, batch_size: int) -> list[str]:
-    """The datasets of a corpus, and of the corpora that it is mixed of."""
+def _datasets(layout: Layout, corpus: str, batch_size: int) -> list[str]:
+    """The datasets of a corpus; for a mix, those of the corpora in it."""
     names: dict[str, None] = {}
-    for part in _counts(results, corpus, batch_size)["parts"]:
-        dataset = part == corpus or (results / "resources" / "datasets" / part).is_dir()
-        mixed = not dataset and _counts(results, part, batch_size)
-        names |= dict.fromkeys(_datasets(results, part, batch_size) if mixed else [part])
+    for part in _counts(layout, corpus, batch_size)["parts"]:
+        dataset = part == corpus or Path(layout.dataset(part)).is_dir()
+        mixed = not dataset and _counts(layout, part, batch_size)
+        names |= dict.fromkeys(_datasets(layout, part, batch_size) if mixed else [part])
     return list(names)
 
 
@@ -216,7 +234,7 @@ def _title(facts: Mapping[str, Any]) -> str:
 def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapping[str, Any]], library: str) -> str:
     cell, base, adapter = facts["cell"], facts["base"], facts["adapter"]
     if cell:
-        what = f"{base.link} trained by {cell.method.capitalize()} on raw text"
+        what = f"{base.link} trained by {cell.needs.label} on raw text"
     else:
         what = f"the adapter {adapter.link} on {base.link}" if adapter else base.link
     lines = [f"# {_title(facts)}", "", f"A dense retriever: {what}.", ""]
@@ -263,7 +281,7 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
 
 
 def _measured(result: Mapping[str, Any]) -> str | None:
-    """How the workflow measured a benchmark, which may be otherwise than the model was trained; else it is as saved."""
+    """How the workflow read texts of a benchmark, which may differ from training; None: with the settings saved here."""
     protocol = result.get("protocol")
     return protocol and (
         f"On {result['benchmark']} queries were preceded by `{protocol['query_prefix']!r}`, documents by "

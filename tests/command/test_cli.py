@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,15 @@ from benchmark_folders import write_beir, write_coir
 from conftest import TEXTS
 from retrievers import cell_folder, trained
 
-from revela.command import doctor, own_text
+from revela import workflow
+from revela.command import doctor, own_study, running
 from revela.command.cli import app, main
-from revela.plan import jobs as planning
+from revela.command.passages import read_passages
 from revela.retriever import Retriever
+from revela.study.base import read_yaml
+from revela.study.layout import Layout
 from revela.study.study import load
+from revela.text.resources import matching
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -212,10 +217,10 @@ def planned(monkeypatch):
 
     def dry_run(targets, config):
         asked.append((config, targets))
-        return [planning.Job(rule, {}, (), ("x",)) for rule in ("dataset", "dataset", "train")]
+        return [SimpleNamespace(rule=rule) for rule in ("dataset", "dataset", "train")]
 
-    monkeypatch.setattr(own_text, "run", lambda config, targets, **_: asked.append((config, targets)))
-    monkeypatch.setattr(planning, "dry_run", dry_run)
+    monkeypatch.setattr(running, "run", lambda config, layout, targets, **_: asked.append((config, targets)))
+    monkeypatch.setattr(workflow, "dry_run", dry_run)
     return asked
 
 
@@ -237,10 +242,21 @@ def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, ca
 
 
 def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
-    study, cell = own_text.write_study("notes", "owner/Model-1B", tmp_path / "out")
+    study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "out")
     settings = study.training_settings(cell)
     assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
+
+
+@pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "demo")])
+def test_settings_are_those_of_the_configurations(width, config, tmp_path, backbone):
+    """Except for those that are named as own, and for what follows from the machine and the options."""
+    study, cell = own_study.write_study("notes", {"wide": "o/m", "narrow": str(backbone)}[width], tmp_path / "out")
+    ours = study.training_settings(cell).model_dump(mode="json")
+    theirs = read_yaml(ROOT / f"config/{config}.yaml")["training"]
+    own = {"wide": {*own_study.NOT_AS_THE_PAPER}, "narrow": {*own_study.NOT_AS_THE_DEMO}}[width]
+    differ = {key for key, value in theirs.items() if ours[key] != value}
+    assert differ - {"precision", "zero_stage"} == own
 
 
 @pytest.mark.usefixtures("place")
@@ -248,7 +264,7 @@ def test_what_is_measured_is_what_is_exported(tmp_path, backbone):
     """Prefixes and length, unless the evaluation's own are given."""
 
     def evaluation(*settings):
-        study, _ = own_text.write_study("notes", str(backbone), tmp_path / "out", settings=settings, overwrite=True)
+        study, _ = own_study.write_study("notes", str(backbone), tmp_path / "out", settings=settings, overwrite=True)
         found = study.config.evaluation
         return found.query_prefix, found.passage_prefix, found.max_length
 
@@ -261,14 +277,16 @@ def test_a_study_goes_on_on_another_machine(tmp_path, backbone):
     """With other cores; what a GPU would change is named with both values, as is a line of a sheet."""
 
     def write(**options):
-        return own_text.write_study("notes", str(backbone), tmp_path / "out", **options)[0]
+        return own_study.write_study("notes", str(backbone), tmp_path / "out", **options)[0]
 
     write(cores=2)
     assert write(cores=64).config.compute.training_threads == 64
-    with pytest.raises(own_text.OwnTextError, match='training.precision is "fp32" there, and "bf16" by this command'):
+    with pytest.raises(own_study.OwnStudyError, match='training.precision is "fp32" there, and "bf16" by this command'):
         write(gpus=1)
     assert write(gpus=1, settings=["training.precision=fp32"]).config.compute.training_gpus == 1
-    with pytest.raises(own_text.OwnTextError, match='runs.tsv: line 2 is .* 16 table1=Revela" there, and .* 8 table1'):
+    with pytest.raises(
+        own_study.OwnStudyError, match='runs.tsv: line 2 is .* 16 table1=Revela" there, and .* 8 table1'
+    ):
         write(batch_size=8)
 
 
@@ -276,13 +294,13 @@ def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch,
     shutil.copytree("notes", tmp_path / "notes")
     monkeypatch.chdir(tmp_path)
     for text in (".", "notes/1.md", "*/*.md"):
-        study, _ = own_text.write_study(text, str(backbone), "out", overwrite=True)
+        study, _ = own_study.write_study(text, str(backbone), "out", overwrite=True)
         assert study.config.datasets["mine"].files == text
     (tmp_path / "out/found.md").write_text("made by a job")
     others = [f"notes/{number}.md" for number in range(8)]
-    assert own_text.text_files(".", "out").names == own_text.text_files(".").names == others
-    assert {name.partition("/")[2].partition("#")[0] for name, _ in own_text.passages(".")} == set(others)
-    assert "found.md" in own_text.text_files("out").names  # asked for by name
+    assert matching(".", "out").names == matching(".").names == others
+    assert {name.partition("/")[2].partition("#")[0] for name, _ in read_passages(".")} == set(others)
+    assert "found.md" in matching("out").names  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -310,37 +328,39 @@ def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
     assert not planned and not (tmp_path / "out").exists()
 
 
-def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch):
+def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch, capsys):
     """A stand-in for Snakemake leaves a log and fails."""
     config = tmp_path / "config.yaml"
     config.write_text("")
     script = tmp_path / "snakemake"
     log = tmp_path / "logs/train/x.log"
     script.write_text(
-        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule train:'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
+        f"#!/bin/sh\nmkdir -p {log.parent}\necho 'rule chunks:'\necho 'Job 3: Train [a] cell'\necho 'error: the loss is nan' > {log}\necho 'Exiting'\nexit 1\n"
     )
     script.chmod(0o755)
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
-    with pytest.raises(own_text.OwnTextError, match=f"the loss is nan .log: {log}"):
-        own_text.run(config, [], cores=1)
+    with pytest.raises(running.RunError, match=f"the loss is nan .log: {log}"):
+        running.run(config, Layout(str(tmp_path)), [], cores=1)
+    assert capsys.readouterr().err.splitlines() == ["chunks", "Train [a] cell"]  # by its message, or by its rule
     script.write_text(script.read_text().replace("error: the", "[rank0]: torch.SomeError: the"))
-    with pytest.raises(own_text.OwnTextError, match=f"torch.SomeError: the loss is nan .log: {log}"):
-        own_text.run(config, [], cores=1)
+    with pytest.raises(running.RunError, match=f"torch.SomeError: the loss is nan .log: {log}"):
+        running.run(config, Layout(str(tmp_path)), [], cores=1)
     log.unlink()
     script.write_text("#!/bin/sh\necho 'x: not a target: ...'\nexit 1\n")
-    with pytest.raises(own_text.OwnTextError, match="x: not a target: ... .log: "):
-        own_text.run(config, [], cores=1)
+    with pytest.raises(running.RunError, match="x: not a target: ... .log: "):
+        running.run(config, Layout(str(tmp_path)), [], cores=1)
     assert "not a target" in (tmp_path / "snakemake.log").read_text()
 
 
 RUN = """
 import subprocess, sys
 from revela.command import cli
-from revela.command import own_text
+from revela.command import running
+from revela.study.layout import Layout
 popen = subprocess.Popen
 subprocess.Popen = lambda command, **options: popen([sys.argv[1]], **options)
-cli.main = lambda: own_text.run(sys.argv[2], [], cores=1)
+cli.main = lambda: running.run(sys.argv[2], Layout("results"), [], cores=1)
 cli.entry()
 """
 
@@ -359,8 +379,8 @@ def test_a_run_that_is_ended_leaves_none_behind(by, tmp_path):
     process.send_signal(by)
     assert process.wait() != 0
     if by == signal.SIGKILL:
-        with pytest.raises(own_text.OwnTextError, match="another run is at work here"):
-            own_text.run(config, [], cores=1)
+        with pytest.raises(running.RunError, match="another run is at work here"):
+            running.run(config, Layout(str(tmp_path)), [], cores=1)
         (tmp_path / "over").touch()
     else:
         assert (tmp_path / "saved").exists()
@@ -405,6 +425,11 @@ def wait_for(path):
         (["export", "retriever", "notes/1.md", "--format", "merged"], "notes/1.md: is there already"),
         (["encode", "retriever", "notes/0.md", "--out", "notes/1.md/x.npy"], "notes/1.md: File exists"),
         (["export", "retriever", "out", "--format", "adapter"], "has no adapter"),
+        (["export", "retriever", "out", "--format", "adapter", "--dtype", "bfloat16"], "an adapter is float32"),
+        (
+            ["export", "retriever", "out", "--max-length", "30"],
+            "--max-length: retriever keeps what it was trained with; valid beside --base",
+        ),
         (["export", "notes", "out", "--base", "notes"], "no config.json"),
         (["push", "notes", "me/model"], "is no export"),
         (["plan", "--configfile", "nowhere.yaml"], "nowhere.yaml"),

@@ -22,7 +22,7 @@ from revela.command.cli import main
 from revela.evaluation.runs import read_run
 from revela.evaluation.tasks import load_task
 from revela.retriever import Retriever
-from revela.study.study import Task
+from revela.study.sheets import Task
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = ROOT / "resources/backbones/tiny-4m"

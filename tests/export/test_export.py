@@ -14,21 +14,14 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from revela.export import ExportError
+from revela.export.adapters import export_released, released_retriever
 from revela.export.card import front_matter
-from revela.export.export import (
-    ExportError,
-    append_eos,
-    export_adapter,
-    export_as,
-    export_merged,
-    export_sentence_transformer,
-    model_meta,
-    push,
-    released_retriever,
-)
+from revela.export.formats import append_eos, export_adapter, export_as, export_merged, export_sentence_transformer
+from revela.export.hub import model_meta, push
 from revela.provenance import CHECKOUT, write_manifest
 from revela.retriever import Retriever, RetrieverError
-from revela.study.study import Model
+from revela.study.source import PathSource
 from revela.text.resources import fetch_model
 
 LONG = " ".join(TEXTS * 3)
@@ -201,7 +194,7 @@ def test_the_card_of_an_adapter_by_others_names_both_and_their_licences(released
     for folder in (adapter, base):
         (folder / "LICENSE").write_text(folder.name)
     reading = {"query_prefix": "q: ", "passage_prefix": "", "max_length": 30}
-    export_as("sentence-transformers", adapter, tmp_path / "out", base=base, reading=reading)
+    export_released("sentence-transformers", adapter, base, tmp_path / "out", reading=reading)
     card, head = (tmp_path / "out/README.md").read_text(), front_matter(tmp_path / "out/README.md")
     assert {"a" * 40, "b" * 40} <= set(re.findall(r"`(\w{40})`", card))
     for said in ("# them/adapter\n", "licence is ours", "licence is cc-by-nc-4.0", "`'q: '`", "30 tokens"):
@@ -226,14 +219,6 @@ def hub_copy(tmp_path):
         return made
 
     return copy
-
-
-def test_prefixes_of_an_adapter_by_others_are_for_such_alone(tmp_path, backbone):
-    trained(backbone, tmp_path / "retriever", lora=True)
-    with pytest.raises(
-        ExportError, match="--max-length: .*retriever keeps what it was trained with; valid beside --base"
-    ):
-        export_as("merged", tmp_path / "retriever", tmp_path / "out", reading={"max_length": 30})
 
 
 @pytest.mark.parametrize("format", ["merged", "adapter", "sentence-transformers"])
@@ -331,7 +316,7 @@ def test_the_licence_of_a_fetched_base_is_known_to_the_card_and_to_mteb(tmp_path
     """Llama's is none that mteb has a name for."""
     base = shutil.copytree(backbone, tmp_path / "given")
     (base / "README.md").write_text("---\nlicense: llama3.2\n---\n")
-    fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{base}"), tmp_path / "base")
+    fetch_model("m", PathSource(str(base)), tmp_path / "base")
     trained(tmp_path / "base", tmp_path / "retriever", lora=True)
     export_sentence_transformer(tmp_path / "retriever", tmp_path / "out")
     assert front_matter(tmp_path / "out/README.md")["license"] == "llama3.2"
@@ -349,7 +334,7 @@ def test_several_licences_are_carried(tmp_path, backbone):
 
 def test_the_embedded_backbones_have_a_licence(tmp_path):
     source = CHECKOUT / "resources/backbones/tiny-1m"
-    fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{source}"), tmp_path / "base")
+    fetch_model("m", PathSource(str(source)), tmp_path / "base")
     trained(tmp_path / "base", tmp_path / "retriever", lora=True)
     export_adapter(tmp_path / "retriever", tmp_path / "out")
     assert front_matter(tmp_path / "out/README.md")["license"] == "mit"

@@ -3,6 +3,6 @@
 from job import job
 
 with job(snakemake):
-    from revela.export.export import export_sentence_transformer
+    from revela.export.formats import export_sentence_transformer
 
     export_sentence_transformer(snakemake.input.model, snakemake.output[0], scores=snakemake.input.scores)

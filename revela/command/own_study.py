@@ -1,0 +1,317 @@
+"""Your own text as a study of one cell: the configuration and the sheets that one would write by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from revela.errors import RevelaError
+from revela.files import atomic_write
+from revela.provenance import CHECKOUT
+from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
+from revela.study.cell import Cell
+from revela.study.layout import Layout
+from revela.study.settings import Chunking, Training
+from revela.study.study import PAPER, Study, load
+
+if TYPE_CHECKING:
+    from revela.text.resources import Matched
+
+DEMO = "config/demo.yaml"
+CORPUS = "mine"  # the name of the corpus in paths
+BY_OUT = ("scale", "results", "runs", "models", "benchmarks")  # keys of the configuration that follow from --out
+EXPORTED = {  # key of evaluation -> that of training
+    "query_prefix": "query_prefix",
+    "passage_prefix": "passage_prefix",
+    "max_length": "retriever_max_length",
+}
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # a model's folder has one of these files
+NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
+
+# A wide backbone is trained as config.yaml says, except for these settings.
+NOT_AS_THE_PAPER = {
+    "batches_per_step": 8,  # own text seldom makes the paper's 320,000 batches,
+    "warmup_steps": 20,  # so there are fewer steps, too
+    "similarity_dtype": "float32",  # bfloat16 reproduces the paper, but makes Sim one-hot or an exact tie at its tau
+}
+# A narrow one is trained as demo.yaml says, except for these, which it takes from config.yaml: the demo's chunks are short.
+NOT_AS_THE_DEMO = ("retriever_max_length", "lm_max_length")
+
+
+class OwnStudyError(RevelaError):
+    """A text, a model, a benchmark or a folder that no study can be made of. The message is one line."""
+
+
+def write_study(
+    text: str,
+    backbone: str,
+    out: str | Path,
+    *,
+    column: str = "text",
+    lm: str | None = None,
+    benchmark: str | Path | None = None,
+    batch_size: int = 16,
+    steps: int | None = None,
+    settings: Sequence[str] = (),
+    gpus: int = 0,
+    cores: int = 1,
+    overwrite: bool = False,
+) -> tuple[Study, Cell]:
+    """Writes `config.yaml` and the sheets of a study of one cell into `out`, whole or not at all, and loads them.
+
+    Args:
+        text: A folder with text files and tables, a file, or a pattern such as ``notes/**/*.{md,txt}``.
+        backbone: The model that becomes the retriever: a local Hugging Face folder, or owner/name[@revision].
+        out: The folder of the study and its results.
+        column: The column of tables that holds the text.
+        lm: The language model beside it; none: a second copy of the backbone.
+        benchmark: A folder in the BEIR layout, on which a table compares the cell, its start and BM25.
+        batch_size: Chunks in a batch (B).
+        steps: Steps of the optimiser; none: one epoch.
+        settings: ``key=value`` pairs such as ``training.temperature=0.01``, which overrule everything else.
+        gpus: GPUs that training may use; none: the CPU, in float32.
+        cores: CPU threads.
+        overwrite: Replace a configuration in `out` that says otherwise. One written for a machine with other cores or
+            GPUs does not differ by that.
+
+    Raises:
+        OwnStudyError, ConfigError, ResourceError: One line on what cannot be used, and what would be valid.
+    """
+    from revela.text.resources import matching
+
+    out = Path(out)
+    if not re.fullmatch(FOLDER, str(out)):
+        raise OwnStudyError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
+    if benchmark and not Path(benchmark, "corpus.jsonl").is_file():
+        raise OwnStudyError(f"--benchmark {benchmark}: no folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
+    cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
+    config: dict[str, Any] = {
+        "scale": "own",
+        "results": str(out),
+        **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
+        "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
+        "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
+        "chunking": {"max_words": Chunking().max_words, "punkt": CORPUS},
+        "training": _training(backbone, gpus) | {"max_steps": steps},
+        "evaluation": {},
+        "compute": _compute(gpus, cores),
+    }
+    if benchmark:
+        caption = f"nDCG@10 (%) on {Path(benchmark).name}, before and after training on {text}."
+        config["export_scores"] = ["own"]
+        config["tables"] = {
+            "table1": {"benchmark": "own", "caption": caption, "columns": ["BM25", "Untrained", "Revela"]}
+        }
+    for assignment in settings:
+        _assign(config, assignment)
+    training, evaluation = config["training"], config["evaluation"]
+    if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
+        for key, trained in EXPORTED.items():
+            evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
+    files = _sheets(cell, names, backbone, benchmark)
+    files["config.yaml"] = (
+        f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
+        + yaml.safe_dump(config, sort_keys=False)
+    )
+    _refuse_other(out, files, overwrite)
+    _validate(files, out)
+    matching(text, out)
+    for name, content in files.items():
+        with atomic_write(out / name) as partial:
+            partial.write_text(content, encoding="utf-8")
+    study = load(out / "config.yaml")
+    study.training_settings(cell)
+    return study, cell
+
+
+def counted(found: Matched) -> str:
+    """How many files are read, and how many are passed over, in a line."""
+    suffixes = Counter(Path(name).suffix.lower() or "without suffix" for name in found.others).most_common(5)
+    shown = f" ({', '.join(f'{suffix} {number}' for suffix, number in suffixes)})" if suffixes else ""
+    return f"files read: {len(found.names)}, passed over: {len(found.others)}{shown}"
+
+
+def link_export(layout: Layout, cell: Cell) -> Path:
+    """Gives a cell's export a short name, `retriever` in the folder of results, and returns it.
+
+    Raises OwnStudyError if something else has that name.
+    """
+    link = Path(layout.root, "retriever")
+    if link.is_symlink():
+        link.unlink()
+    if link.exists():
+        raise OwnStudyError(f"{link} is in the way; remove it")
+    link.symlink_to(os.path.relpath(layout.export(cell), layout.root), target_is_directory=True)
+    return link
+
+
+# --- what is written
+
+
+def _training(backbone: str, gpus: int) -> dict[str, Any]:
+    """The section `training`."""
+    paper = read_yaml(CHECKOUT / PAPER)["training"]
+    if _width(backbone) < NARROW:
+        found = read_yaml(CHECKOUT / DEMO)["training"] | {key: paper[key] for key in NOT_AS_THE_DEMO}
+    else:
+        found = paper | NOT_AS_THE_PAPER
+    return found | {"precision": "bf16" if gpus else "fp32", "zero_stage": 1 if gpus > 1 else 0}
+
+
+def _compute(gpus: int, cores: int) -> dict[str, int]:
+    """The section `compute`."""
+    return {
+        "training_gpus": gpus,
+        "training_processes": max(1, gpus),
+        "training_threads": cores,
+        "training_mem_mb": 8000,
+        "checkpoint_every": 100,
+        "evaluation_gpus": min(1, gpus),
+        "evaluation_threads": cores,
+        "evaluation_mem_mb": 8000,
+        "data_threads": cores,
+        "data_mem_mb": 4000,
+    }
+
+
+def _sheets(cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str | Path | None) -> dict[str, str]:
+    """File -> content of the sheets; `names` holds the name of each model by its place."""
+    sheets = {
+        "models": [
+            ("scale", "name", "kind", "source", "tables"),
+            *(
+                ("own", name, "backbone", _source(place), "table1=Untrained" if place == backbone else "")
+                for place, name in names.items()
+            ),
+            ("own", "bm25", "bm25", "", "table1=BM25"),
+        ],
+        "runs": [
+            ("scale", "method", "corpus", "retriever", "lm", "batch_size", "tables"),
+            ("own", cell.method, cell.corpus, cell.retriever, cell.lm, cell.batch_size, "table1=Revela"),
+        ],
+        "benchmarks": [
+            ("scale", "benchmark", "task", "label", "layout", "dataset"),
+            *([("own", "own", "own", Path(benchmark).name, "beir", "benchmark")] if benchmark else []),
+        ],
+    }
+    return {f"{name}.tsv": "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in sheets.items()}
+
+
+def _place(text: str) -> str:
+    """The text as the configuration names it."""
+    if Path(text).exists():
+        return str(Path(text))
+    if not set(text) & set("*?[{"):
+        raise OwnStudyError(
+            f"--text {text}: no such folder or file; valid: a folder, a file, or a pattern with * or **"
+        )
+    return text
+
+
+def _source(model: str) -> str:
+    return f"path:{model}" if Path(model).is_dir() else f"hub:{model}"
+
+
+def _model_name(model: str) -> str:
+    """The last part of a model's place, as a name of the configuration."""
+    if not Path(model).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", model):
+        raise OwnStudyError(f"model {model!r}: no such folder, and not owner/name[@revision] on the hub")
+    if Path(model).is_dir() and not Path(model, "config.json").is_file():
+        raise OwnStudyError(f"{model}: no config.json, so this is not the folder of a Hugging Face model")
+    if Path(model).is_dir() and not any(next(Path(model).glob(name), None) for name in TOKENIZERS):
+        raise OwnStudyError(f"{model}: no tokenizer in this folder, such as tokenizer.json")
+    last = Path(model).resolve().name if Path(model).is_dir() else model.partition("@")[0].rpartition("/")[2]
+    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("._-")
+    if not re.match(NAME, name):
+        raise OwnStudyError(f"{model}: its last part makes no name; rename the folder, for example to my-model")
+    return name
+
+
+def _width(model: str) -> float:
+    """The hidden size of a local model; those on the hub count as wide."""
+    config = Path(model, "config.json")
+    if not config.is_file():
+        return NARROW
+    try:
+        return float(json.loads(config.read_text(encoding="utf-8")).get("hidden_size", NARROW))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OwnStudyError(f"{config}: not the configuration of a model ({error})") from None
+
+
+def _assign(config: dict[str, Any], assignment: str) -> None:
+    """Sets one `key.key=value` of the configuration; the value is read as YAML."""
+    keys, equals, value = assignment.partition("=")
+    *parents, last = keys.split(".")
+    if keys.split(".")[0] in BY_OUT:
+        raise OwnStudyError(f"--set {assignment}: {keys.split('.')[0]} follows from --out; name that folder instead")
+    place = config
+    for key in parents:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise OwnStudyError(f"--set {assignment}: {key!r} holds a value, no keys")
+    if not equals or not last:
+        raise OwnStudyError(f"--set {assignment}: write key=value, for example training.temperature=0.01")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise OwnStudyError(f"--set {assignment}: {value!r} cannot be read as YAML") from None
+
+
+# --- what is refused before anything is written
+
+
+def _refuse_other(out: Path, files: Mapping[str, str], overwrite: bool) -> None:
+    """Raises OwnStudyError where `out` holds something else than this study."""
+    if out.exists() and not out.is_dir():
+        raise OwnStudyError(f"--out {out}: is a file; name a folder")
+    if overwrite:
+        return
+    for name, content in files.items():
+        if not (out / name).is_file():
+            continue
+        there = _values(read_yaml(out / name) if name == "config.yaml" else _lines((out / name).read_text("utf-8")))
+        here = _values(yaml.safe_load(content) if name == "config.yaml" else _lines(content))
+        for key in [*here, *there]:
+            if (old := there.get(key, "nothing")) != (new := here.get(key, "nothing")):
+                same = f"give --set {key}={old}, " if key.startswith("training.") and key in there else ""
+                raise OwnStudyError(
+                    f"{out / name}: {key} is {old} there, and {new} by this command; {same}name another --out, or give "
+                    "--overwrite"
+                )
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").is_file():
+        raise OwnStudyError(f"--out {out}: holds other files; name a new folder, or give --overwrite")
+
+
+def _values(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """key.key -> its value as JSON, without `compute`, which belongs to the machine and changes no result."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found |= {} if prefix + key == "compute" else _values(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = json.dumps(value)
+    return found
+
+
+def _lines(sheet: str) -> dict[str, str]:
+    return {f"line {number}": " ".join(line.split()) for number, line in enumerate(sheet.splitlines(), start=1)}
+
+
+def _validate(files: Mapping[str, str], out: Path) -> None:
+    """Raises ConfigError, in terms of the files to be, before any of them is written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            Path(scratch, name).write_text(content.replace(f"{out}/", f"{scratch}/"), encoding="utf-8")
+        try:
+            load(Path(scratch, "config.yaml"))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(scratch, str(out))) from None
