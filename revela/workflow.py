@@ -1,6 +1,6 @@
 """The one place that knows Snakemake from the inside.
 
-Users type `snakemake`; the rest of the project starts it (`command`), asks it for plans (`dry_run`), and needs two things
+Users type `snakemake`; the rest of the project starts it (`snakemake`), asks it for plans (`dry_run`), and needs two things
 that Snakemake does not offer:
 
 - `command_line`: while a Snakefile is parsed, Snakemake 9 does not say which targets, executor and options were given
@@ -54,7 +54,7 @@ class Job:
         return self.rule, cell.split("/")[0]
 
 
-def command(*arguments: str) -> list[str]:
+def snakemake(*arguments: str) -> list[str]:
     """The command by which the checkout's rules make files in the working directory; ConfigError without a checkout."""
     if not (CHECKOUT / "Snakefile").is_file():
         raise ConfigError(f"{CHECKOUT}: no Snakefile; install the project from its checkout by `make setup`")
@@ -63,7 +63,7 @@ def command(*arguments: str) -> list[str]:
 
 def dry_run(targets: Iterable[str], configfile: str, *, whole: bool = False) -> list[Job]:
     """The jobs that Snakemake would run for targets, or all that they ever needed. ConfigError if it refuses."""
-    arguments = command("--dry-run", "--nolock", *targets, "--configfile", configfile)
+    arguments = snakemake("--dry-run", "--nolock", *targets, "--configfile", configfile)
     arguments += ["--forceall"] * whole
     environment = os.environ | {IN_FULL: "1"}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
