@@ -47,7 +47,7 @@ Panels = dict[str, pd.DataFrame]  # title -> the numbers of a panel
 
 
 def line_styles() -> Iterator[dict[str, Any]]:
-    """Endless styles of lines that differ in colour, marker and dashes."""
+    """Yields styles of lines, each of another colour, marker and dashes, without end."""
     for colour, marker, dashes in zip(*map(itertools.cycle, (PALETTE, MARKERS, DASHES))):
         yield {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 3.5, "linewidth": 1.1}
 

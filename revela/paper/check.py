@@ -89,6 +89,9 @@ def write_check(spec: CheckSpec, layout: Layout, output: Mapping[str, str | Path
 
 
 def verdict_line(path: str | Path) -> tuple[str, bool]:
-    """(one line on the csv of a page: where the page is, and how often each verdict was given; whether a value fails)."""
+    """(one line on a page, whether a measured value fails). The line names the page and counts its verdicts.
+
+    path: the page's csv.
+    """
     comparisons = pd.read_csv(path)
     return f"{Path(path).with_suffix('.html')}: {count(comparisons)}", bool((comparisons["verdict"] == "FAIL").any())

@@ -62,7 +62,7 @@ def draw_bars(found: Panels, spec: FigureSpec) -> Canvas:
                 fontweight="bold" if bold else "normal",
             )  # fmt: skip
         ax.set_yticks(places, frame["label"])
-        ax.set(title=title, xlabel=_mean_of(spec), xlim=(0, 1.12 * right.max()))
+        ax.set(title=title, xlabel=_axis_label(spec), xlim=(0, 1.12 * right.max()))
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
     origins = set(pd.concat(found.values())["origin"])
@@ -102,7 +102,7 @@ def draw_lines(found: Panels, spec: FigureSpec) -> Canvas:
             )
             drawn[name] = ax.plot(places, part["mean"], label=name, **style)[0]
         ax.set_xticks(range(len(heads)), [head.removeprefix("bs") for head in heads])
-        ax.set(title=title, xlabel=spec.figure.axis, ylabel=_mean_of(spec), xlim=(-0.3, len(heads) - 0.7))
+        ax.set(title=title, xlabel=spec.figure.axis, ylabel=_axis_label(spec), xlim=(-0.3, len(heads) - 0.7))
         ax.grid(axis="x", visible=False)
     add_legend(canvas, drawn)
     return canvas
@@ -151,7 +151,7 @@ def draw_hours(found: Panels, spec: FigureSpec) -> Canvas:
         device = frame["device"].iloc[0]
         ax.set_xlim(0, 1.2 * frame["hours"].max())
         ax.set(title=title, xlabel="GPU-hours of training" if device == "GPU" else "hours of training on a CPU")
-    axes[0].set_ylabel(_mean_of(spec))
+    axes[0].set_ylabel(_axis_label(spec))
     add_legend(canvas, drawn)
     canvas.draw_without_rendering()  # from here on the points have their places
     for ax, frame in zip(axes, found.values()):
@@ -160,7 +160,7 @@ def draw_hours(found: Panels, spec: FigureSpec) -> Canvas:
 
 
 def _label_points(ax: Axes, frame: pd.DataFrame) -> None:
-    """Write the name of each point beside it, where it covers no other point or name if there is room."""
+    """Write the name of each point beside it, and clear of other points and names if there is room."""
     places = ax.transData.transform(frame[["hours", "mean"]])
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places]
     for number, (label, method) in enumerate(zip(frame["label"], frame["method"])):
@@ -179,7 +179,7 @@ def _label_points(ax: Axes, frame: pd.DataFrame) -> None:
         taken.append(extent)
 
 
-def _mean_of(spec: FigureSpec) -> str:
-    """The label of the axis of means."""
+def _axis_label(spec: FigureSpec) -> str:
+    """The label of the axis that shows means."""
     metrics = dict.fromkeys(b.metric for table in spec.panels.values() for b in table.benchmarks.values())
     return f"mean {', '.join(metrics)} (%)"

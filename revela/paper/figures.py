@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 def _of_tables(collect: Callable[[TableSpec, Layout], pd.DataFrame]) -> Callable[[FigureSpec, Layout], Panels]:
-    """The numbers of a figure each of whose panels shows a table."""
+    """A `Kind.collect` for figures with one panel for each table, from the numbers of one table."""
     return lambda spec, layout: {title: collect(table, layout) for title, table in spec.panels.items()}
 
 

@@ -109,18 +109,15 @@ def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: 
 
 def _cell_lineage(cell: Cell, datasets: Sequence[str], layout: Layout) -> dict[str, Any]:
     folder = layout.cell(cell)
-    manifest, settings, last = (
-        read_manifest(folder),
-        _read_json(layout.cell_settings(cell)),
-        read_log(layout.cell_log(cell))[-1],
-    )
+    manifest = read_manifest(folder)
     files = manifest["files"]
+    last = read_log(layout.cell_log(cell))[-1]
     return {
         "folder": folder,
         "adapter_sha256": manifest["retriever_sha256"],
         "lm_sha256": files.get("lm/adapter_model.safetensors", files.get("lm/model.safetensors")),
         "config_sha256": manifest["settings_sha256"],
-        "seed": settings["seed"],
+        "seed": _read_json(layout.cell_settings(cell))["seed"],
         "commits": manifest["commits"],
         "data_sha256": manifest["inputs"]["data"],
         "data_revisions": {name: revision(layout.dataset(name)) for name in datasets},

@@ -10,7 +10,10 @@ from revela.paper import PaperError
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a training log: step, loss, elapsed (seconds), gpu_hours and more. Raises PaperError for any other file."""
+    """The lines of a training log: step, loss, elapsed (seconds), gpu_hours and more.
+
+    Raises PaperError if there is no such file, or a line lacks one of these.
+    """
     try:
         log = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         if not log or not all({"step", "loss", "elapsed", "gpu_hours"} <= line.keys() for line in log):

@@ -164,17 +164,19 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
     printed = read_printed(spec.table.printed) if spec.table.printed else {}
     wrong = errata(spec)
     found = []
-    for label, system, copied in ((column.label, column.system.name, column.copied) for column in spec.columns):
-        if copied:
+    for column in spec.columns:
+        label = column.label
+        if column.copied:
             if label not in printed:
                 raise PaperError(f"{spec.table.printed}: no printed values of {label}, which is not run here")
             values = [printed[label][row] for row in rows(spec)]
             found.append(Column(label, values, [], tuple(e for e in wrong if e.column == label)))
             continue
-        scores = [(layout.scores(system, benchmark.name), benchmark) for benchmark in spec.benchmarks.values()]
-        if partly and not all(Path(path).exists() for path, _ in scores):
+        benchmarks = list(spec.benchmarks.values())
+        files = [layout.scores(column.system.name, benchmark.name) for benchmark in benchmarks]
+        if partly and not all(Path(file).exists() for file in files):
             continue
-        parts = [measured(path, benchmark.tasks, benchmark.metric) for path, benchmark in scores]
+        parts = [measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)]
         found.append(Column(label, *(_means(parts) if spec.table.means_of else parts[0])))
     return found
 

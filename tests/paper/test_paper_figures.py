@@ -10,6 +10,7 @@ import pytest
 from paper_results import printed_study, with_results, write_results
 
 from revela.paper import PaperError
+from revela.paper.figure_corpus import corpus_figure
 from revela.paper.figure_means import bars
 from revela.paper.figure_timing import slope
 from revela.paper.figures import panels, write_figure
@@ -116,3 +117,17 @@ def test_a_figure_without_its_files_is_an_error(study, tmp_path):
     cell = "revela/code/llama-3.2-1b/llama-3.2-1b/bs16"
     with pytest.raises(PaperError, match=r"log.jsonl: not a training log"):
         panels(training.model_copy(update={"cells": [cell]}), gone)
+
+
+def test_the_figure_of_a_corpus_leaves_out_what_its_report_lacks(tmp_path):
+    batches = {"words_of_chunk": {"3": 4, "5": 16}, "documents_of_batch": {"1": 1, "2": 4}, "batches": 5}
+    group = {"documents": 4, "batches": 3, "documents_of_batch": {"1": 1, "2": 2}}
+    ready = {"chunks": None, "batches": {"4": batches}, "group_sizes": None}
+    whole = ready | {
+        "chunks": {"documents": 6, "chunks": 25, "chunks_of_document": {"1": 1, "6": 4}},
+        "group_sizes": {"stated": {"documents": 4, "batches": None}, "group_size": {"1": group, "2": group}},
+    }
+    for name, report in {"whole": whole, "ready": ready}.items():
+        corpus_figure(report, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"])
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "whole.png").stat().st_size > (tmp_path / "ready.png").stat().st_size > 10_000
