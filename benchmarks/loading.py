@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from revela.study.study import Task
+from revela.study.sheets import Task
 
 SHARD, QUERIES, ROWS_IN_A_GROUP = 20_000, 20, 1000
 WORDS = __doc__.split()

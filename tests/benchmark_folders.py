@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from revela.study.study import Task
+from revela.study.sheets import Task
+from revela.study.specification import RunSpec
+from revela.study.system import Bm25
 
 DOCUMENTS = {  # id -> (title, text)
     "d1": ("", "a cat sat on the mat"),
@@ -23,6 +25,12 @@ QRELS = {"q2": {"d10": 1, "d9": 2}, "q1": {"d1": 1, "d2": 0}}
 def task(layout, name="t", **columns):
     """A row of benchmarks.tsv."""
     return Task(scale="test", benchmark=layout, task=name, label=name, layout=layout, dataset="set", **columns)
+
+
+def run_spec(task, *, document_text="title+text", exclude=True, top_k=1000):
+    """How a task is ranked, as by the defaults of the configuration. The ranker is handed to `run_task` beside it."""
+    system = Bm25(name="bm25", k1=1.5, b=0.75, weigh_queries=False)
+    return RunSpec(system=system, task=task, document_text=document_text, exclude=exclude, top_k=top_k)
 
 
 def write_parquet(path, rows):
@@ -79,7 +87,7 @@ def write_bright(folder, name="t", *, documents, queries, gold, excluded):
 
 
 def shared_data():
-    """The folder of real data, which lies beside the checkout; it may be absent."""
+    """The folder of real data beside the checkout. It may be absent."""
     return Path(os.environ.get("REVELA_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 
 
@@ -94,7 +102,7 @@ def real_cosqa():
 def cosqa_of_distinct(folder, queries=None, documents=None):
     """The real CosQA in CoIR's layout, with one document of each text, so that none tie; all of it, or its first rows.
 
-    Of documents that are alike, the first stays, and stands for the others in the judgements.
+    The first of several equal documents is kept, and replaces the others in the judgements.
     """
     source = real_cosqa()
     names = {

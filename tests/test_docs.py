@@ -13,12 +13,12 @@ from benchmark_folders import write_beir
 from checkout import Checkout
 from conftest import TEXTS, make_backbone
 from retrievers import cell_folder, trained
+from revela.export.export import export_sentence_transformer
 from snakemake.cli import parse_args
 
 from revela.command import doctor, own_text
 from revela.command.cli import app, main
 from revela.export import export
-from revela.export.export import export_sentence_transformer
 from revela.plan import jobs as planning
 from revela.study.study import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
 from revela.text.documents import CODE as SOURCE_CODE

@@ -15,8 +15,8 @@ import torch
 import yaml
 from benchmark_folders import task, write_beir
 from conftest import TEXTS
-
 from revela.command.own_text import OwnTextError, counted, passages, text_files, write_study
+
 from revela.evaluation.tasks import load_task
 from revela.provenance import read_manifest
 from revela.retriever import Retriever, RetrieverError

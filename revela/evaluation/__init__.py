@@ -1,7 +1,8 @@
-"""Evaluation: a benchmark's task, a system that ranks its documents, a run file, scores.
+"""Evaluation: a ranker answers the queries of a task, its rankings become a run file, and the run file becomes scores.
 
-`benchmarks` reads tasks, `systems` ranks, `search` is the exact search behind dense systems, and
-`scores` writes run files and turns them into numbers. Numbers are made from run files alone.
+`tasks` reads benchmarks. `ranking` writes the run of any ranker; `systems` loads the ranker of a system from the module
+of its kind: `bm25`, `retrievers`, `off_the_shelf` or `apis`. `dense` and `search` are what encoders share. `scores` makes
+numbers out of run files alone.
 """
 
 from revela.errors import RevelaError

@@ -1,37 +1,40 @@
-"""Anchors: scores that others published for systems anyone can run. A harness that misses them is wrong."""
+"""Anchors: published scores of systems that anyone can run. An evaluation that does not reach them is wrong."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from revela.evaluation.scores import score_task
 from revela.files import atomic_write
-from revela.study.study import Study
+
+if TYPE_CHECKING:
+    from revela.study.specification import AnchorSpec
 
 OK, CLOSE = 0.1, 1.0  # points of nDCG@10, in percent
 
 
-def check_anchors(study: Study, datasets: Mapping[str, str | Path], runs: Mapping[str, str | Path]) -> list[list[str]]:
+def check_anchors(spec: AnchorSpec, datasets: Mapping[str, str | Path], runs: Sequence[str | Path]) -> list[list[str]]:
     """Rows of system, benchmark, task, published, found, difference and verdict, in the order of the sheet.
 
     Args:
         datasets: dataset -> its folder.
-        runs: an anchor's key -> run file.
+        runs: The run file of each anchor, in the same order.
     """
+    read_as = {"document_text": spec.document_text, "top_k": spec.top_k}
     rows = []
-    for anchor in study.anchors:
-        task = study.task(anchor.benchmark, anchor.task)
-        found = 100 * score_task(task, study, datasets[task.dataset], runs[anchor.key])["metrics"]["nDCG@10"]
-        difference = found - anchor.ndcg10
-        names = [anchor.system, anchor.benchmark, anchor.task]
-        rows.append([*names, f"{anchor.ndcg10:.2f}", f"{found:.2f}", f"{difference:+.2f}", verdict(difference)])
+    for system, task, published, run in zip(spec.systems, spec.tasks, spec.ndcg10, runs, strict=True):
+        found = 100 * score_task(task, datasets[task.dataset], run, **read_as)["metrics"]["nDCG@10"]
+        difference = found - published
+        names = [system, task.benchmark, task.task]
+        rows.append([*names, f"{published:.2f}", f"{found:.2f}", f"{difference:+.2f}", verdict(difference)])
     return rows
 
 
 def verdict(difference: float) -> str:
-    """OK within what precision and rounding explain, close within what versions explain, FAIL beyond."""
+    """OK where precision and rounding explain the difference, close where versions may, FAIL beyond that."""
     return "OK" if abs(difference) <= OK else "close" if abs(difference) <= CLOSE else "FAIL"
 
 

@@ -1,6 +1,6 @@
 """Evaluation without a workflow: one model, one benchmark folder, numbers.
 
-The numbers are those of sentence-transformers' InformationRetrievalEvaluator on the exported model: texts are encoded
+The numbers equal those of sentence-transformers' InformationRetrievalEvaluator on the exported model: texts are encoded
 with the prefixes and the length that the retriever was saved with.
 """
 
@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import RetrieverEncoder
-from revela.evaluation.runs import read_run
+from revela.evaluation.bm25 import BM25
+from revela.evaluation.ranking import rankings
+from revela.evaluation.runs import read_run, write_run
 from revela.evaluation.scores import Evaluator
-from revela.evaluation.search import Ranking, search
-from revela.evaluation.systems import BM25, System, run_task
-from revela.evaluation.tasks import Part, load_task
-from revela.study.study import Evaluation, Task
+from revela.evaluation.tasks import load_task
+from revela.study.sheets import Task
 
 if TYPE_CHECKING:
+    from revela.evaluation.ranking import Ranker, Ranking
+    from revela.evaluation.tasks import Part
     from revela.retriever import Retriever
 
 
@@ -29,24 +30,26 @@ class AsSaved:
     """A retriever with the prefixes and the length that it was saved with."""
 
     def __init__(self, name: str, retriever: Retriever):
-        self.name, self.encoder = name, RetrieverEncoder(retriever)
+        self.name, self.retriever = name, retriever
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
-        rankings = search(
-            self.encoder.embed(self.encoder.prepare(list(part.queries.values()), "query")),
+        from revela.evaluation.search import search
+
+        found = search(
+            self.retriever.encode(list(part.queries.values()), "query"),
             part.corpus,
-            self.encoder,
+            self.retriever,
             top_k=top_k,
             shard_documents=50_000,
             description=part.name,
             state=state,
         )
-        return zip(part.queries, rankings, strict=True)
+        return zip(part.queries, found, strict=True)
 
 
-def load_model(model: str, *, max_length: int | None = None) -> System:
-    """A system by what a user would type: ``bm25``, the folder of a trained cell, of a retriever, of an export, or of a
-    language model as it is (EOS pooling, no prefixes, 512 tokens).
+def load_model(model: str, *, max_length: int | None = None) -> Ranker:
+    """The ranker of what a user would type: ``bm25``, or a folder. The folder is that of a trained cell, a retriever, an
+    export, or a language model as it is (EOS pooling, no prefixes, 512 tokens).
 
     Raises:
         EvaluationError: It is none of them.
@@ -64,7 +67,7 @@ def load_model(model: str, *, max_length: int | None = None) -> System:
 
 
 def evaluate_folder(
-    system: System,
+    ranker: Ranker,
     folder: str | Path,
     *,
     layout: str = "beir",
@@ -74,21 +77,21 @@ def evaluate_folder(
     top_k: int = 1000,
     run_file: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Metrics (in [0, 1]) and counts of a system on one benchmark in a folder.
+    """Metrics (in [0, 1]) and counts of a ranker on one benchmark in a folder.
 
     Args:
         folder: In BEIR's layout it holds corpus.jsonl, queries.jsonl and qrels/{split}.tsv.
         layout: beir, coir or bright.
         part: The name within the folder; none: the folder's own.
         split: Of the judgements.
-        unretrievable: Judgements that no system can meet, as many as the benchmark is known for (ArguAna: 5); they
-            count as missed.
+        unretrievable: How many judgements no system can meet, as known for the benchmark (ArguAna: 5). They count
+            as missed.
         top_k: Documents kept for a query.
         run_file: Where to keep the ranking (TREC, gzipped); none: nowhere.
 
     Raises:
         BenchmarkError: The folder cannot be read.
-        EvaluationError: The layout is another, or no query has a relevant document.
+        EvaluationError: The folder has another layout, or no query has a relevant document.
     """
     folder = Path(folder)
     parts = sorted(path.name.removesuffix("-qrels") for path in folder.glob("*-qrels"))
@@ -109,14 +112,14 @@ def evaluate_folder(
         split=split,
         unretrievable=unretrievable,
     )
+    [found] = load_task(task, folder)
+    evaluator = Evaluator(found.qrels, top_k=top_k)
     with tempfile.TemporaryDirectory() as scratch:
         run_file = run_file or Path(scratch, "run.gz")
-        run_task(system, Evaluation(top_k=top_k), task, folder, run_file)
-        (found,) = load_task(task, folder)
-        evaluator = Evaluator(found.qrels, top_k=top_k)
+        write_run(run_file, rankings(ranker, [found], exclude=True, top_k=top_k), ranker.name)
         for query, documents in read_run(run_file):
             evaluator.add(query, documents)
     if not evaluator.per_query:
         raise EvaluationError(f"{folder}: no query has a relevant document")
     counts = {"documents": len(found.corpus), "queries": len(evaluator.per_query)}
-    return {"system": system.name, "benchmark": name, "metrics": evaluator.means(), **counts}
+    return {"system": ranker.name, "benchmark": name, "metrics": evaluator.means(), **counts}

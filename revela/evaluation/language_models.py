@@ -1,7 +1,7 @@
 """Language models before and after their training with a retriever (App. C.6), by lm-evaluation-harness.
 
-The harness has the tasks' prompts and takes the accuracy; the texts come from this project's own resources, so no
-network is needed. Scores have the form of those of retrieval, and tables read them in the same way.
+The harness provides the tasks' prompts and computes the accuracy. The texts come from this project's own resources, so
+no network is needed. Score files have the same form as those of retrieval, and tables read them in the same way.
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.evaluation import EvaluationError
-from revela.files import atomic_write
+from revela.files import write_json
 from revela.pretrained import load_model, load_tokenizer
 from revela.provenance import folder_sha256, git_commit, versions
-from revela.study.study import LmEvaluation
+from revela.retriever import load_adapter
+
+if TYPE_CHECKING:
+    from revela.study.settings import LmEvaluation
 
 METRIC = "accuracy"
 
 
 def load_language_model(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A language model in a Hugging Face folder, or adapters that name the folder of theirs, and its tokenizer.
+    """The language model of a Hugging Face folder, or of adapters, which name the folder of their model; its tokenizer.
 
-    In bfloat16 on a GPU if there is one, else in float32. Raises EvaluationError for a folder with neither.
+    The model is in bfloat16 on a GPU if there is one, else in float32. Raises EvaluationError for a folder that holds
+    neither, and RetrieverError for adapters of another model.
     """
     folder = Path(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,7 +45,7 @@ def load_language_model(folder: str | Path) -> tuple[PreTrainedModel, PreTrained
         raise EvaluationError(f"{base}: no config.json, so this is no language model (was it frozen in training?)")
     model = load_model(AutoModelForCausalLM, base, dtype)
     if adapter.is_file():
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        model = load_adapter(model, folder).merge_and_unload()
     return model.to(device).eval(), load_tokenizer(base)
 
 
@@ -53,9 +56,9 @@ def evaluate(
     limit: int | None,
     batch_size: int = 8,
 ) -> dict[str, list[float]]:
-    """task -> for each of its first `limit` examples whether the model was right, 1.0 or 0.0; no examples in the prompt.
+    """task -> 1.0 or 0.0 for each of its first `limit` examples: whether the model was right. Prompts are zero-shot.
 
-    tasks: task of lm-evaluation-harness -> folder of its dataset, as the hub has it.
+    tasks: task of lm-evaluation-harness -> folder of its dataset, as it is on the hub.
     Raises EvaluationError where lm-eval is not installed.
     """
     try:
@@ -80,7 +83,8 @@ def score_language_model(
     """Test a language model and write the result as JSON, in the form of `revela.evaluation.scores`.
 
     Args:
-        folder: The model's.
+        system: Its name in the result.
+        folder: What `load_language_model` reads.
         datasets: dataset -> its folder.
         output: A JSON file: ``system``, ``benchmark``, ``protocol``, ``tasks`` and ``provenance``.
     """
@@ -100,8 +104,7 @@ def score_language_model(
             "model": folder_sha256(folder),
         },
     }
-    with atomic_write(output) as partial:
-        partial.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    write_json(output, scores, indent=None)
     return scores
 
 

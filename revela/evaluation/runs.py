@@ -1,6 +1,6 @@
 """Run files: the rankings of one system on one task, in TREC's format, gzipped.
 
-A line is ``query Q0 document rank score system``. In a task of several parts the query is ``part/query``,
+A line is ``query Q0 document rank score system``. In a task of several parts the query is written ``part/query``,
 since parts use the same ids. White space and % within an id are percent-encoded. Equal rankings give equal bytes.
 """
 
@@ -13,11 +13,14 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.search import Ranking
 from revela.files import atomic_write
+
+if TYPE_CHECKING:
+    from revela.evaluation.ranking import Ranking
 
 _UNSAFE = re.compile(r"[\s%]")
 

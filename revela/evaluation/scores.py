@@ -1,24 +1,27 @@
-"""Scores: run files and judgements become numbers. Nothing else is looked at, so a score can be checked by anyone.
+"""Scores: run files and judgements become numbers. Nothing else is read, so anyone can check a score.
 
 The measures are pytrec_eval's, which is trec_eval: linear gains, and ties in score by descending document id.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from math import fsum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from revela.evaluation import EvaluationError
 from revela.evaluation.runs import read_run
-from revela.evaluation.tasks import Part, load_task
-from revela.files import atomic_write, sha256_file
+from revela.evaluation.tasks import load_task
+from revela.files import sha256_file, write_json
 from revela.provenance import folder_sha256, git_commit, versions
-from revela.study.study import Study, Task
 
-# name -> (pytrec_eval's name, documents of a ranking that it looks at)
+if TYPE_CHECKING:
+    from revela.evaluation.tasks import Part
+    from revela.study.sheets import Task
+    from revela.study.specification import ScoreSpec
+
+# name -> (pytrec_eval's name, depth: how many documents of a ranking it uses)
 METRICS = {
     "nDCG@1": ("ndcg_cut_1", 1),
     "nDCG@10": ("ndcg_cut_10", 10),
@@ -40,15 +43,15 @@ PROTOCOL = {
 
 
 class Evaluator:
-    """Measures of a run that is given query by query.
+    """Measures of a run whose queries are added one by one.
 
-    per_query: query -> metric -> value in [0, 1], for each query that has a relevant document; 0 unless added.
+    per_query: query -> metric -> value in [0, 1], for each query that has a relevant document; 0 until it is added.
     """
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]], *, top_k: int = 1000):
-        """qrels: query -> document -> relevance, relevant is what is above 0; top_k: how deep the run was cut.
+        """qrels: query -> document -> relevance; documents above 0 are relevant. top_k: the depth of the run.
 
-        Measures that look deeper than the run are left out.
+        Measures of a greater depth than the run's are left out.
         """
         import pytrec_eval
 
@@ -61,11 +64,11 @@ class Evaluator:
         self.with_result = 0
 
     def add(self, query: str, documents: Mapping[str, float]) -> None:
-        """Take in a query's documents with their scores. Queries without a relevant document are passed over."""
+        """Add a query's documents with their scores. Queries without a relevant document are ignored."""
         if query not in self.per_query:
             return
         values = self._evaluator.evaluate({query: dict(documents)})[query]
-        if values["recip_rank"] < 0.1:  # the first relevant document stands behind the tenth place
+        if values["recip_rank"] < 0.1:  # the first relevant document comes after the tenth place
             values["recip_rank"] = 0.0
         self.per_query[query] = {name: values[measure] for name, measure in self._metrics.items()}
         self.with_result += 1
@@ -75,16 +78,25 @@ class Evaluator:
         return {name: _mean(values[name] for values in self.per_query.values()) for name in self._metrics}
 
 
-def score_task(task: Task, study: Study, dataset_folder: str | Path, run_file: str | Path) -> dict[str, Any]:
-    """Scores of one run file: `metrics` of the task and, for each of its parts, metrics, counts, and each query's.
+def score_task(
+    task: Task,
+    dataset_folder: str | Path,
+    run_file: str | Path,
+    *,
+    document_text: Literal["title+text", "text"],
+    top_k: int,
+) -> dict[str, Any]:
+    """Scores of one run file: the task's `metrics` and, for each part, its metrics, counts and values of each query.
+
+    Args:
+        document_text, top_k: As in the specification of the run.
 
     Raises:
         BenchmarkError: The benchmark cannot be read.
-        EvaluationError: The run file cannot be read, or is of other queries.
+        EvaluationError: The run file cannot be read, or belongs to other queries.
     """
-    settings = study.config.evaluation
-    parts = load_task(task, dataset_folder, document_text=settings.document_text)
-    evaluators = {part.name: Evaluator(part.qrels, top_k=settings.top_k) for part in parts}
+    parts = load_task(task, dataset_folder, document_text=document_text)
+    evaluators = {part.name: Evaluator(part.qrels, top_k=top_k) for part in parts}
     owners = {part.key(query): (evaluators[part.name], query) for part in parts for query in part.queries}
     for key, documents in read_run(run_file):
         if key not in owners:
@@ -121,38 +133,39 @@ def _part_scores(part: Part, evaluator: Evaluator) -> dict[str, Any]:
 
 
 def score_benchmark(
-    system: str,
-    study: Study,
-    benchmark: str,
-    datasets: Mapping[str, str | Path],
-    runs: Mapping[str, str | Path],
-    output: str | Path,
+    spec: ScoreSpec, datasets: Mapping[str, str | Path], runs: Mapping[str, str | Path], output: str | Path
 ) -> dict[str, Any]:
     """Score a system's run files on a benchmark and write the result as JSON.
 
     Args:
-        system: The system's name, as in the path of its runs.
         datasets: dataset -> its folder, for each dataset of the benchmark's tasks.
         runs: task -> run file, for each task of the benchmark.
         output: A JSON file: ``system``, ``benchmark``, ``protocol``, ``tasks`` (task -> what `score_task` returns)
             and ``provenance`` (commit, library versions, hashes of datasets and run files). Metrics are in [0, 1].
     """
-    tasks = study.benchmark_tasks(benchmark)
+    read_as = {"document_text": spec.document_text, "top_k": spec.top_k}
     scores = {
-        "system": system,
-        "benchmark": benchmark,
-        "protocol": {**study.evaluation_settings(system).model_dump(), **PROTOCOL},
-        "tasks": {task.task: score_task(task, study, datasets[task.dataset], runs[task.task]) for task in tasks},
+        "system": spec.system.name,
+        "benchmark": spec.benchmark,
+        "protocol": _protocol(spec),
+        "tasks": {
+            task.task: score_task(task, datasets[task.dataset], runs[task.task], **read_as) for task in spec.tasks
+        },
         "provenance": {
             "commit": git_commit(),
             "versions": versions(),
-            "datasets": {task.dataset: folder_sha256(datasets[task.dataset]) for task in tasks},
-            "runs": {task.task: sha256_file(runs[task.task]) for task in tasks},
+            "datasets": {task.dataset: folder_sha256(datasets[task.dataset]) for task in spec.tasks},
+            "runs": {task.task: sha256_file(runs[task.task]) for task in spec.tasks},
         },
     }
-    with atomic_write(output) as partial:
-        partial.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    write_json(output, scores, indent=None)
     return scores
+
+
+def _protocol(spec: ScoreSpec) -> dict[str, Any]:
+    """How the system read texts (a model card quotes its prefixes and length), and how rankings were made and scored."""
+    system = spec.system.model_dump(exclude={"kind", "name", "price"})
+    return {**system, **spec.model_dump(include={"document_text", "exclude", "top_k"}), **PROTOCOL}
 
 
 def _mean(values: Iterable[float]) -> float:

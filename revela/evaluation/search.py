@@ -1,9 +1,9 @@
 """Exact search by streaming: a shard of the corpus is encoded, scored against all queries, and forgotten.
 
-In memory are one shard's embeddings, one block of scores, and the k best of each query, however long the
-corpus is. A ranking is a total order, so it does not depend on the size of the shards: by score, then by
-descending document id, as trec_eval orders ties. Each different text is encoded and scored once, so that
-documents with the same text tie exactly.
+Memory holds one shard's embeddings, one block of scores, and the k best of each query, however long the corpus is. A
+ranking is ordered by score and then by descending document id, as trec_eval orders ties. This is a total order, so the
+size of the shards makes no difference. Each different text is encoded and scored once, so that documents with the same
+text tie exactly.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import Encoder, prepared_ahead
 from revela.files import atomic_write
+from revela.lookahead import lookahead
 
 if TYPE_CHECKING:
-    import torch
-
+    from revela.evaluation.encoders import Encoder
+    from revela.evaluation.ranking import Ranking
     from revela.evaluation.tasks import Corpus
 
-Ranking = list[tuple[str, float]]  # (document id, score), best first
 SCORES_AT_A_TIME = 2**26  # 256 MB
 
 
@@ -52,12 +52,12 @@ def search(
         corpus: The documents.
         encoder: Makes embeddings of passages.
         shard_documents: Different texts encoded at a time.
-        prefix: Put before each document, whereupon white space around the whole is removed.
-        device: Where scores are taken; the CPU by default.
+        prefix: Put before each document. White space around the two is then removed.
+        device: Where scores are computed; the CPU by default.
         description: Shown in front of the progress bar.
-        state: A file that keeps the k best so far. A search that was stopped goes on after its last whole shard, if
+        state: A file that keeps the k best so far. A search that was stopped resumes after its last complete shard, if
             queries, documents and the other arguments are the same, and finds the same to the last bit.
-        identity: What is to be known of the encoder that the queries' embeddings do not tell, such as its length.
+        identity: What distinguishes this encoder from others that embed the queries alike, such as its length.
 
     Yields:
         A ranking for each query, in order.
@@ -65,7 +65,7 @@ def search(
     Raises:
         EvaluationError: An embedding that is not finite.
     """
-    twins = Twins(corpus)
+    duplicates = Duplicates(corpus)
     queries = _scaled(queries, similarity, "query {}".format)
     best = TopK(queries, top_k, device)
     mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity, identity)
@@ -82,20 +82,20 @@ def search(
         **({} if sys.stderr.isatty() else {"mininterval": 60, "delay": 60}),
     )
     with bar:
-        for prepared in prepared_ahead(encoder, shards, "passage"):
+        for prepared in lookahead(lambda shard: encoder.prepare(shard, "passage"), shards):
             vectors = encoder.embed(prepared)
             shard = slice(best.seen, best.seen + len(vectors))
-            name = lambda row, first=best.seen: f"document {twins.id(first + row)!r}"
-            best.add(_scaled(vectors, similarity, name), twins.rank[shard])
+            name = lambda row, first=best.seen: f"document {duplicates.id(first + row)!r}"
+            best.add(_scaled(vectors, similarity, name), duplicates.rank[shard])
             if state:
                 best.save(state, mark)
             bar.update(len(vectors))
     for scores, ranks in zip(*best.result(), strict=True):
-        yield twins.ranking(scores, ranks, top_k)
+        yield duplicates.ranking(scores, ranks, top_k)
 
 
 def _mark(queries: np.ndarray, corpus: Corpus, *settings: object) -> str:
-    """A hash of all that the k best follow from; the model itself is told by the queries' embeddings."""
+    """A hash of all that determines the k best. The queries' embeddings stand for the model."""
     digest = hashlib.blake2b(repr((queries.shape, corpus.index.digest, settings)).encode(), digest_size=16)
     digest.update(queries.tobytes())
     return digest.hexdigest()
@@ -109,28 +109,22 @@ class TopK:
 
     def __init__(self, queries: np.ndarray, k: int, device: torch.device | str | None = None):
         """queries: [q, d]; k: items kept."""
-        import torch
-
         self.queries, self.k, self.seen = torch.from_numpy(queries).to(device), k, 0
         self.best = torch.empty((len(queries), 0), dtype=torch.int64, device=device)  # [q, items kept], in any order
-        self._room = torch.empty(0, device=device)  # for scores; taken anew for each shard it would cost as much again
+        self._room = torch.empty(0, device=device)  # for scores; allocating it for each shard would cost as much again
 
     def add(self, vectors: np.ndarray, ranks: np.ndarray) -> None:
         """Consider vectors [n, d] of distinct ranks [n], 0 <= rank < 2^31, by their inner products with the queries."""
-        import torch
-
         vectors = torch.from_numpy(vectors).to(self.queries)
         ranks = torch.from_numpy(ranks).to(self.best)
         while len(vectors):
-            # As many as were seen before, so that few of them, about k log 2, rise above the k best of those.
+            # As many as were seen before, so that only few of them, about k log 2, are among the k best so far.
             size = min(max(self.seen, 2 * self.k), len(vectors))
             self._add(vectors[:size], ranks[:size])
             self.seen += size
             vectors, ranks = vectors[size:], ranks[size:]
 
     def _add(self, vectors: torch.Tensor, ranks: torch.Tensor) -> None:
-        import torch
-
         block = min(max(1, SCORES_AT_A_TIME // len(vectors)), len(self.queries))
         if len(self._room) < block * len(vectors):
             self._room = vectors.new_empty(block * len(vectors))
@@ -146,14 +140,12 @@ class TopK:
         return scores.cpu().numpy(), ranks.cpu().numpy()
 
     def save(self, path: Path, mark: str) -> None:
-        """Keep the best of the items so far in a file."""
+        """Write the best items so far to a file."""
         with atomic_write(path) as partial, open(partial, "wb") as file:
             np.savez(file, best=self.best.cpu().numpy(), mark=mark, seen=self.seen)
 
     def load(self, path: Path, mark: str) -> None:
-        """Go on from a file, if it is there and of the same search."""
-        import torch
-
+        """Resume from a file, if it exists and belongs to the same search."""
         if not path.is_file():
             return
         with np.load(path) as saved:
@@ -164,9 +156,7 @@ class TopK:
 
     def _merge(self, best: torch.Tensor, scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """The k best of `best` [q, kept] and of items with scores [q, n]."""
-        import torch
-
-        # an item below this score has k better ones
+        # k kept items are better than an item below this score
         threshold = _unpack(best.amin(1, keepdim=True))[0] if best.shape[1] == self.k else -torch.inf
         left = _true(scores >= threshold)
         query, item = left // scores.shape[1], left % scores.shape[1]
@@ -181,8 +171,6 @@ class TopK:
 
 def _true(mask: torch.Tensor) -> torch.Tensor:
     """Where a mask is true, as places in it flattened. On a CPU numpy is eight times as fast as torch at this."""
-    import torch
-
     return (
         torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.flatten().nonzero()[:, 0]
     )
@@ -190,15 +178,11 @@ def _true(mask: torch.Tensor) -> torch.Tensor:
 
 def _pack(scores: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
     """Scores in float32 and ranks as int64 in the order (score, rank). -0.0 is 0.0, as it is to trec_eval."""
-    import torch
-
     return _ordered((scores + 0.0).view(torch.int32)).to(torch.int64) << 32 | ranks
 
 
 def _unpack(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(scores, ranks) of what `_pack` packed."""
-    import torch
-
     return _ordered((packed >> 32).to(torch.int32)).view(torch.float32), packed & 0xFFFFFFFF
 
 
@@ -207,11 +191,11 @@ def _ordered(bits: torch.Tensor) -> torch.Tensor:
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-class Twins:
-    """The documents behind each different text of a corpus.
+class Duplicates:
+    """Documents with the same text, for each different text of a corpus.
 
-    rank: [texts] the highest rank of a text's documents. Ordered by score and this rank, the k best texts have
-        among them the k best documents: whatever is left out stands behind a document of each text kept.
+    rank: [texts] the highest rank of a text's documents. The k best texts, by score and this rank, contain the k best
+        documents: any other document comes after one document of each of these texts.
     """
 
     def __init__(self, corpus: Corpus):
@@ -240,17 +224,6 @@ class Twins:
             order = np.lexsort((-self._document_rank[documents], -scores))[:top_k]
             documents, scores = documents[order], scores[order]
         return list(zip(self._ids[documents].tolist(), scores[: len(documents)].tolist(), strict=True))
-
-
-def best_documents(corpus: Corpus, scores: np.ndarray, top_k: int) -> Ranking:
-    """The best documents by their scores [n], among those with a positive one: a sparse ranking."""
-    documents = np.flatnonzero(scores > 0)
-    if len(documents) > top_k:
-        threshold = np.partition(scores[documents], -top_k)[-top_k]
-        documents = documents[scores[documents] >= threshold]
-    order = np.lexsort((-corpus.index.rank[documents], -scores[documents]))[:top_k]
-    documents = documents[order]
-    return list(zip(corpus.index.ids[documents].tolist(), scores[documents].tolist(), strict=True))
 
 
 def _scaled(vectors: np.ndarray, similarity: str, name: Callable[[int], str]) -> np.ndarray:

@@ -3,8 +3,8 @@
     python -m revela.evaluation.significance results/scores/bm25/coir.json results/scores/contriever/coir.json
 
 Both systems answered the same queries, so the differences are paired. The paired randomisation test (Smucker, Allan
-and Carterette, CIKM 2007) asks how often differences as large come up when which system gave which answer is left to
-chance; the bootstrap (Sakai, SIGIR 2006) asks where the mean difference lies when the queries are drawn anew. Over
+and Carterette, CIKM 2007) asks how often a difference as large occurs when the two answers to each query are swapped at
+random. The bootstrap (Sakai, SIGIR 2006) asks where the mean difference lies when the queries are drawn again. Over
 several parts or tasks, queries are drawn within each, and their means are averaged as the scores are.
 """
 
@@ -20,8 +20,23 @@ from typing import Any
 import numpy as np
 
 from revela.evaluation import EvaluationError
+from revela.files import write_json
 
 BLOCK = 2**24  # numbers drawn at a time
+
+
+def write_significance(a: Path, b: Path, output: str | Path, seed: int) -> dict[str, Any]:
+    """Compare two systems by all metrics, given their score files, and write the result as JSON.
+
+    Returns what was written: the names of the systems under ``a`` and ``b``, and under ``metrics`` metric -> what
+    `compare` returns. Raises EvaluationError as `compare` does, and for a file that holds no scores.
+    """
+    a, b = _read(a), _read(b)
+    metrics = next(iter(a["tasks"].values()))["metrics"]
+    compared = {metric: compare(a, b, metric=metric, seed=seed) for metric in metrics}
+    found = {"a": a["system"], "b": b["system"], "metrics": compared}
+    write_json(output, found)
+    return found
 
 
 def compare(a: dict[str, Any], b: dict[str, Any], *, metric: str = "nDCG@10", samples: int = 10_000, seed: int = 0):
@@ -113,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the comparison of two score files; an EvaluationError as a line of its own."""
+    """Print the comparison of two score files, or an EvaluationError as one line."""
     parser = argparse.ArgumentParser(prog="python -m revela.evaluation.significance", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("a", type=Path, help="scores of a system")

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import Encoder, Kind
 from revela.files import PARTIAL, atomic_write
+
+if TYPE_CHECKING:
+    from revela.evaluation.encoders import Encoder, Kind
 
 
 class Store:
-    """An encoder that looks into a folder first, and puts there what it had to encode.
+    """An encoder that looks texts up in a folder first, and adds those that it had to encode.
 
-    The folder holds, for each shard that was encoded, ``{name}.npy`` with embeddings [n, d] in float32 and
-    ``{name}.keys.npy`` with the 16-byte hashes [n] of their texts, where `name` is the hash of all of them. Keys are
+    For each shard that was encoded the folder holds ``{name}.npy`` with embeddings [n, d] in float32 and
+    ``{name}.keys.npy`` with the 16-byte hashes [n] of their texts; `name` is the hash of all of them. Keys are
     written last, so a shard is whole or not there, and several jobs may share a folder. Embeddings are mapped into
-    memory, not read; keys are held there, 16 bytes a text.
+    memory, not read. Keys are held in memory, 16 bytes a text.
 
-    Model, prefixes and length must be the same for all that is in a folder; its name has to tell them apart.
+    All embeddings of a folder must come from the same model, prefixes and length. The folder's name has to ensure that.
     """
 
     def __init__(self, encoder: Encoder, folder: str | Path):
@@ -67,7 +69,7 @@ class Store:
 
 
 def _key(text: str, kind: Kind) -> bytes:
-    """16 bytes, none of them 0 at the end, which numpy would cut off."""
+    """16 bytes. The last one is not 0, since numpy would cut it off."""
     digest = hashlib.blake2b(f"{kind}\0{text}".encode("utf-8", "surrogatepass"), digest_size=15).digest()
     return digest + b"."
 

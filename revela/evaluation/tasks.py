@@ -1,10 +1,9 @@
 """Retrieval tasks in the layouts of CoIR, BEIR and BRIGHT, all read as (corpus, queries, qrels, excluded).
 
-Files are read as the benchmarks' own harnesses read them (coir-eval's `load_data_from_hf`, beir's
-`GenericDataLoader`; tests compare the results), but not through them: both hold a corpus as a dict of
-dicts, importing coir-eval loads sentence-transformers (12 s and 550 MB before a BM25 job can begin), and
-its loader turns an error into a task that is silently missing. Here a corpus is streamed, and an error
-names the file and the line.
+Files are read as the benchmarks' own harnesses read them (coir-eval's `load_data_from_hf`, beir's `GenericDataLoader`;
+tests compare the results), but not through them. Both hold a corpus as a dict of dicts, importing coir-eval loads
+sentence-transformers (12 s and 550 MB before a BM25 job can begin), and its loader turns an error into a task that is
+silently missing. Here a corpus is streamed, and an error names the file and the line.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from revela.errors import RevelaError
 from revela.evaluation import EvaluationError
-from revela.study.study import Task
+
+if TYPE_CHECKING:
+    from revela.study.sheets import Task
 
 Row = dict[str, Any]
 
@@ -35,15 +37,15 @@ class BenchmarkError(EvaluationError):
 
 @dataclass(frozen=True)
 class Part:
-    """One corpus with its queries. Most tasks are one part; CodeSearchNet is six, a language each."""
+    """One corpus with its queries. Most tasks have one part; CodeSearchNet has six, one for each language."""
 
     name: str
     corpus: Corpus
     queries: dict[str, str]  # id -> text, sorted by id; those that have judgements
     qrels: dict[str, dict[str, int]]  # query id -> document id -> relevance, in the order of `queries`
     excluded: dict[str, frozenset[str]]  # query id -> ids that may not be retrieved for it (BRIGHT)
-    instruction: str = ""  # what is asked for, for systems that are told
-    prefix: str = ""  # tells this part's queries from those of the task's other parts
+    instruction: str = ""  # what is asked for, for systems that read an instruction
+    prefix: str = ""  # distinguishes this part's queries from those of the task's other parts
 
     def key(self, query: str) -> str:
         """The query's name in the run file of the task."""
@@ -51,7 +53,7 @@ class Part:
 
 
 class Corpus:
-    """The documents of a task, streamed from their files. In memory are ids and the texts' numbers, but no text."""
+    """The documents of a task, streamed from their files. Memory holds ids and the numbers of texts, but no text."""
 
     def __init__(self, files: list[Path], *, id: str = "_id", text: str = "text", title: str | None = "title"):
         self.files, self._id, self._text, self._title = files, id, text, title
@@ -69,7 +71,7 @@ class Corpus:
     def index(self) -> Index:
         """Ids, their order, and which documents have the same text. Reads the corpus once.
 
-        Raises BenchmarkError where it is empty, or an id stands twice.
+        Raises BenchmarkError if it is empty or an id occurs twice.
         """
         blocks, ids, digests, together = [], [], bytearray(), hashlib.blake2b(digest_size=16)
         for id, text in self:
@@ -107,11 +109,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of a corpus of n documents without its texts."""
+    """All about a corpus of n documents but its texts."""
 
-    ids: np.ndarray  # [n] as numpy's strings, which take their UTF-8 length
+    ids: np.ndarray  # [n] as numpy's strings, which take no more memory than their UTF-8
     rank: np.ndarray  # [n] place of each id in the ascending order of all ids (by code points, as trec_eval compares)
-    text: np.ndarray  # [n] number of each document's text, counted by first appearance; equal texts, equal numbers
+    text: np.ndarray  # [n] number of each document's text, in order of first appearance; equal texts share a number
     digest: str  # hash of all ids and texts
 
     @property
@@ -123,22 +125,23 @@ class Index:
 def load_task(
     task: Task, folder: str | Path, *, document_text: Literal["title+text", "text"] = "title+text"
 ) -> list[Part]:
-    """Read a task of a benchmark, and check it.
+    """Read a task of a benchmark and check it.
 
-    What the folder holds, for each part (a task without `parts` is one part of its own name):
+    For each part (a task without `parts` is one part of its own name) the folder holds:
 
     coir
         ``{part}-queries-corpus/`` with the splits ``corpus`` and ``queries``, and ``{part}-qrels/`` with
         the task's split: the repositories CoIR-Retrieval/... of the hub, side by side.
     beir
         ``{part}/corpus.jsonl``, ``{part}/queries.jsonl``, ``{part}/qrels/{split}.tsv``, as in BEIR's zip files. From
-        the hub: ``corpus`` and ``queries`` may be folders of parquet files, and the qrels may stand in
-        ``{part}-qrels/``, or as a split among the part's own files. Without ``{part}/`` the folder itself is the part.
+        the hub, ``corpus`` and ``queries`` may be folders of parquet files, and the qrels may be in ``{part}-qrels/``,
+        or a split among the part's own files. Without ``{part}/`` the folder itself is the part.
     bright
         ``documents/`` and ``examples/``, each with a split named as the part.
 
-    A split is a file ``{split}.jsonl``, or ``.jsonl.gz``, ``.parquet``, ``.tsv``, or the hub's numbered shards
-    ``{split}-00000-of-00003.parquet``; in the folder, in its ``data/``, or any file names in a folder ``{split}/``.
+    A split is a file ``{split}.jsonl``, ``.jsonl.gz``, ``.parquet`` or ``.tsv``, or the hub's numbered shards
+    ``{split}-00000-of-00003.parquet``, in the folder or in its ``data/``. It may also be a folder ``{split}/`` of such
+    files of any name.
 
     Args:
         task: A row of benchmarks.tsv.
@@ -151,7 +154,7 @@ def load_task(
     folder = Path(folder)
     if not folder.is_dir():
         raise BenchmarkError(f"{folder}: no such folder (dataset {task.dataset!r} of task {task.key})")
-    names = [name.strip() for name in task.parts.split(";") if name.strip()] or [task.task]
+    names = task.part_names
     title = "title" if document_text == "title+text" else None
     parts = [_LAYOUTS[task.layout](name, folder, task, title) for name in names]
     prefixes = [f"{name}/" for name in names] if len(names) > 1 else [""]
@@ -196,7 +199,7 @@ _LAYOUTS: dict[str, Callable[[str, Path, Task, str | None], Part]] = {"coir": _c
 
 
 def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Path], task: Task) -> Part:
-    """A part whose judgements are a table of their own. Queries without any (of other splits) are left out."""
+    """A part whose judgements are a separate table. Queries without any, which belong to other splits, are left out."""
     texts: dict[str, str] = {}
     for where, row in _rows(queries, ["_id", "text"]):
         _new(str(row["_id"]), texts, where)
@@ -229,7 +232,7 @@ def _checked(
     lines: dict[tuple[str, str], str],
     task: Task,
 ) -> Part:
-    """The part, if every relevant document can be retrieved but for those that the task is known to lack."""
+    """The part, if every relevant document can be retrieved, except for those that the task is known to lack."""
     if not qrels:
         raise BenchmarkError(f"{corpus.files[0].parent}: {name} has no judged query")
     relevant = [(query, document) for query, judged in qrels.items() for document, score in judged.items() if score > 0]
@@ -258,7 +261,7 @@ def _checked(
 
 
 def _split(folder: Path, name: str) -> list[Path]:
-    """The files of a split, in order; BenchmarkError where there are none, or not all of its shards."""
+    """The files of a split, in order. BenchmarkError if there are none, or if shards are missing."""
     if not (found := _find(folder, name)):
         raise BenchmarkError(f"{folder}: no {name}.jsonl, {name}.tsv, {name}-*.parquet or folder {name}/")
     for path in found:
@@ -282,47 +285,62 @@ def _find(folder: Path, name: str) -> list[Path]:
 
 
 def _rows(files: list[Path], columns: list[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
-    """(file and line, row) of each row. Column names are compared with - as _, since both are in use for qrels."""
+    """(file and line, row) of each row. A - in a column's name becomes _, since both are in use for qrels."""
     for path in files:
-        suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-        for number, row in _READERS[suffix](path, [*columns, *optional]):
-            where = f"{path}:{number}"
-            for column in columns:
-                if column not in row:
-                    raise BenchmarkError(f"{where}: no {column!r}; there are {', '.join(row) or 'no columns'}")
-            yield where, row
+        try:
+            # Not strict, as in beir: ids of FEVER contain quotation marks.
+            for number, row in read_rows(path, [*columns, *optional], strict=False):
+                row = {name.replace("-", "_"): value for name, value in row.items()}
+                where = f"{path}:{number}"
+                for column in columns:
+                    if column not in row:
+                        raise BenchmarkError(f"{where}: no {column!r}; there are {', '.join(row) or 'no columns'}")
+                yield where, row
+        except RowError as error:
+            raise BenchmarkError(str(error)) from None
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
+# --- tables: `revela.text.rows` takes the place of all below
+
+
+class RowError(RevelaError):
+    """A table that cannot be read. The message begins with the file, and the line where there is one."""
+
+
+def read_rows(path: Path, columns: list[str] | None = None, *, strict: bool = True) -> Iterator[tuple[int, Row]]:
+    """(number of the line or row, row) of each row of a table: JSON lines, TSV or parquet."""
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+    yield from _READERS[suffix](path, columns)
+
+
+def _parquet(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            names = {name: name.replace("-", "_") for name in file.schema_arrow.names}
-            wanted = [name for name, column in names.items() if column in columns]
-            # where one is missing all are read, so that the message can name them
-            batches = file.iter_batches(4096, columns=wanted if len(wanted) == len(columns) else None)
-            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), start=1):
-                yield number, {names[name]: value for name, value in row.items()}
+            wanted = [name for name in file.schema_arrow.names if name.replace("-", "_") in (columns or [])]
+            # if one is missing, all are read, so that the message can name them
+            batches = file.iter_batches(4096, columns=wanted if len(wanted) == len(columns or []) else None)
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
     except (pa.ArrowException, OSError) as error:
-        raise BenchmarkError(f"{path}: not readable as parquet ({_one_line(error)})") from None
+        raise RowError(f"{path}: not readable as parquet ({_one_line(error)})") from None
 
 
-def _jsonl(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
+def _jsonl(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(_lines(path), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise BenchmarkError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
+            raise RowError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
         if not isinstance(row, dict):
-            raise BenchmarkError(f"{path}:{number}: not a JSON object")
-        yield number, {name.replace("-", "_"): value for name, value in row.items()}
+            raise RowError(f"{path}:{number}: not a JSON object")
+        yield number, row
 
 
-def _tsv(path: Path, columns: list[str]) -> Iterator[tuple[int, Row]]:
-    rows = csv.reader(_lines(path), delimiter="\t")  # with its quoting, as beir reads: ids of FEVER hold quotes
-    header = [name.replace("-", "_") for name in next(rows, [])]
+def _tsv(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
+    rows = csv.reader(_lines(path), delimiter="\t")
+    header = next(rows, [])
     for row in rows:
         yield rows.line_num, dict(zip(header, row, strict=False))
 
@@ -336,7 +354,7 @@ def _lines(path: Path) -> Iterator[str]:
         with gzip.open(path, **utf8) if path.suffix == ".gz" else open(path, **utf8) as file:
             yield from file
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: not readable as text ({_one_line(error)})") from None
+        raise RowError(f"{path}: not readable as text ({_one_line(error)})") from None
 
 
 def _one_line(error: Exception) -> str:

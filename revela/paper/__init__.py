@@ -4,4 +4,4 @@ from revela.errors import RevelaError
 
 
 class PaperError(RevelaError):
-    """A table or figure that cannot be made of what there is. The message is one line."""
+    """A table or figure that cannot be made from the files that exist. The message is one line."""

@@ -1,6 +1,6 @@
-"""The page on which all comparisons with the paper stand together, and the list of what fails.
+"""All comparisons with the paper on one page, with a list of what fails, and the verdict on them.
 
-What has been scored is compared; nothing is run for it. The rest is `not run`.
+Only systems that have been scored are compared. Nothing is run for the page: the rest counts as `not run`.
 """
 
 from __future__ import annotations
@@ -8,28 +8,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from revela.files import atomic_write
-from revela.paper.compare import VERDICTS, compare_table, to_csv, to_markdown
-from revela.paper.page import html_body, html_page
+from revela.paper.compare import VERDICTS, compare_table, count, to_csv, to_markdown
+from revela.paper.page import html_body, html_page, write_texts
 from revela.provenance import git_commit
-from revela.study.study import Study
+
+if TYPE_CHECKING:
+    from revela.study.layout import Layout
+    from revela.study.specification import CheckSpec
 
 
-def compare_all(study: Study) -> dict[str, pd.DataFrame]:
-    """table -> its comparison, for each table with printed values, with the scores that there are.
+def compare_all(spec: CheckSpec, layout: Layout) -> dict[str, pd.DataFrame]:
+    """table -> its comparison, from the scores that exist.
 
-    Tables that are made on request stand there if anything of theirs has been scored.
+    A table that is made on request is left out unless something of it has been scored.
     """
-    printed = {name: table for name, table in study.config.tables.items() if table.printed}
-    found = {name: compare_table(study, name, partly=True) for name in printed}
-    return {n: c for n, c in found.items() if not printed[n].on_request or (c["verdict"] != "not run").any()}
+    found = {table.name: compare_table(table, layout, partly=True) for table in spec.tables}
+    optional = {table.name for table in spec.tables if table.table.on_request}
+    return {n: c for n, c in found.items() if n not in optional or (c["verdict"] != "not run").any()}
 
 
-def to_page(study: Study, comparisons: Mapping[str, pd.DataFrame]) -> str:
-    """The page in Markdown: the verdicts of each table counted, what fails, then table by table."""
+def to_page(spec: CheckSpec, comparisons: Mapping[str, pd.DataFrame]) -> str:
+    """The page in Markdown: how often each verdict was given, what fails, then each table."""
     if not comparisons:
         return "# Comparison with the paper\n\nNo table of this configuration has printed values to compare with.\n"
     counts = pd.DataFrame({name: c["verdict"].value_counts() for name, c in comparisons.items()}).T
@@ -43,14 +46,14 @@ def to_page(study: Study, comparisons: Mapping[str, pd.DataFrame]) -> str:
         f"## What fails: {len(failing)}",
         failing.to_markdown(index=False, floatfmt=".1f") if len(failing) else "Nothing that was measured.",
     ]
+    tables = {table.name: table.table for table in spec.tables}
     for name, comparison in comparisons.items():
-        table = study.config.tables[name]
-        lines += [f"## {name}", table.caption, to_markdown(comparison, table.notes).strip()]
+        lines += [f"## {name}", tables[name].caption, to_markdown(comparison, tables[name].notes).strip()]
     return "\n\n".join(lines) + "\n"
 
 
 def failures(comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The lines of all comparisons that FAIL, the largest difference first."""
+    """The lines of all comparisons whose verdict is FAIL, the largest difference first."""
     every = pd.concat([c.assign(table=name) for name, c in comparisons.items()]) if comparisons else pd.DataFrame()
     if every.empty:
         return every
@@ -63,7 +66,7 @@ def failures(comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def to_html(page: str) -> str:
-    """The Markdown page as one HTML file without anything from outside, verdicts by shade and word."""
+    """The Markdown page as one self-contained HTML file. The shade of a cell shows its verdict."""
     body = html_body(page)
     for word, shade in (("<strong>FAIL</strong>", "fail"), ("close", "close"), ("OK", "ok")):
         body = re.sub(rf"<td[^>]*>([^<]*{re.escape(word)}</td>)", rf'<td class="{shade}">\1', body)
@@ -71,10 +74,10 @@ def to_html(page: str) -> str:
     return html_page("Comparison with the paper", body)
 
 
-def write_check(study: Study, output: Mapping[str, str | Path]) -> None:
+def write_check(spec: CheckSpec, layout: Layout, output: Mapping[str, str | Path]) -> None:
     """Write the page; `output`: html, md, csv (all comparisons, a line for each printed value) -> file."""
-    comparisons = compare_all(study)
-    page = to_page(study, comparisons)
+    comparisons = compare_all(spec, layout)
+    page = to_page(spec, comparisons)
     every = [c.assign(table=name) for name, c in comparisons.items()]
     header = ["table", "column", "row", "ours", "low", "high", "printed", "corrected", "difference", "verdict"]
     texts = {
@@ -82,14 +85,13 @@ def write_check(study: Study, output: Mapping[str, str | Path]) -> None:
         "md": page,
         "csv": to_csv(pd.concat(every)[header] if every else pd.DataFrame(columns=header)),
     }
-    for suffix, path in output.items():
-        with atomic_write(path) as partial:
-            partial.write_text(texts[suffix], encoding="utf-8")
+    write_texts(texts, output)
 
 
-def report(path: str | Path) -> tuple[str, bool]:
-    """(one line on a check's csv, whether a measured value fails)."""
+def verdict_line(path: str | Path) -> tuple[str, bool]:
+    """(one line on a page, whether a measured value fails). The line names the page and counts its verdicts.
+
+    path: the page's csv.
+    """
     comparisons = pd.read_csv(path)
-    counts = comparisons["verdict"].value_counts()
-    line = ", ".join(f"{name} {counts.get(name, 0)}" for name in VERDICTS)
-    return f"{Path(path).with_suffix('.html')}: {line}", counts.get("FAIL", 0) > 0
+    return f"{Path(path).with_suffix('.html')}: {count(comparisons)}", bool((comparisons["verdict"] == "FAIL").any())

@@ -1,4 +1,4 @@
-"""Ours beside the paper's: each printed value with our own, their difference, and a word on how close they are."""
+"""The comparison of a table with the paper: our value beside each printed one, their difference and a verdict."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from revela.files import atomic_write
 from revela.paper import PaperError
+from revela.paper.page import write_texts
 from revela.paper.tables import escape, float_of, tabular
 from revela.paper.values import Column, Erratum, columns, errata, read_printed, rows
-from revela.study.study import Study, Table
 
-# Points up to which a value agrees with the printed one, or is close to it.
+if TYPE_CHECKING:
+    from revela.study.layout import Layout
+    from revela.study.settings import Table
+    from revela.study.specification import TableSpec
+
+# The largest differences in points at which a value agrees with the printed one, or is close to it.
 OK, CLOSE = 1.0, 3.0
 VERDICTS = ("OK", "close", "FAIL", "not run")
 LEGEND = (
@@ -26,7 +31,7 @@ LEGEND = (
 
 
 def verdict(ours: float | None, printed: float) -> str:
-    """OK, close or FAIL; `not run` where there is no value of ours.
+    """OK, close or FAIL; `not run` if we have no value.
 
     >>> [verdict(x, 50.0) for x in (50.9, 47.5, 40.0, None)]
     ['OK', 'close', 'FAIL', 'not run']
@@ -43,12 +48,12 @@ def compare(
     """One line for each printed value.
 
     Args:
-        ours: Columns of our table; copied ones count as not run, as do those that are not there.
+        ours: The columns of our table. Copied columns and missing ones count as not run.
         printed: label -> row -> the paper's value; rows in the order of ours.
-        wrong: Known errors; the corrected value is the one that is compared.
+        wrong: Known errors. Our value is compared with the corrected one.
 
     Returns:
-        Columns: column, row, ours, low, high (the confidence interval), printed, corrected (where the paper errs),
+        Columns: column, row, ours, low, high (the confidence interval), printed, corrected (if the paper errs),
         difference, verdict.
 
     Raises:
@@ -81,15 +86,15 @@ def compare(
     return pd.DataFrame(lines).astype(numbers)
 
 
-def compare_table(study: Study, table: str, *, partly: bool = False) -> pd.DataFrame:
-    """`compare` for the columns of a table. partly: systems without scores are not run, instead of an error."""
-    spec = study.config.tables[table]
-    printed = {label: values for label, values in read_printed(spec.printed).items() if label in spec.columns}
-    return compare(columns(study, table, partly=partly), printed, errata(study, table))
+def compare_table(spec: TableSpec, layout: Layout, *, partly: bool = False) -> pd.DataFrame:
+    """`compare` for the columns of a table. partly: systems without scores count as not run, instead of an error."""
+    table = spec.table
+    printed = {label: values for label, values in read_printed(table.printed).items() if label in table.columns}
+    return compare(columns(spec, layout, partly=partly), printed, errata(spec))
 
 
 def count(comparison: pd.DataFrame) -> str:
-    """How often each verdict was given, in words."""
+    """How often each verdict was given, for example "OK 3, close 1, FAIL 0, not run 2"."""
     counts = comparison["verdict"].value_counts()
     return ", ".join(f"{name} {counts.get(name, 0)}" for name in VERDICTS)
 
@@ -109,12 +114,12 @@ def to_markdown(comparison: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     return "\n\n".join([f"{count(comparison)}. {LEGEND}", table, *notes, *_errors(comparison)]) + "\n"
 
 
-def to_latex(study: Study, name: str, comparison: pd.DataFrame) -> str:
-    """The table again, two lines in each cell: ours; the paper's, the difference, the verdict.
+def to_latex(spec: TableSpec, comparison: pd.DataFrame) -> str:
+    """The table with two lines in each cell: our value; the paper's, the difference and the verdict.
 
-    Systems are columns, and a wide table is cut into pieces.
+    Systems are columns. A wide table is cut into pieces.
     """
-    table, names = study.config.tables[name].model_copy(update={"transposed": False}), rows(study, name)
+    table, names = spec.table.model_copy(update={"transposed": False}), rows(spec)
     lines = {(line.column, line.row): line for line in comparison.itertuples()}
 
     def cell(column: Column, row: int) -> str:
@@ -128,15 +133,15 @@ def to_latex(study: Study, name: str, comparison: pd.DataFrame) -> str:
         return rf"\begin{{tabular}}[c]{{@{{}}r@{{}}}}\strut {above}\\[-3pt]{{\scriptsize {below}}}\end{{tabular}}"
 
     pieces = [
-        tabular(piece, [Column(label, "", [0.0] * len(names), []) for label in piece.columns], names, cell)
+        tabular(piece, [Column(label, [0.0] * len(names), []) for label in piece.columns], names, cell)
         for piece in split(table)
     ]
     notes = [escape(note) for note in [f"{count(comparison)}. {LEGEND}", *table.notes, *_errors(comparison)]]
-    return float_of(pieces, f"Comparison with the paper. {table.caption}", f"{name}-compare", notes)
+    return float_of(pieces, f"Comparison with the paper. {table.caption}", f"{spec.name}-compare", notes)
 
 
 def split(table: Table, width: int = 7) -> list[Table]:
-    """Tables of so many columns at most, about equally many, groups kept together."""
+    """Cut a table into tables of at most `width` columns, about equally many each. Groups stay whole."""
     parts = list(table.groups) if table.groups else table.columns
     size = len(table.columns) // len(parts)
     if len(table.columns) <= width:
@@ -169,7 +174,7 @@ def _stressed(word: str) -> str:
 
 
 def _errors(comparison: pd.DataFrame) -> list[str]:
-    """A sentence for each column that is printed with errors."""
+    """A sentence for each column that the paper prints with errors."""
     wrong = comparison[comparison["corrected"].notna()]
     return [
         f"Printed in error: {label}, "
@@ -179,17 +184,15 @@ def _errors(comparison: pd.DataFrame) -> list[str]:
     ]
 
 
-def write_comparison(study: Study, name: str, output: Mapping[str, str | Path]) -> None:
+def write_comparison(spec: TableSpec, layout: Layout, output: Mapping[str, str | Path]) -> None:
     """Compare a table with its printed values; `output`: csv, md, tex -> file."""
-    comparison = compare_table(study, name)
+    comparison = compare_table(spec, layout)
     texts = {
         "csv": to_csv(comparison),
-        "md": to_markdown(comparison, study.config.tables[name].notes),
-        "tex": to_latex(study, name, comparison),
+        "md": to_markdown(comparison, spec.table.notes),
+        "tex": to_latex(spec, comparison),
     }
-    for suffix, path in output.items():
-        with atomic_write(path) as partial:
-            partial.write_text(texts[suffix], encoding="utf-8")
+    write_texts(texts, output)
 
 
 def to_csv(comparison: pd.DataFrame) -> str:

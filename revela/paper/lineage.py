@@ -1,138 +1,149 @@
-"""Where each value of a table came from: the score file, the run, the model, its data, its settings, its cost.
+"""The lineage of a table: for each value the score file, the run, the model, its data, its settings and its cost.
 
-`tableN.lineage.json` holds, for each column and row, what is needed to find the value again or to doubt it. It is
-read from what the jobs left behind, never from the configuration of today.
+`tableN.lineage.json` holds, for each column and row, what one needs to find the value again or to doubt it. It is read
+from what the jobs left behind, not from today's configuration.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from revela.files import atomic_write, sha256_file
+from revela.files import sha256_file, write_json
 from revela.paper import PaperError
-from revela.paper.values import columns, metric, rows, score_file, tasks
+from revela.paper.logs import read_log
+from revela.paper.values import columns, rows
 from revela.provenance import git_commit, read_manifest
-from revela.study.study import LM_EVAL, Cell, ConfigError, Study
 from revela.training.usage import total
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-def lineage(study: Study, table: str) -> dict[str, Any]:
+    from revela.study.cell import Cell
+    from revela.study.layout import Layout
+    from revela.study.specification import BenchmarkSpec, LineageSpec
+    from revela.study.system import System
+
+
+def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
     """The lineage of a table.
 
     Returns:
-        ``table``, ``commit`` (of the code that made the table), ``columns``: label -> ``system``, ``model`` (what
-        `model_lineage` says; none for BM25 and copied columns) and ``cells``: row -> ``value`` in percent and
+        ``table``, ``commit`` (of the code that made the table), ``columns``: label -> ``system``, ``model`` (as
+        `model_lineage` describes it; None for BM25 and for copied columns) and ``cells``: row -> ``value`` in percent and
 
-        - copied: ``copied_from``, the CSV of printed values;
-        - measured: ``score_file`` and its ``score_sha256``, ``run_id`` (the run's SHA-256; none for lm-eval),
+        - for a copied value: ``copied_from``, the CSV of printed values;
+        - for a measured value: ``score_file`` and its ``score_sha256``, ``run_id`` (the run's SHA-256; None for lm-eval),
           ``scored_at`` (commit), ``dataset`` and its ``data_revision``;
-        - a mean: ``mean_of``, the rows or tables that it is the mean of.
+        - for a mean: ``mean_of``, the rows or the table whose mean it is.
 
     Raises:
-        PaperError: A score file or a manifest that cannot be read.
+        PaperError: A score file, a log or the settings of a cell cannot be read.
+        ProvenanceError: A manifest cannot be read.
     """
-    spec, names = study.config.tables[table], rows(study, table)
+    table, names = spec.table.table, rows(spec.table)
     entries = {}
-    for column in columns(study, table):
-        model = None if column.copied else model_lineage(study, column.system)
-        if column.copied:
-            cells = [{"copied_from": spec.printed} for _ in names]
-        elif spec.means_of:
-            cells = [{"mean_of": part} for part in spec.means_of.values()] + [{"mean_of": names[:-1]}]
+    for shown, column in zip(spec.table.columns, columns(spec.table, layout), strict=True):
+        if shown.copied:
+            cells = [{"copied_from": table.printed} for _ in names]
+        elif table.means_of:
+            cells = [{"mean_of": part} for part in table.means_of.values()] + [{"mean_of": names[:-1]}]
         else:
-            cells = [*_measured(study, column.system, spec.benchmark), {"mean_of": names[:-1]}]
-        cells = {name: {"value": value, **cell} for name, value, cell in zip(names, column.values, cells, strict=True)}
-        entries[column.label] = {"system": column.system, "model": model, "cells": cells}
-    return {"table": table, "commit": git_commit(), "columns": entries}
+            [benchmark] = spec.table.benchmarks.values()
+            cells = [*_measured(shown.system.name, benchmark, layout), {"mean_of": names[:-1]}]
+        entries[column.label] = {
+            "system": shown.system.name,
+            "model": None if shown.copied else model_lineage(shown.system, spec.corpora, layout),
+            "cells": {
+                name: {"value": value, **cell} for name, value, cell in zip(names, column.values, cells, strict=True)
+            },
+        }
+    return {"table": spec.table.name, "commit": git_commit(), "columns": entries}
 
 
-def _measured(study: Study, system: str, benchmark: str) -> list[dict[str, Any]]:
-    """What stands behind each task's value of one system."""
-    path = score_file(study, system, benchmark)
-    scores = _read_json(path)
-    provenance, sha256 = scores.get("provenance", {}), sha256_file(path)
-    if benchmark == LM_EVAL:
-        datasets = {task.task: task.dataset for task in study.config.lm_evaluation.tasks.values()}
-    else:
-        datasets = {task.task: task.dataset for task in study.benchmark_tasks(benchmark)}
+def _measured(system: str, benchmark: BenchmarkSpec, layout: Layout) -> list[dict[str, Any]]:
+    """What stands behind the value of one system on each task."""
+    path = layout.scores(system, benchmark.name)
+    provenance, sha256 = _read_json(path).get("provenance", {}), sha256_file(path)
     return [
         {
-            "metric": metric(benchmark),
-            "score_file": str(path),
+            "metric": benchmark.metric,
+            "score_file": path,
             "score_sha256": sha256,
             "run_id": provenance.get("runs", {}).get(task),
             "scored_at": provenance.get("commit"),
-            "dataset": datasets[task],
-            "data_revision": revision(study, "datasets", datasets[task]),
+            "dataset": row.dataset,
+            "data_revision": revision(layout.dataset(row.dataset)),
         }
-        for task in tasks(study, benchmark)
+        for task, row in benchmark.tasks.items()
     ]
 
 
-def model_lineage(study: Study, system: str) -> dict[str, Any] | None:
-    """The model behind a system; None for one that has none.
+def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: Layout) -> dict[str, Any] | None:
+    """The model behind a system; None for BM25, which has none.
+
+    Args:
+        system: A system that is run here.
+        corpora: corpus -> its datasets, for the corpora of trained cells.
+        layout: Where the models are.
 
     Returns:
-        Off the shelf: ``folder`` and ``model_revision``. Trained here: ``folder``, ``adapter_sha256`` (the retriever's
-        files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``, ``commits`` (that it was trained at),
-        ``data_sha256``, ``data_revisions`` (of the corpus's datasets), ``steps``, ``processes``, ``device``,
-        ``gpu_hours``, ``hours``, ``usage`` (of all attempts together, as `revela.training.usage.total` says).
+        Of a model that was not trained here: ``folder`` and ``model_revision``. Of a trained cell: ``folder``,
+        ``adapter_sha256`` (the retriever's files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``,
+        ``commits`` (at which it was trained), ``data_sha256``, ``data_revisions`` (of the corpus's datasets),
+        ``model_revisions``, ``steps``, ``processes``, ``device``, ``gpu_hours``, ``hours``, ``usage`` (of all attempts
+        together, see `revela.training.usage.total`).
 
     Raises:
-        PaperError: A manifest that cannot be read.
+        PaperError: The log or the settings of a cell cannot be read.
+        ProvenanceError: A manifest cannot be read.
     """
-    try:
-        cell = study.check_cell(Cell.parse(system))
-    except ConfigError:
-        name = system.removeprefix("untrained/")
-        if study.models[name].kind == "bm25":
-            return None
-        folder = Path(study.config.results, "resources/models", name)
-        return {"folder": str(folder), "model_revision": revision(study, "models", name)}
-    folder = Path(study.config.results, "models", system)
-    manifest, settings = read_manifest(folder), _read_json(folder / "settings.json")
-    last = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    models = {cell.retriever, cell.lm} - {"none"}
+    if system.kind == "trained":
+        return _cell_lineage(system.cell, corpora[system.cell.corpus], layout)
+    if not system.models:
+        return None
+    folder = layout.model(system.models[0])
+    return {"folder": folder, "model_revision": revision(folder)}
+
+
+def _cell_lineage(cell: Cell, datasets: Sequence[str], layout: Layout) -> dict[str, Any]:
+    folder = layout.cell(cell)
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    last = read_log(layout.cell_log(cell))[-1]
     return {
-        "folder": str(folder),
+        "folder": folder,
         "adapter_sha256": manifest["retriever_sha256"],
-        "lm_sha256": {name: sha for name, sha in manifest["files"].items() if name.endswith("safetensors")}.get(
-            "lm/adapter_model.safetensors", manifest["files"].get("lm/model.safetensors")
-        ),
+        "lm_sha256": files.get("lm/adapter_model.safetensors", files.get("lm/model.safetensors")),
         "config_sha256": manifest["settings_sha256"],
-        "seed": settings["seed"],
+        "seed": _read_json(layout.cell_settings(cell))["seed"],
         "commits": manifest["commits"],
         "data_sha256": manifest["inputs"]["data"],
-        "data_revisions": {name: revision(study, "datasets", name) for name in study.corpus_datasets(cell.corpus)},
-        "model_revisions": {name: revision(study, "models", name) for name in sorted(models)},
+        "data_revisions": {name: revision(layout.dataset(name)) for name in datasets},
+        "model_revisions": {name: revision(layout.model(name)) for name in sorted(cell.models)},
         "steps": manifest["steps"],
         "processes": manifest["processes"],
         "device": manifest["device"],
         "gpu_hours": last["gpu_hours"],
         "hours": manifest["wall_seconds"] / 3600,
-        "usage": total(Path(study.config.results, "usage", system)),
+        "usage": total(layout.usage(cell)),
     }
 
 
-def revision(study: Study, kind: str, name: str) -> Any:
-    """The commits of a resource's hub repositories, or the hash of its files where it is from no hub.
-
-    kind: datasets, models.
-    """
-    manifest = read_manifest(Path(study.config.results, "resources", kind, name))
+def revision(folder: str | Path) -> dict[str, Any]:
+    """The commits of the hub repositories that a resource came from, or the hash of its files if it came from none."""
+    manifest = read_manifest(folder)
     return manifest.get("hub") or {"sha256": manifest["sha256"]}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: str | Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise PaperError(f"{path}: cannot be read ({error})") from None
 
 
-def write_lineage(study: Study, table: str, output: str | Path) -> None:
+def write_lineage(spec: LineageSpec, layout: Layout, output: str | Path) -> None:
     """Write the lineage of a table as JSON."""
-    with atomic_write(output) as partial:
-        partial.write_text(json.dumps(lineage(study, table), indent=1) + "\n", encoding="utf-8")
+    write_json(output, lineage(spec, layout))

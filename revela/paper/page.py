@@ -1,8 +1,13 @@
-"""Markdown as a page of its own: one HTML file without anything from outside."""
+"""Texts as files: Markdown as a self-contained HTML page, and one text in several formats."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import markdown
+
+from revela.files import atomic_write
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
@@ -17,7 +22,7 @@ tbody tr:last-child td { border-bottom: 2px solid #222 }
 
 
 def html_body(text: str) -> str:
-    """Markdown as the body of a page; wide tables scroll by themselves."""
+    """Markdown as the body of a page; each wide table scrolls on its own."""
     body = markdown.markdown(text, extensions=["tables", "toc"])
     return body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
 
@@ -28,3 +33,10 @@ def html_page(title: str, body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def write_texts(texts: Mapping[str, str], output: Mapping[str, str | Path]) -> None:
+    """Write the formats that are asked for; texts: suffix -> text, output: suffix -> file."""
+    for suffix, path in output.items():
+        with atomic_write(path) as partial:
+            partial.write_text(texts[suffix], encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Tables as tex, csv and md: bold, grey, daggers, sizes and groups as the paper has them.
+"""Tables as tex, csv, md and html, with bold and grey values, daggers, sizes and groups as in the paper.
 
-A copied value carries a p, and one that is known to be wrong a star and a note with the right one.
+A copied value carries a p. One that is known to be wrong carries a star and a note with the right value.
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from revela.files import atomic_write
-from revela.paper.page import html_body, html_page
+from revela.paper.page import html_body, html_page, write_texts
 from revela.paper.values import Column, columns, rows
-from revela.study.study import Study, Table
+
+if TYPE_CHECKING:
+    from revela.study.layout import Layout
+    from revela.study.settings import Table
+    from revela.study.specification import TableSpec
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"
 _SIZE = re.compile(r"(.+)(?<!\.\d)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1; not LLaMA-3.2-1B
@@ -33,7 +37,7 @@ def split_size(label: str) -> tuple[str, str]:
 def best(table: Table, values: Sequence[Column]) -> list[set[str]]:
     """For each row the labels of its bold values: the best as printed, with one decimal, so that ties share it.
 
-    They are sought in the whole row or in each group; among measured values, unless `bold_copied`.
+    The best is sought in the whole row or in each group, and among measured values unless `bold_copied` is set.
     """
     candidates = [column for column in values if table.bold_copied or not column.copied]
     groups = {"none": [], "row": [table.columns], "group": [list(heads.values()) for heads in table.groups.values()]}
@@ -112,9 +116,9 @@ def tabular(table: Table, values: Sequence[Column], names: Sequence[str], cell: 
 
 
 def float_of(tabulars: Sequence[str], caption: str, label: str, notes: Sequence[str]) -> str:
-    """A table float around tabulars one below the other, each made smaller where it is wider than the text."""
+    """A table float around tabulars, one below the other. A tabular that is wider than the text is scaled down."""
     fit = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
-    # What is cut into pieces has to fit on a page.
+    # All pieces of a table that was cut have to fit on one page.
     font, size = (r"\small", r"\footnotesize") if len(tabulars) == 1 else (r"\footnotesize", r"\scriptsize")
     boxes = "\\par\\medskip\n".join(f"\\resizebox{{{fit}}}{{!}}{{%\n{tabular}}}\n" for tabular in tabulars)
     below = f"\\par\\smallskip\\parbox{{\\linewidth}}{{{size} {' '.join(notes)}}}\n" if notes else ""
@@ -126,7 +130,7 @@ def float_of(tabulars: Sequence[str], caption: str, label: str, notes: Sequence[
 
 
 def _heads(table: Table, values: Sequence[Column]) -> list[str]:
-    """One line of heads, or two: with sizes, or with groups above."""
+    """The heads: one line, or two if sizes stand below them or groups above them."""
     if table.groups:
         sizes = {group: len(heads) for group, heads in table.groups.items()}
         spans = [rf"\multicolumn{{{size}}}{{c}}{{{subscript(group)}}}" for group, size in sizes.items()]
@@ -201,16 +205,14 @@ def escape(text: str) -> str:
     return re.sub(r"([%&#_$])", r"\\\1", text)
 
 
-def write_table(study: Study, name: str, output: Mapping[str, str | Path]) -> None:
-    """Write a table; `output`: tex, csv, md, html -> file. PaperError where a value is missing."""
-    table, values, names = study.config.tables[name], columns(study, name), rows(study, name)
+def write_table(spec: TableSpec, layout: Layout, output: Mapping[str, str | Path]) -> None:
+    """Write a table; `output`: tex, csv, md, html -> file. Raises PaperError if a value is missing."""
+    table, values, names = spec.table, columns(spec, layout), rows(spec)
     markdown = to_markdown(table, values, names)
     texts = {
-        "tex": to_latex(table, values, names, name),
+        "tex": to_latex(table, values, names, spec.name),
         "csv": to_csv(values, names),
         "md": markdown,
-        "html": html_page(name, html_body(markdown)),
+        "html": html_page(spec.name, html_body(markdown)),
     }
-    for suffix, path in output.items():
-        with atomic_write(path) as partial:
-            partial.write_text(texts[suffix], encoding="utf-8")
+    write_texts(texts, output)

@@ -1,7 +1,7 @@
 """The values of a table: measured ones, from score files, and copied ones, from the paper's printed tables.
 
-A value is a percentage. A copied one is marked as such wherever it stands, so that it never passes for measured. A
-value that is missing is an error, never a blank.
+A value is a percentage. A copied value is marked wherever it stands, so it never passes for a measured one. A missing
+value is an error, never a blank.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from revela.paper import PaperError
-from revela.study.study import LM_EVAL, Study
 
-METRIC, ACCURACY = "nDCG@10", "accuracy"
+if TYPE_CHECKING:
+    from revela.study.layout import Layout
+    from revela.study.specification import TableSpec
+
 CONFIDENCE = 0.95
 _Z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
@@ -36,13 +39,12 @@ class Erratum:
 
 @dataclass(frozen=True)
 class Column:
-    """A system's values, one a row and their mean last.
+    """A system's values, one for each row, with their mean last.
 
-    margins: half the width of the 95 % confidence interval of each value; none for a copied column.
+    margins: half the width of the 95 % confidence interval of each value; empty for a copied column.
     """
 
     label: str
-    system: str
     values: list[float]
     margins: list[float]
     errata: tuple[Erratum, ...] = ()  # of a copied column
@@ -53,55 +55,43 @@ class Column:
         return not self.margins
 
 
-def score_file(study: Study, system: str, benchmark: str) -> Path:
-    """Where the scores of a system on a benchmark stand."""
-    return Path(study.config.results, "scores", system, f"{benchmark}.json")
+def rows(spec: TableSpec) -> list[str]:
+    """The names of a table's rows, the mean last: the paper's if the table has printed values, else the tasks' labels.
 
-
-def metric(benchmark: str) -> str:
-    """The measure that the tables of a benchmark show."""
-    return ACCURACY if benchmark == LM_EVAL else METRIC
-
-
-def tasks(study: Study, benchmark: str) -> dict[str, str]:
-    """task -> label of its row, in the order of the rows."""
-    if benchmark == LM_EVAL:
-        return {task.task: label for label, task in study.config.lm_evaluation.tasks.items()}
-    return {task.task: task.label for task in study.benchmark_tasks(benchmark)}
-
-
-def rows(study: Study, table: str) -> list[str]:
-    """The names of a table's rows, the mean last: the paper's where it has printed values, else the tasks' labels.
-
-    Raises PaperError where the paper has more rows, or fewer.
+    Raises PaperError if the paper has more or fewer rows.
     """
-    spec = study.config.tables[table]
-    own = list(spec.means_of) if spec.means_of else list(tasks(study, spec.benchmark).values())
-    if not spec.printed:
+    table = spec.table
+    if table.means_of:
+        own = list(table.means_of)
+    else:
+        own = [row.label for benchmark in spec.benchmarks.values() for row in benchmark.tasks.values()]
+    if not table.printed:
         return [*own, "Mean"]
-    names = list(next(iter(read_printed(spec.printed).values())))
+    names = list(next(iter(read_printed(table.printed).values())))
     if len(names) != len(own) + 1:
-        raise PaperError(f"{spec.printed}: {len(names)} rows, expected {len(own)} and their mean: {', '.join(own)}")
+        raise PaperError(f"{table.printed}: {len(names)} rows, expected {len(own)} and their mean: {', '.join(own)}")
     return names
 
 
-def measured(path: str | Path, names: Sequence[str], metric: str = METRIC) -> tuple[list[float], list[float]]:
-    """Values of one system and their margins; the mean of the tasks stands last.
+def measured(path: str | Path, tasks: Iterable[str], metric: str) -> tuple[list[float], list[float]]:
+    """The values of one system on tasks, and their margins. The mean over the tasks stands last.
 
-    The margins take the queries of a task for a sample of all that might have been asked: 1.96 standard errors. A
-    task of several parts is their unweighted mean, as the score file has it.
+    The margins are 1.96 standard errors: the queries of a task count as a sample of all queries that might have been
+    asked. The value of a task with several parts is their unweighted mean, as the score file has it.
 
     Args:
         path: A score file.
-        names: Tasks.
+        tasks: The names of tasks.
+        metric: The name of a metric of the score file.
 
     Raises:
-        PaperError: No score file, or a task or its value is missing in it.
+        PaperError: There is no score file, or it lacks a task or its value.
     """
+    tasks = list(tasks)
     try:
         scores = json.loads(Path(path).read_text(encoding="utf-8"))["tasks"]
-        values = [100 * scores[name]["metrics"][metric] for name in names]
-        parts = [[part["per_query"][metric] for part in scores[name]["parts"].values()] for name in names]
+        values = [100 * scores[task]["metrics"][metric] for task in tasks]
+        parts = [[part["per_query"][metric] for part in scores[task]["parts"].values()] for task in tasks]
     except (OSError, json.JSONDecodeError) as error:
         raise PaperError(f"{path}: not a score file ({error})") from None
     except KeyError as error:
@@ -111,7 +101,7 @@ def measured(path: str | Path, names: Sequence[str], metric: str = METRIC) -> tu
 
 
 def standard_error(sample: Sequence[float]) -> float:
-    """Of the mean of a sample of independent values; NaN for a single one, about which nothing is known.
+    """The standard error of the mean of independent values; NaN for a single value, whose spread is unknown.
 
     >>> standard_error([0.0, 1.0, 0.0, 1.0]) == (1 / 3) ** 0.5 / 2
     True
@@ -126,7 +116,7 @@ def _norm(values) -> float:
 def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
     """The paper's printed values: label -> row -> value, the mean last.
 
-    The file has a line for each row under "Task", or for each system under "Model"; PaperError for any other.
+    The file has a line for each row under "Task", or for each system under "Model". Raises PaperError for any other.
     """
     with open(path, newline="", encoding="utf-8") as file:
         lines = [line for line in csv.reader(file) if line]
@@ -142,7 +132,7 @@ def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
 
 
 def read_errata(path: str | Path) -> list[Erratum]:
-    """The known errors among printed values; none where there is no such file."""
+    """The known errors among printed values; none if there is no such file."""
     if not Path(path).exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -152,49 +142,46 @@ def read_errata(path: str | Path) -> list[Erratum]:
         ]
 
 
-def errata(study: Study, table: str) -> list[Erratum]:
-    """The known errors of a table's printed values, by whatever name their table has: `errata.csv` beside them."""
-    printed = study.config.tables[table].printed
-    names = {name for name, other in study.config.tables.items() if printed and other.printed == printed}
-    return [e for e in read_errata(Path(printed).with_name("errata.csv")) if e.table in names] if printed else []
+def errata(spec: TableSpec) -> list[Erratum]:
+    """The known errors of a table's printed values, from `errata.csv` beside them, by any name of the printed table."""
+    if not spec.table.printed:
+        return []
+    known = read_errata(Path(spec.table.printed).with_name("errata.csv"))
+    return [erratum for erratum in known if erratum.table in spec.printed_as]
 
 
-def columns(study: Study, table: str, *, partly: bool = False) -> list[Column]:
-    """The columns of a table in its order.
+def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Column]:
+    """The columns of a table, in its order.
 
     Args:
-        partly: Leave out systems whose scores have not all been made, instead of raising.
+        spec: The table.
+        layout: Where the score files are.
+        partly: Leave out systems that lack scores, instead of raising.
 
     Raises:
-        PaperError: A score file is missing or of other tasks, or a copied system has no printed values.
+        PaperError: A score file is missing or is of other tasks, or a copied system has no printed values.
     """
-    spec = study.config.tables[table]
-    printed = read_printed(spec.printed) if spec.printed else {}
-    wrong = errata(study, table)
+    printed = read_printed(spec.table.printed) if spec.table.printed else {}
+    wrong = errata(spec)
     found = []
-    for label, system in study.table_systems(table).items():
-        if study.is_copied(system):
+    for column in spec.columns:
+        label = column.label
+        if column.copied:
             if label not in printed:
-                raise PaperError(f"{spec.printed}: no printed values of {label}, which is not run here")
-            values = [printed[label][row] for row in rows(study, table)]
-            found.append(Column(label, system, values, [], tuple(e for e in wrong if e.column == label)))
-        elif partly and not all(score_file(study, system, b).exists() for b in study.table_benchmarks(table)):
+                raise PaperError(f"{spec.table.printed}: no printed values of {label}, which is not run here")
+            values = [printed[label][row] for row in rows(spec)]
+            found.append(Column(label, values, [], tuple(e for e in wrong if e.column == label)))
             continue
-        elif spec.means_of:
-            found.append(Column(label, system, *_means(study, spec.means_of, system)))
-        else:
-            names = list(tasks(study, spec.benchmark))
-            path = score_file(study, system, spec.benchmark)
-            found.append(Column(label, system, *measured(path, names, metric(spec.benchmark))))
+        benchmarks = list(spec.benchmarks.values())
+        files = [layout.scores(column.system.name, benchmark.name) for benchmark in benchmarks]
+        if partly and not all(Path(file).exists() for file in files):
+            continue
+        parts = [measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)]
+        found.append(Column(label, *(_means(parts) if spec.table.means_of else parts[0])))
     return found
 
 
-def _means(study: Study, tables: Mapping[str, str], system: str) -> tuple[list[float], list[float]]:
-    """The means of a system in other tables, and the mean of these, with their margins."""
-    values, margins = [], []
-    for table in tables.values():
-        benchmark = study.config.tables[table].benchmark
-        found = measured(score_file(study, system, benchmark), list(tasks(study, benchmark)), metric(benchmark))
-        values.append(found[0][-1])
-        margins.append(found[1][-1])
+def _means(parts: Sequence[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
+    """The means of one system on several benchmarks, and the mean of these, with their margins."""
+    values, margins = [values[-1] for values, _ in parts], [margins[-1] for _, margins in parts]
     return [*values, statistics.fmean(values)], [*margins, _norm(margins) / len(margins)]

@@ -29,6 +29,7 @@ class DatasetSpec(Strict):
 
 
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
+    """The fetching or building of a dataset."""
     return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
 
 
@@ -40,6 +41,7 @@ class ModelSpec(Strict):
 
 
 def model_spec(study: Study, model: str) -> ModelSpec:
+    """The fetching of a model."""
     return ModelSpec(name=model, source=study.models[model].source)
 
 
@@ -50,6 +52,7 @@ class PunktSpec(Strict):
 
 
 def punkt_spec(study: Study) -> PunktSpec:
+    """The training of Punkt, or the choice of NLTK's own."""
     dataset = study.config.chunking.punkt
     if dataset == "nltk":
         return PunktSpec(source=None)
@@ -65,6 +68,7 @@ class ChunkSpec(Strict):
 
 
 def chunk_spec(study: Study, corpus: str) -> ChunkSpec:
+    """The chunks of a corpus's sources."""
     sources = [_text(source) for source in study.config.corpora[corpus].sources]
     return ChunkSpec(sources=sources, max_words=study.config.chunking.max_words)
 
@@ -95,6 +99,7 @@ class BatchSpec(Strict):
 
 
 def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
+    """The batches of a corpus, of one size."""
     spec = study.config.corpora[corpus]
     common = {"batch_size": int(batch_size), "seed": study.config.seed, "batches": spec.batches, "take": spec.take}
     if spec.ready:
@@ -113,6 +118,7 @@ class GroupSizeSpec(Strict):
 
 
 def group_size_spec(study: Study, corpus: str) -> GroupSizeSpec:
+    """The comparison of group sizes, for batches of 16."""
     return GroupSizeSpec(batches=batch_spec(study, corpus, 16), documents=study.config.corpora[corpus].documents)
 
 
@@ -126,6 +132,7 @@ class PairSpec(Strict):
 
 
 def pair_spec(study: Study, corpus: str, batch_size: int | str) -> PairSpec:
+    """The pairs of a corpus, for batches of one size."""
     spec: Corpus = study.config.corpora[corpus]
     return PairSpec(batch_size=int(batch_size), seed=study.config.seed, pairs=spec.pairs, crop_ratio=spec.crop_ratio)
 
@@ -166,10 +173,12 @@ class TrainingSpec(Strict):
 
 
 def training_spec(study: Study, cell: str) -> TrainingSpec:
+    """The training of a cell, by its path."""
     return TrainingSpec(cell=cell, settings=study.training_settings(Cell.parse(cell)))
 
 
 def timing_spec(study: Study, cell: str) -> Training:
+    """The settings under which a cell's batches are timed."""
     return study.training_settings(Cell.parse(cell))
 
 
@@ -187,6 +196,7 @@ class RunSpec(Strict):
 
 
 def run_spec(study: Study, system: str, benchmark: str, task: str) -> RunSpec:
+    """The ranking of a task by a system."""
     ranking = study.config.evaluation.model_dump(include={"document_text", "exclude", "top_k"})
     return RunSpec(system=study.system(system), task=study.task(benchmark, task), **ranking)
 
@@ -203,6 +213,7 @@ class ScoreSpec(Strict):
 
 
 def score_spec(study: Study, system: str, benchmark: str) -> ScoreSpec:
+    """The scores of a system on a benchmark."""
     ranking = study.config.evaluation.model_dump(include={"document_text", "exclude", "top_k"})
     return ScoreSpec(
         system=study.system(system), benchmark=benchmark, tasks=study.benchmark_tasks(benchmark), **ranking
@@ -220,6 +231,7 @@ class AnchorSpec(Strict):
 
 
 def anchor_spec(study: Study) -> AnchorSpec:
+    """The comparison with published scores."""
     anchors = study.anchors
     return AnchorSpec(
         systems=[anchor.system for anchor in anchors],
@@ -230,6 +242,7 @@ def anchor_spec(study: Study) -> AnchorSpec:
 
 
 def lm_evaluation_spec(study: Study) -> LmEvaluation:
+    """The tasks that language models are tested on."""
     return study.config.lm_evaluation
 
 
@@ -275,6 +288,7 @@ class TableSpec(Strict):
 
 
 def table_spec(study: Study, table: str) -> TableSpec:
+    """A table by its name."""
     spec = study.config.tables[table]
     parts = {head: study.config.tables[part].benchmark for head, part in spec.means_of.items()}
     printed_as = [name for name, other in study.config.tables.items() if spec.printed and other.printed == spec.printed]
@@ -316,6 +330,7 @@ class LineageSpec(Strict):
 
 
 def lineage_spec(study: Study, table: str) -> LineageSpec:
+    """The lineage of a table."""
     spec = table_spec(study, table)
     corpora = {column.system.cell.corpus for column in spec.columns if column.system.kind == "trained"}
     return LineageSpec(table=spec, corpora={corpus: study.corpus_datasets(corpus) for corpus in sorted(corpora)})
@@ -330,6 +345,7 @@ class FigureSpec(Strict):
 
 
 def figure_spec(study: Study, figure: str) -> FigureSpec:
+    """A figure by its name."""
     spec = study.config.figures[figure]
     return FigureSpec(
         figure=spec,
@@ -345,6 +361,7 @@ class CheckSpec(Strict):
 
 
 def check_spec(study: Study) -> CheckSpec:
+    """The comparison of all printed values."""
     return CheckSpec(tables=[table_spec(study, name) for name, table in study.config.tables.items() if table.printed])
 
 

@@ -21,7 +21,7 @@ UNTRAINED = "untrained/"
 class _System(Strict):
     """What all systems share."""
 
-    module: ClassVar[str]  # has `load(system, layout, compute)`, which returns a `revela.evaluation.systems.Ranker`
+    module: ClassVar[str]  # has `load(system, layout, compute)`, which returns a `revela.evaluation.ranking.Ranker`
     gpu: ClassVar[bool] = True  # whether a job that runs it asks for one
     network: ClassVar[bool] = False
     name: str

@@ -11,7 +11,8 @@ from benchmark_folders import task, write_coir
 from revela.evaluation import EvaluationError, apis
 from revela.evaluation.apis import ApiEncoder
 from revela.evaluation.tasks import load_task
-from revela.study.study import Model
+from revela.study.source import API_PROVIDERS
+from revela.study.system import Api
 
 KEY = "sk-secret-of-the-test"
 VARIABLES = {"openai": "OPENAI_API_KEY", "cohere": "CO_API_KEY", "voyage": "VOYAGE_API_KEY"}
@@ -83,10 +84,9 @@ def server(monkeypatch):
     server.server_close()
 
 
-def encoder(server, folder, provider="openai", *, budget=1.0, price=1.0, **options):
-    model = Model(scale="test", name="api", kind="api", source=f"{provider}:some-model", price=price)
-    options = {"max_length": 100, "base_url": server.url} | options
-    return ApiEncoder(model, folder / "cache.sqlite", budget=budget, **options)
+def encoder(server, folder, provider="openai", *, budget=1.0, price=1.0, max_length=100):
+    system = Api(name="api", provider=provider, model="some-model", price=price, max_length=max_length)
+    return ApiEncoder(system, folder / "cache.sqlite", budget=budget, base_url=server.url)
 
 
 def embed(encoder, texts, kind="passage"):
@@ -141,7 +141,7 @@ def test_long_texts_are_cut_and_large_requests_divided(server, tmp_path, monkeyp
 def test_budget(server, tmp_path):
     """A request is sent only if it cannot pass the budget, with a token a byte; what was spent is remembered."""
     assert embed(encoder(server, tmp_path, price=1e5, budget=1.0), ["0123456789"])  # 10 bytes: $1 at most
-    with pytest.raises(EvaluationError, match=r"^api: \$1\.00 is spent.* up to \$0\.10; evaluation\.api_budget is \$1"):
+    with pytest.raises(EvaluationError, match=r"^api: \$1\.00 is spent.* up to \$0\.10; compute\.api_budget is \$1"):
         embed(encoder(server, tmp_path, price=1e5, budget=1.0), ["b"])
     with pytest.raises(EvaluationError, match=r"api_budget is \$0\.00"):
         embed(encoder(server, tmp_path, budget=0.0), ["c"])
@@ -156,9 +156,11 @@ def test_refusals_do_not_show_the_key(server, tmp_path):
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
-def test_missing_key_price_and_provider(server, tmp_path, monkeypatch):
-    with pytest.raises(EvaluationError, match="api: source 'other:some-model' of models.tsv is no API; valid: openai:"):
-        encoder(server, tmp_path, "other")
+def test_each_provider_of_a_source_has_a_client():
+    assert apis.PROVIDERS.keys() == set(API_PROVIDERS)
+
+
+def test_missing_key_and_price(server, tmp_path, monkeypatch):
     with pytest.raises(EvaluationError, match="api: models.tsv has no price"):
         encoder(server, tmp_path, price=None)
     monkeypatch.delenv("VOYAGE_API_KEY")
@@ -174,13 +176,12 @@ def test_cache_that_is_no_cache(server, tmp_path):
 
 
 def test_as_a_system(server, tmp_path):
-    from revela.evaluation.systems import Dense
-    from revela.study.study import Evaluation
+    from revela.evaluation.dense import Dense
 
     write_coir(tmp_path / "data")
     part = load_task(task("coir"), tmp_path / "data")[0]
-    system = Dense("api", encoder(server, tmp_path), Evaluation(shard_documents=3), similarity="cosine")
-    found = dict(system.search(part, 4))
+    ranker = Dense("api", encoder(server, tmp_path), shard_documents=3, similarity="cosine")
+    found = dict(ranker.search(part, 4))
     query, documents = np.array(vector("cats")), {id: np.array(vector(text)) for id, text in part.corpus}
     cosines = {id: query @ v / np.linalg.norm(query) / np.linalg.norm(v) for id, v in documents.items()}
     order = sorted(cosines, key=lambda id: (round(cosines[id], 6), id), reverse=True)  # d1 and d2 are as long and tie

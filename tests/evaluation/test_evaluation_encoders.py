@@ -1,17 +1,15 @@
-"""Encoders: dealt out among replicas, prepared ahead, kept on disk, adapters that others trained."""
-
-import threading
+"""Encoders: shared among replicas, kept on disk, adapters that others trained."""
 
 import numpy as np
 import pytest
 from benchmark_folders import Encoder, task, write_coir
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import Replicas, prepared_ahead
+from revela.evaluation.encoders import Replicas
 from revela.evaluation.search import search
 from revela.evaluation.store import Store
 from revela.evaluation.tasks import load_task
-from revela.study.study import Lora
+from revela.study.settings import Lora
 
 
 def lengths(texts):
@@ -25,32 +23,6 @@ def test_replicas(count):
     replicas = Replicas(encoders)
     assert replicas.embed(replicas.prepare(texts, "passage")).tolist() == lengths(texts).tolist()
     assert [encoder.texts for encoder in encoders] == [texts[first::count] for first in range(count)]
-
-
-def test_the_next_shard_is_prepared_while_this_one_is_in_use():
-    prepared = [threading.Event() for _ in range(3)]
-
-    class Watched(Encoder):
-        def prepare(self, texts, kind):
-            prepared[texts[0]].set()
-            return texts, kind, threading.current_thread()
-
-    seen = []
-    for texts, kind, thread in prepared_ahead(Watched(None), ([number] for number in range(3)), "passage"):
-        assert kind == "passage" and thread is not threading.current_thread()
-        if texts[0] < 2:
-            assert prepared[texts[0] + 1].wait(10)
-        seen += texts
-    assert seen == [0, 1, 2]
-
-
-def test_an_error_in_preparation_is_raised():
-    class Broken(Encoder):
-        def prepare(self, texts, kind):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        list(prepared_ahead(Broken(None), [["a"]], "passage"))
 
 
 # --- the store
@@ -76,7 +48,7 @@ def test_store_encodes_a_text_once(tmp_path):
 
 
 def test_store_of_a_job_that_was_killed(tmp_path):
-    """Embeddings without their keys, or half written, are not there."""
+    """Embeddings without their keys, or half written ones, do not count."""
     store = Store(Encoder(lengths), tmp_path)
     through(store, ["a"])
     [keys] = tmp_path.glob("*.keys.npy")
@@ -87,7 +59,7 @@ def test_store_of_a_job_that_was_killed(tmp_path):
 
 
 def test_two_jobs_that_store_the_same_texts(tmp_path, monkeypatch):
-    """The second comes in while the first is writing; neither touches what the other has begun."""
+    """The second starts while the first is writing. Neither touches what the other has begun."""
     first, second, save = Store(Encoder(lengths), tmp_path), Store(Encoder(lengths), tmp_path), np.save
 
     def interrupted(file, array):
@@ -111,7 +83,7 @@ def test_store_that_was_damaged(tmp_path):
 
 
 def test_two_query_sets_on_one_corpus(tmp_path):
-    """The second task encodes but the document that the first did not have, and finds what it finds without a store."""
+    """The second task encodes only the document that the first did not have, and finds what it finds without a store."""
     rng = np.random.default_rng(0)
     vectors = {f"text {n}": rng.standard_normal(8).astype(np.float32) for n in range(31)}
     documents = {f"d{n}": ("", f"text {n}") for n in range(30)}
@@ -157,9 +129,7 @@ def adapter(backbone, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["bare", "head"])
 def test_released_adapter(adapter, backbone, tmp_path, name):
-    from test_evaluation_systems import model, study
-
-    from revela.evaluation.systems import load_system
+    from test_evaluation_systems import load, model, study
 
     folder, expected = adapter
     models = tmp_path / "results" / "resources" / "models"
@@ -167,8 +137,8 @@ def test_released_adapter(adapter, backbone, tmp_path, name):
     (models / "tiny").symlink_to(backbone)
     (models / "released").symlink_to(folder / name)
     row = model("released", "encoder", base="tiny", pooling="eos", similarity="cosine")
-    system = load_system("released", study(tmp_path / "results", row, model("tiny", "backbone")))
-    found = system.encoder.embed(system.encoder.prepare(["a cat", "dogs"], "passage"))
+    ranker = load("released", study(tmp_path / "results", row, model("tiny", "backbone")))
+    found = ranker.encoder.embed(ranker.encoder.prepare(["a cat", "dogs"], "passage"))
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

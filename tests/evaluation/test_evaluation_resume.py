@@ -1,18 +1,17 @@
-"""An evaluation that is killed at any moment goes on and ends with the same bytes."""
+"""An evaluation that is killed at any moment resumes and ends with the same bytes."""
 
 import os
 import signal
 
 import numpy as np
 import pytest
-from benchmark_folders import Encoder, task, write_coir
+from benchmark_folders import Encoder, run_spec, task, write_coir
 
 from revela.evaluation import runs, search
-from revela.evaluation.systems import Dense, run_task
-from revela.study.study import Evaluation
+from revela.evaluation.dense import Dense
+from revela.evaluation.ranking import run_task
 
-SETTINGS = Evaluation(shard_documents=8, top_k=10)
-TASK = task("coir", parts="go;php")
+SPEC = run_spec(task("coir", parts="go;php"), top_k=10)
 
 
 def embed(texts):
@@ -23,13 +22,14 @@ def embed(texts):
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name in ("go", "php"):
-        documents = {f"{name}{n}": ("", f"{name} {n % 35}") for n in range(40)}  # five twins; five shards
+        documents = {f"{name}{n}": ("", f"{name} {n % 35}") for n in range(40)}  # five duplicates; five shards
         write_coir(folder, name, documents=documents, qrels={"q1": {f"{name}3": 1}, "q2": {f"{name}4": 1}})
     return folder
 
 
 def evaluate(folder, work, encoder):
-    run_task(Dense("dense", encoder, SETTINGS), SETTINGS, TASK, folder, work / "run.gz", state=work / "state")
+    ranker = Dense("dense", encoder, shard_documents=8)
+    run_task(ranker, SPEC, folder, work / "run.gz", state=work / "state")
 
 
 def die():

@@ -6,22 +6,21 @@ import math
 
 import numpy as np
 import pytest
-from benchmark_folders import Encoder, real_cosqa, task, write_beir, write_bright, write_coir
+from benchmark_folders import Encoder, real_cosqa, run_spec, task, write_beir, write_bright, write_coir
 
 from revela.evaluation import EvaluationError
 from revela.evaluation.anchors import check_anchors, write_anchors
+from revela.evaluation.bm25 import BM25
+from revela.evaluation.dense import Dense
+from revela.evaluation.ranking import run_task
 from revela.evaluation.runs import read_run, write_run
-from revela.evaluation.scores import METRICS, Evaluator, score_benchmark, score_task
-from revela.evaluation.systems import BM25, Dense, run_task
+from revela.evaluation.scores import METRICS, PROTOCOL, Evaluator, score_benchmark, score_task
 from revela.evaluation.tasks import load_task
-from revela.study.study import Anchor, Config, Model, Study
+from revela.study.specification import AnchorSpec, ScoreSpec
+from revela.study.system import Api, Bm25, Untrained
 
 LOG = math.log2
-
-
-def study(tasks, **evaluation):
-    config = Config(scale="test", results="results", datasets={}, corpora={}, evaluation=evaluation)
-    return Study(config=config, models={"bm25": Model(scale="test", name="bm25", kind="bm25")}, runs=[], tasks=tasks)
+AS_RUN = {"document_text": "title+text", "top_k": 1000}
 
 
 def ranked(*documents):
@@ -177,7 +176,7 @@ def test_mean_over_parts_is_unweighted(tmp_path):
     row = task("coir", parts="go;ruby")
     run = [("go/q1", [("d1", 1.0)]), ("go/q2", [("d1", 1.0), ("d9", 0.5)]), ("ruby/q1", [("d2", 1.0)])]
     write_run(tmp_path / "run.gz", run, "system")
-    scores = score_task(row, study([row]), tmp_path, tmp_path / "run.gz")
+    scores = score_task(row, tmp_path, tmp_path / "run.gz", **AS_RUN)
     go = (1 + 1 / LOG(3)) / 2
     assert scores["parts"]["go"]["metrics"]["nDCG@10"] == pytest.approx(go)
     assert scores["parts"]["ruby"]["metrics"]["nDCG@10"] == 0
@@ -190,17 +189,14 @@ def test_a_benchmark_as_json(tmp_path):
     rows = [task("beir", "one"), task("beir", "two")]
     write_run(tmp_path / "one.gz", [("q1", [("d2", 2.0), ("d1", 1.0)]), ("q2", [("d9", 1.0)])], "system")
     write_run(tmp_path / "two.gz", [], "system")
-    score_benchmark(
-        "system",
-        study(rows, top_k=20),
-        "beir",
-        {"set": tmp_path},
-        {row.task: tmp_path / f"{row.task}.gz" for row in rows},
-        tmp_path / "scores.json",
-    )
+    bm25 = Bm25(name="system", k1=1.5, b=0.75, weigh_queries=False)
+    spec = ScoreSpec(system=bm25, benchmark="beir", tasks=rows, document_text="title+text", exclude=True, top_k=20)
+    runs = {row.task: tmp_path / f"{row.task}.gz" for row in rows}
+    score_benchmark(spec, {"set": tmp_path}, runs, tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (scores["system"], scores["benchmark"], list(scores["tasks"])) == ("system", "beir", ["one", "two"])
     assert scores["protocol"]["document_text"] == "title+text"
+    assert (scores["protocol"]["k1"], scores["protocol"]["exclude"], scores["protocol"]["top_k"]) == (1.5, True, 20)
     assert set(scores["provenance"]["runs"]) == {"one", "two"}
     assert set(scores["provenance"]["datasets"]) == {"set"}
     one, two = (scores["tasks"][name]["parts"][name] for name in ("one", "two"))
@@ -219,12 +215,37 @@ def test_a_benchmark_as_json(tmp_path):
     assert "nDCG@100" not in one["metrics"]
 
 
+@pytest.mark.parametrize(
+    ("system", "keys"),
+    [
+        (
+            Untrained(name="untrained/tiny", query_prefix="Q: ", passage_prefix="", max_length=9, batch_tokens=64),
+            {"query_prefix": "Q: ", "passage_prefix": "", "max_length": 9, "batch_tokens": 64},
+        ),
+        (
+            Api(name="ada", provider="openai", model="ada-002", price=0.1, max_length=9),
+            {"provider": "openai", "model": "ada-002", "max_length": 9},
+        ),
+    ],
+)
+def test_the_protocol_says_how_the_system_read_texts(tmp_path, system, keys):
+    """A model card quotes the prefixes and the length from here."""
+    write_beir(tmp_path)
+    write_run(tmp_path / "run.gz", [], system.name)
+    spec = ScoreSpec(
+        system=system, benchmark="beir", tasks=[task("beir")], document_text="text", exclude=False, top_k=10
+    )
+    scores = score_benchmark(spec, {"set": tmp_path}, {"t": tmp_path / "run.gz"}, tmp_path / "scores.json")
+    assert scores["system"] == system.name
+    assert scores["protocol"] == {**keys, "document_text": "text", "exclude": False, "top_k": 10, **PROTOCOL}
+
+
 def test_a_run_of_another_task(tmp_path):
     write_beir(tmp_path)
     write_run(tmp_path / "run.gz", [("q3", [("d1", 1.0)])], "system")
     row = task("beir")
     with pytest.raises(EvaluationError, match=r"run\.gz: query 'q3' is not a query of beir/t"):
-        score_task(row, study([row]), tmp_path, tmp_path / "run.gz")
+        score_task(row, tmp_path, tmp_path / "run.gz", **AS_RUN)
 
 
 def test_no_relevant_document_at_all(tmp_path):
@@ -232,7 +253,7 @@ def test_no_relevant_document_at_all(tmp_path):
     write_run(tmp_path / "run.gz", [("q1", [("d1", 1.0)])], "system")
     row = task("beir")
     with pytest.raises(EvaluationError, match="no query of t has a relevant document"):
-        score_task(row, study([row]), tmp_path, tmp_path / "run.gz")
+        score_task(row, tmp_path, tmp_path / "run.gz", **AS_RUN)
 
 
 # --- from a folder to the numbers, by hand
@@ -245,24 +266,25 @@ class Table(Encoder):
         super().__init__(lambda texts: np.array([vectors[text.replace(" ", "_")] for text in texts], np.float32))
 
 
-def numbers(system, row, folder, **evaluation):
+def numbers(ranker, row, folder, **options):
     """nDCG@10 of each query, through a run file."""
-    setup = study([row], **evaluation)
-    run_task(system(setup.config.evaluation), setup.config.evaluation, row, folder, folder / "run.gz")
-    [scores] = score_task(row, setup, folder, folder / "run.gz")["parts"].values()
+    spec = run_spec(row, **options)
+    run_task(ranker, spec, folder, folder / "run.gz")
+    read_as = {"document_text": spec.document_text, "top_k": spec.top_k}
+    [scores] = score_task(row, folder, folder / "run.gz", **read_as)["parts"].values()
     return dict(zip(scores["queries"], scores["per_query"]["nDCG@10"], strict=True)), scores["metrics"]["nDCG@10"]
 
 
 def dense(**vectors):
-    return lambda settings: Dense("dense", Table(**vectors), settings)
+    return Dense("dense", Table(**vectors), shard_documents=50_000)
 
 
-def test_one_query_among_twins_of_its_answer(tmp_path):
-    """A set of one query. Its document, without a title, has two twins and ties with them: d1 comes last of d9, d5, d1,
-    behind the better d2."""
-    documents = {"d1": ("", "twin"), "d2": ("a", "better"), "d5": ("", "twin"), "d9": ("", "twin"), "d0": ("", "")}
+def test_one_query_whose_answer_has_duplicates(tmp_path):
+    """A set of one query. Its document, which has no title, ties with two duplicates. The order is d2, which is better,
+    then d9, d5, d1."""
+    documents = {"d1": ("", "same"), "d2": ("a", "better"), "d5": ("", "same"), "d9": ("", "same"), "d0": ("", "")}
     write_beir(tmp_path, documents=documents, queries={"q": "ask"}, qrels={"q": {"d1": 1}})
-    system = dense(ask=[1.0], twin=[0.5], a_better=[0.75], **{"": [0.0]})
+    system = dense(ask=[1.0], same=[0.5], a_better=[0.75], **{"": [0.0]})
     found, mean = numbers(system, task("beir"), tmp_path)
     assert found == {"q": round(1 / LOG(5), 6)} and mean == pytest.approx(1 / LOG(5))
 
@@ -295,11 +317,10 @@ def test_excluded_documents_of_bright(tmp_path, exclude):
 
 def test_an_error_leaves_nothing(tmp_path):
     write_beir(tmp_path / "data", documents={"d": ("", "x")}, queries={"q": "ask"}, qrels={"q": {"d": 1}})
-    row, setup = task("beir"), study([task("beir")])
-    system = dense(ask=[1.0], x=[np.nan])(setup.config.evaluation)
+    ranker = dense(ask=[1.0], x=[np.nan])
     (tmp_path / "runs").mkdir()
     with pytest.raises(EvaluationError, match="the embedding of document 'd' is not finite"):
-        run_task(system, setup.config.evaluation, row, tmp_path / "data", tmp_path / "runs" / "run.gz")
+        run_task(ranker, run_spec(task("beir")), tmp_path / "data", tmp_path / "runs" / "run.gz")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -311,11 +332,8 @@ def test_anchors(tmp_path):
     write_beir(tmp_path, qrels={"q1": {"d1": 1}})
     write_run(tmp_path / "run.gz", [("q1", [("d2", 2.0), ("d1", 1.0)])], "system")
     published = {"right": 63.1, "near": 62.5, "wrong": 70.0}
-    anchors = [
-        Anchor(scale="test", system=name, benchmark="beir", task="t", ndcg10=value) for name, value in published.items()
-    ]
-    setup = study([task("beir")]).model_copy(update={"anchors": anchors})
-    rows = check_anchors(setup, {"set": tmp_path}, {anchor.key: tmp_path / "run.gz" for anchor in anchors})
+    spec = AnchorSpec(systems=list(published), tasks=[task("beir")] * 3, ndcg10=list(published.values()), **AS_RUN)
+    rows = check_anchors(spec, {"set": tmp_path}, [tmp_path / "run.gz"] * 3)
     assert rows == [
         ["right", "beir", "t", "63.10", "63.09", "-0.01", "OK"],
         ["near", "beir", "t", "62.50", "63.09", "+0.59", "close"],
@@ -340,8 +358,8 @@ def test_bm25_on_cosqa_as_by_beir_and_bm25s(tmp_path):
     from beir.retrieval.evaluation import EvaluateRetrieval
 
     folder, row = real_cosqa(), task("coir", "cosqa")
-    run_task(BM25(), study([row]).config.evaluation, row, folder, tmp_path / "run.gz")
-    scores = score_task(row, study([row]), folder, tmp_path / "run.gz")["metrics"]
+    run_task(BM25(), run_spec(row), folder, tmp_path / "run.gz")
+    scores = score_task(row, folder, tmp_path / "run.gz", **AS_RUN)["metrics"]
 
     [part] = load_task(row, folder)
     words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}

@@ -1,11 +1,14 @@
 """Streaming search finds what brute force finds, in trec_eval's order, for any size of the shards."""
 
+import threading
+
 import numpy as np
 import pytest
 from benchmark_folders import Encoder, task, write_coir
 
 from revela.evaluation import EvaluationError, search
-from revela.evaluation.search import TopK, best_documents
+from revela.evaluation.bm25 import best_documents
+from revela.evaluation.search import TopK
 from revela.evaluation.tasks import load_task
 
 
@@ -95,16 +98,16 @@ def test_random_embeddings_against_a_full_sort():
 
 
 def test_equal_texts_are_encoded_once_and_tie(tmp_path):
-    texts = {"a": "twin", "b": "other", "c": "twin", "z": "twin", "d": "third"}
+    texts = {"a": "same", "b": "other", "c": "same", "z": "same", "d": "third"}
     rng = np.random.default_rng(2)
     encode = table({text: rng.standard_normal(768) for text in texts.values()})
     queries = rng.standard_normal((33, 768), np.float32)
     rankings = list(search.search(queries, corpus(tmp_path, texts), encode, top_k=5, shard_documents=2))
-    assert encode.texts == ["twin", "other", "third"]
+    assert encode.texts == ["same", "other", "third"]
     for ranking in rankings:
-        twins = [(id, score) for id, score in ranking if id in "acz"]
-        assert [id for id, _ in twins] == ["z", "c", "a"]
-        assert len({score for _, score in twins}) == 1
+        duplicates = [(id, score) for id, score in ranking if id in "acz"]
+        assert [id for id, _ in duplicates] == ["z", "c", "a"]
+        assert len({score for _, score in duplicates}) == 1
 
 
 def test_ties_fall_by_descending_id_even_at_the_cut(tmp_path):
@@ -146,6 +149,39 @@ def test_best_documents_of_a_sparse_ranking(tmp_path):
     for k in (1, 2, 3, 4, 9):
         assert best_documents(documents, scores, k) == everything[:k]
     assert best_documents(documents, np.zeros(5, np.float32), 3) == []
+
+
+# --- the next shard is tokenised while this one is in the model
+
+
+def test_the_next_shard_is_prepared_while_this_one_is_in_use(tmp_path):
+    texts = {f"d{number}": f"text {number}" for number in range(3)}
+    prepared = {text: threading.Event() for text in texts.values()}
+
+    class Watched(Encoder):
+        def prepare(self, texts, kind):
+            assert kind == "passage" and threading.current_thread() is not threading.main_thread()
+            prepared[texts[0]].set()
+            return texts
+
+    def encode(texts):
+        following = prepared.get(f"text {int(texts[0][-1]) + 1}")
+        assert following is None or following.wait(10)
+        return np.ones((1, 1), np.float32)
+
+    encoder = Watched(encode)
+    list(search.search(np.ones((1, 1), np.float32), corpus(tmp_path, texts), encoder, top_k=3, shard_documents=1))
+    assert encoder.texts == list(texts.values())
+
+
+def test_an_error_in_preparation_is_raised(tmp_path):
+    class Broken(Encoder):
+        def prepare(self, texts, kind):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        documents = corpus(tmp_path, {"d": "text"})
+        list(search.search(np.ones((1, 1), np.float32), documents, Broken(None), top_k=1, shard_documents=1))
 
 
 # --- searches that were stopped

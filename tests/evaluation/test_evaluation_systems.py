@@ -1,31 +1,48 @@
-"""Systems: BM25 by hand, dense systems end to end on tiny models, what a run leaves out, and names that are wrong."""
+"""Systems: BM25 by hand, dense systems end to end on tiny models, what a run leaves out, wrong names, and closures."""
 
 import json
 import math
 
 import numpy as np
 import pytest
-from benchmark_folders import Encoder, task, write_bright, write_coir
+from benchmark_folders import Encoder, run_spec, task, write_bright, write_coir
 
+from revela.errors import RevelaError
 from revela.evaluation import EvaluationError
+from revela.evaluation.bm25 import BM25
+from revela.evaluation.dense import Dense
+from revela.evaluation.ranking import run_task
 from revela.evaluation.runs import read_run
-from revela.evaluation.systems import BM25, Dense, load_system, run_task
+from revela.evaluation.systems import load_ranker
 from revela.evaluation.tasks import load_task
-from revela.study.study import Cell, Config, ConfigError, Evaluation, Model, Study, load
-
-SETTINGS = Evaluation(query_prefix="Q:  ", passage_prefix="P:  ", max_length=32, shard_documents=2)
+from revela.study.base import ConfigError
+from revela.study.cell import Cell
+from revela.study.code import import_closure
+from revela.study.settings import Compute, Config, Evaluation
+from revela.study.sheets import Model
+from revela.study.study import Study
+from revela.study.study import load as load_study
+from revela.study.system import Api, Bm25, Trained, Untrained
+from revela.study.system import Encoder as OffTheShelf
 
 
 def model(name, kind, **columns):
-    return Model(scale="test", name=name, kind=kind, **columns)
+    source = {"source": "path:anywhere"} if kind in ("backbone", "encoder") else {}
+    return Model(scale="test", name=name, kind=kind, **source | columns)
 
 
-def study(results, *models, settings=SETTINGS):
+def load(name, study):
+    """The ranker of a system of a study."""
+    return load_ranker(study.system(name), study.layout, study.config.compute)
+
+
+def study(results, *models):
     config = Config(
         scale="test",
         results=str(results),
         datasets={"text": {"path": "."}},
-        evaluation=settings,
+        evaluation=Evaluation(query_prefix="Q:  ", passage_prefix="P:  ", max_length=32),
+        compute=Compute(shard_documents=2),
         corpora={"wiki": {"sources": [{"dataset": "text"}]}},
     )
     return Study(config=config, models={row.name: row for row in models}, runs=[], tasks=[])
@@ -83,22 +100,22 @@ def test_bm25_that_weighs_queries_by_hand(tmp_path):
         idf = math.log(1 + (3 - documents_with_word + 0.5) / (documents_with_word + 0.5))
         return idf * frequency / (frequency + 0.9 * (1 - 0.4 + 0.4 * length / (5 / 3)))
 
-    bright = load_system("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4;weigh-queries")))
+    bright = load("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4;weigh-queries")))
     [(_, ranking)] = bright.search(case, 10)
     cat, dog = weight(1, 3, 4), weight(2, 1, 4)
     expected = {"d1": cat * weight(1, 2, 3) + dog * weight(2, 1, 3), "d2": dog * weight(2, 1, 1)}
     assert dict(ranking) == pytest.approx(expected, rel=1e-6)
-    plain = load_system("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4")))
+    plain = load("b", study(tmp_path, model("b", "bm25", source="k1=0.9;b=0.4")))
     [(_, ranking)] = plain.search(case, 10)
     assert dict(ranking)["d1"] == pytest.approx(3 * weight(1, 2, 3) + weight(2, 1, 3), rel=1e-6)
 
 
 def test_settings_of_bm25_that_are_none(tmp_path):
-    with pytest.raises(EvaluationError, match=r"b: source 'k1=1' of models\.tsv is no setting of BM25; valid: k1=0\.9"):
-        load_system("b", study(tmp_path, model("b", "bm25", source="k1=1")))
+    with pytest.raises(ConfigError, match=r"source 'k1=1': valid for BM25: k1=0\.9"):
+        load("b", study(tmp_path, model("b", "bm25", source="k1=1")))
 
 
-def test_bm25_of_twins_ties_exactly(tmp_path):
+def test_bm25_of_duplicates_ties_exactly(tmp_path):
     documents = {id: ("", "red green blue") for id in ("d1", "d10", "d9")} | {"other": ("", "red")}
     case = part(tmp_path, documents=documents, queries={"q1": "blue red green"}, qrels={"q1": {"d1": 1}})
     [(_, ranking)] = BM25().search(case, 3)
@@ -118,7 +135,7 @@ def test_bm25_without_words(tmp_path):
 def test_the_own_id_is_dropped_and_costs_no_place(tmp_path):
     documents = {id: ("", id) for id in ("a", "b", "c")}
     write_coir(tmp_path, documents=documents, queries={"a": "x", "q": "y"}, qrels={"a": {"b": 1}, "q": {"b": 1}})
-    run_task(Fixed("a", "b", "c"), Evaluation(top_k=10), task("coir"), tmp_path, tmp_path / "run.gz")
+    run_task(Fixed("a", "b", "c"), run_spec(task("coir"), top_k=10), tmp_path, tmp_path / "run.gz")
     assert {query: list(found) for query, found in read_run(tmp_path / "run.gz")} == {
         "a": ["b", "c"],
         "q": ["a", "b", "c"],
@@ -136,18 +153,17 @@ def test_exclusions_are_removed_before_the_cut(tmp_path, exclude):
         excluded={"0": names[:15]},
     )
     system = Fixed(*names)
-    settings = Evaluation(top_k=10, exclude=exclude)
-    run_task(system, settings, task("bright"), tmp_path, tmp_path / "run.gz")
+    run_task(system, run_spec(task("bright"), top_k=10, exclude=exclude), tmp_path, tmp_path / "run.gz")
     run = dict(read_run(tmp_path / "run.gz"))
     assert list(run["0"]) == (names[15:25] if exclude else names[:10])
     assert list(run["1"]) == names[:10]
     assert system.top_k == 10 + 1 + (15 if exclude else 0)
 
 
-def test_parts_of_a_task_are_told_apart(tmp_path):
+def test_parts_of_a_task_are_kept_apart(tmp_path):
     for name in ("go", "ruby"):
         write_coir(tmp_path, name)
-    run_task(Fixed("d1"), SETTINGS, task("coir", parts="go;ruby"), tmp_path, tmp_path / "run.gz")
+    run_task(Fixed("d1"), run_spec(task("coir", parts="go;ruby")), tmp_path, tmp_path / "run.gz")
     assert list(dict(read_run(tmp_path / "run.gz"))) == ["go/q1", "go/q2", "ruby/q1", "ruby/q2"]
 
 
@@ -162,14 +178,15 @@ def test_prefixes_are_put_in_front_and_the_whole_is_stripped(tmp_path):
     encoder = Encoder(ones)
     documents = {"d1": ("", "one\n"), "d2": ("two", ""), "d3": ("", "")}
     case = part(tmp_path, documents=documents, queries={"q": "  cats "}, qrels={"q": {"d1": 1}})
-    list(Dense("test", encoder, SETTINGS, query_prefix="query:  ", passage_prefix="passage:  ").search(case, 3))
+    ranker = Dense("test", encoder, shard_documents=2, query_prefix="query:  ", passage_prefix="passage:  ")
+    list(ranker.search(case, 3))
     assert encoder.calls == [["query:    cats"], ["passage:  one", "passage:  two"], ["passage:"]]
 
 
 def test_instructions(tmp_path):
     write_coir(tmp_path, queries={"q1": "cats"}, qrels={"q1": {"d1": 1}})
     encoder = Encoder(ones)
-    system = Dense("test", encoder, SETTINGS, query_prefix="Do: {task}\nQuery: ")
+    system = Dense("test", encoder, shard_documents=2, query_prefix="Do: {task}\nQuery: ")
     [with_instruction] = load_task(task("coir", instruction="find code"), tmp_path)
     list(system.search(with_instruction, 3))
     assert encoder.calls[0] == ["Do: find code\nQuery: cats"]
@@ -221,7 +238,7 @@ def test_untrained_backbone_and_trained_cell(tmp_path, results, backbone):
     expected = by_hand(Retriever.from_backbone(backbone, max_length=32), case, "Q:  ", "P:  ")
     setup = study(results, model("tiny", "backbone"))
     for name in ("untrained/tiny", cell.path):
-        system = load_system(name, setup)
+        system = load(name, setup)
         assert system.name == name
         assert_rankings(system.search(case, 10), expected)
 
@@ -234,7 +251,7 @@ def test_a_variant_is_evaluated_with_the_prefix_that_it_was_trained_with(tmp_pat
     setup = study(results, model("tiny", "backbone"))
     setup.config.variants["other"] = {"query_prefix": "Ask: "}
     expected = by_hand(Retriever.from_backbone(backbone, max_length=32), part(tmp_path), "Ask: ", "P:  ")
-    assert_rankings(load_system(cell.path, setup).search(part(tmp_path), 10), expected)
+    assert_rankings(load(cell.path, setup).search(part(tmp_path), 10), expected)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -242,7 +259,7 @@ def test_encoder_as_its_row_says(tmp_path, results, backbone, similarity):
     from revela.retriever import Retriever
 
     columns = {"pooling": "mean", "query_prefix": "ask:\\n", "similarity": similarity, "max_length": 16}
-    system = load_system("tiny", study(results, model("tiny", "encoder", **columns)))
+    system = load("tiny", study(results, model("tiny", "encoder", **columns)))
     case = part(tmp_path)
     retriever = Retriever.from_backbone(backbone, max_length=16, pooling="mean", normalize=False)
     assert_rankings(system.search(case, 10), by_hand(retriever, case, "ask:\n", "", cosine=similarity == "cosine"))
@@ -252,7 +269,7 @@ def test_passages_of_some_tasks_have_another_prefix(tmp_path, results):
     """E5 takes "query: " for both sides of Quora."""
     columns = {"pooling": "mean", "query_prefix": "query: ", "passage_prefix": "passage: "}
     row = model("tiny", "encoder", passage_prefixes="quora=query: ;other=x=y", **columns)
-    system = load_system("tiny", study(results, row))
+    system = load("tiny", study(results, row))
     assert system.passage_prefixes == {"quora": "query: ", "other": "x=y"}
     for name, expected in (("quora", "query: cats"), ("t", "passage: cats")):
         write_coir(tmp_path, name, documents={"d1": ("", "cats")}, qrels={"q1": {"d1": 1}})
@@ -274,7 +291,7 @@ def test_encoder_as_its_sentence_transformers_folder_says(tmp_path, results, bac
         transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
     width = transformer.get_word_embedding_dimension()
     SentenceTransformer(modules=[transformer, Pooling(width, pooling_mode="mean")], device="cpu").save(str(folder))
-    system = load_system("st", study(results, model("st", "encoder", query_prefix="ask: ", max_length=16)))
+    system = load("st", study(results, model("st", "encoder", query_prefix="ask: ", max_length=16)))
     case = part(tmp_path)
     retriever = Retriever.from_backbone(backbone, max_length=16, pooling="mean", normalize=False)
     assert_rankings(system.search(case, 10), by_hand(retriever, case, "ask: ", ""))
@@ -282,7 +299,7 @@ def test_encoder_as_its_sentence_transformers_folder_says(tmp_path, results, bac
 
 def test_encoder_without_pooling(results):
     with pytest.raises(EvaluationError, match=r"tiny: no modules\.json, so models\.tsv must give the pooling of tiny"):
-        load_system("tiny", study(results, model("tiny", "encoder")))
+        load("tiny", study(results, model("tiny", "encoder")))
 
 
 # --- names
@@ -301,32 +318,36 @@ def test_names_that_cannot_be_run(tmp_path, monkeypatch, name, message):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     ada = model("ada", "api", source="openai:text-embedding-ada-002")
     models = [model("tiny", "backbone"), model("bm25", "bm25"), ada]
-    with pytest.raises(EvaluationError, match=message):
-        load_system(name, study(tmp_path, *models))
+    with pytest.raises(RevelaError, match=message):
+        load(name, study(tmp_path, *models))
 
 
 def test_cell_that_was_not_trained(tmp_path):
     from revela.retriever import RetrieverError
 
     with pytest.raises(RetrieverError, match="bs4/retriever: no "):
-        load_system("revela/wiki/tiny/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
+        load("revela/wiki/tiny/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
     with pytest.raises(ConfigError, match="unknown 'large'"):
-        load_system("revela/wiki/large/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
+        load("revela/wiki/large/tiny/bs4", study(tmp_path, model("tiny", "backbone")))
 
 
 def test_start_up_is_light(tmp_path, backbone):
-    """A BM25 job loads no torch, nor do reading and scoring; a dense one loads what its model needs."""
+    """A BM25 job, reading and scoring load no torch. A dense job loads only what its model needs."""
     import subprocess
     import sys
 
     write_coir(tmp_path)
     code = (
         "import json, sys\n"
-        "from revela.study.study import Evaluation, Task\n"
         "from revela.evaluation import anchors, scores, significance\n"
-        "from revela.evaluation.systems import BM25, run_task\n"
-        f"row = Task.model_validate_json({task('coir').model_dump_json()!r})\n"
-        f"run_task(BM25(), Evaluation(), row, {str(tmp_path)!r}, {str(tmp_path / 'run.gz')!r})\n"
+        "from revela.evaluation.ranking import run_task\n"
+        "from revela.evaluation.systems import load_ranker\n"
+        "from revela.study.layout import Layout\n"
+        "from revela.study.settings import Compute\n"
+        "from revela.study.specification import RunSpec\n"
+        f"spec = RunSpec.model_validate_json({run_spec(task('coir')).model_dump_json()!r})\n"
+        "ranker = load_ranker(spec.system, Layout('results'), Compute())\n"
+        f"run_task(ranker, spec, {str(tmp_path)!r}, {str(tmp_path / 'run.gz')!r})\n"
         "print(json.dumps(sorted(sys.modules)))\n"
         "from revela.retriever import Retriever\n"
         f"Retriever.from_backbone({str(backbone)!r}, max_length=9).encode(['a'])\n"
@@ -341,17 +362,45 @@ def test_start_up_is_light(tmp_path, backbone):
 
 
 def test_settings_of_the_paper_by_task(monkeypatch):
-    """E5-Mistral is told what is asked for, E5 sees two queries in Quora, and BRIGHT has its own BM25."""
+    """E5-Mistral reads an instruction, E5 sees queries on both sides in Quora, and BRIGHT has its own BM25."""
     from pathlib import Path
 
     monkeypatch.chdir(Path(__file__).parents[2])
-    paper = load("config/config.yaml")
+    paper = load_study("config/config.yaml")
     assert {name for name, row in paper.models.items() if row.passage_prefixes == "quora=query: "} == {
         "e5-pt-large",
         "e5-base-v2",
     }
     assert paper.table_systems("table7")["BM25"] == "bm25-bright"
-    bright = load_system("bm25-bright", paper)
+    bright = load("bm25-bright", paper)
     assert (bright.k1, bright.b, bright.weigh_queries) == (0.9, 0.4, True)
     assert "{task}" in paper.models["e5-mistral"].query_prefix
     assert [task.key for task in paper.tasks if not task.instruction] == []
+
+
+# --- the code behind a ranking
+
+
+RANKING = {"evaluation", "evaluation.ranking", "evaluation.runs", "evaluation.tasks"}
+DENSE = {"evaluation.dense", "evaluation.search", "lookahead"}
+LOCAL = {"evaluation.encoders", "evaluation.store", "retriever", "pretrained", "provenance"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"),
+    [(Bm25, set()), (Api, DENSE), (Trained, DENSE | LOCAL), (Untrained, DENSE | LOCAL), (OffTheShelf, DENSE | LOCAL)],
+)
+def test_a_ranking_depends_on_the_code_of_its_kind_alone(kind, needs):
+    """No kind of system imports another's module, and `ranking` imports none of them."""
+    common = {"revela", *(f"revela.{name}" for name in ("errors", "files", "text", "text.rows"))}
+    ranking, own = set(import_closure("revela.evaluation.ranking")), set(import_closure(kind.module))
+    expected = {f"revela.{name}" for name in needs} | {kind.module}
+    assert ranking - common == {f"revela.{name}" for name in RANKING}
+    assert {name for name in own - common - ranking if not name.startswith("revela.method")} == expected
+    assert not any(name.startswith("revela.study") for name in ranking | own)
+
+
+@pytest.mark.parametrize("module", ["scores", "anchors", "significance", "language_models"])
+def test_scores_depend_on_no_system(module):
+    modules = {kind.module for kind in (Bm25, Api, Trained, OffTheShelf)} | {"revela.evaluation.search"}
+    assert not modules & set(import_closure(f"revela.evaluation.{module}"))

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from revela.evaluation import EvaluationError
 from revela.evaluation.language_models import evaluate, load_language_model, score_language_model
 from revela.paper.values import measured
-from revela.retriever import add_lora, save_adapter
-from revela.study.study import LmEvaluation, Lora
+from revela.retriever import RetrieverError, add_lora, save_adapter
+from revela.study.settings import LmEvaluation, Lora
 
 README = """---
 configs:
@@ -63,6 +63,19 @@ def test_adapters_are_put_on_the_model_that_they_name(lm, tmp_path):
     expected = model.eval()(ids).logits
     assert (loaded(ids).logits - expected).abs().max() < 1e-4
     assert (AutoModelForCausalLM.from_pretrained(lm)(ids).logits - expected).abs().max() > 1e-2
+
+
+def test_adapters_of_another_model_are_refused(lm, tmp_path):
+    """PEFT would leave them out, and the scores would be those of the model before its training."""
+    from safetensors.torch import load_file, save_file
+
+    save_adapter(
+        add_lora(AutoModelForCausalLM.from_pretrained(lm), Lora(rank=2), "CAUSAL_LM"), tmp_path / "adapter", str(lm)
+    )
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name.replace("layers.1", "layers.9"): weight for name, weight in load_file(path).items()}, path)
+    with pytest.raises(RetrieverError, match=r"weights of the adapter and of its base do not match: .*layers\.9"):
+        load_language_model(tmp_path / "adapter")
 
 
 def test_a_frozen_language_model_was_not_kept(tmp_path):

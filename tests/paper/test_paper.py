@@ -1,4 +1,4 @@
-"""Tables, their lineage and the comparison with the paper: by hand on small ones, and all of the paper's read back."""
+"""Tables, their lineage and the comparison with the paper: small ones by hand, and all of the paper's read back."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import pytest
 from paper_results import printed_study, with_results, write_scores
 
 from revela.paper import PaperError
-from revela.paper.check import compare_all, failures, report, to_page, write_check
+from revela.paper.check import compare_all, failures, to_page, verdict_line, write_check
 from revela.paper.compare import compare, compare_table, split, to_markdown, verdict, write_comparison
 from revela.paper.lineage import lineage, write_lineage
 from revela.paper.tables import best, to_csv, to_latex, write_table
@@ -26,10 +26,11 @@ from revela.paper.values import (
     read_errata,
     read_printed,
     rows,
-    score_file,
     standard_error,
 )
-from revela.study.study import ConfigError, Figure, Table
+from revela.study.base import ConfigError
+from revela.study.settings import Figure, Table
+from revela.study.specification import CheckSpec, check_spec, lineage_spec, table_spec
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config/paper"
@@ -56,10 +57,10 @@ def small():
     )
     wrong = Erratum("table9", "Ada-2", "Mean", 97, 98.5, "the mean of the column's rows")
     values = [
-        Column("BM25", "bm25", [20.449, 50.0, 35.2245], [1.0, 2.0, 3.0]),
-        Column("Revela-0.5B", "cell", [20.451, 30.0, 25.2255], [1.0, 2.0, 3.0]),
-        Column("E5-7B", "e5", [10.0, 50.049, 30.0245], [1.0, 2.0, 3.0]),
-        Column("Ada-2", "ada", [98, 99, 97], [], (wrong,)),
+        Column("BM25", [20.449, 50.0, 35.2245], [1.0, 2.0, 3.0]),
+        Column("Revela-0.5B", [20.451, 30.0, 25.2255], [1.0, 2.0, 3.0]),
+        Column("E5-7B", [10.0, 50.049, 30.0245], [1.0, 2.0, 3.0]),
+        Column("Ada-2", [98, 99, 97], [], (wrong,)),
     ]
     return table, values, ["First", "Second_2", "Mean"]
 
@@ -79,7 +80,7 @@ def test_bold_by_group():
     table = Table(
         benchmark="b", caption="", groups={"X": {"a": "X-a", "b": "X-b"}, "Y": {"a": "Y-a", "b": "Y-b"}}, bold="group"
     )
-    values = [Column(label, "", [v], [0.0]) for label, v in zip(table.columns, (1.0, 2.0, 9.0, 3.0))]
+    values = [Column(label, [v], [0.0]) for label, v in zip(table.columns, (1.0, 2.0, 9.0, 3.0))]
     assert table.columns == ["X-a", "X-b", "Y-a", "Y-b"]
     assert best(table, values) == [{"X-b", "Y-a"}]
 
@@ -133,7 +134,7 @@ def test_measured_values_means_and_margins(tmp_path):
         "second": {"metrics": {"nDCG@10": 0.3}, "parts": {"z": parts["y"]}},
     }
     path.write_text(json.dumps({"tasks": tasks}))
-    values, margins = measured(path, ["first", "second"])
+    values, margins = measured(path, ["first", "second"], "nDCG@10")
     assert values == pytest.approx([40, 30, 35])
     x, y = (statistics.variance(part["per_query"]["nDCG@10"]) for part in parts.values())
     errors = [100 * (x / 4 + y / 2) ** 0.5 / 2, 100 * (y / 2) ** 0.5]
@@ -150,19 +151,19 @@ def test_the_interval_is_that_of_the_bootstrap():
 
 def test_of_one_query_there_is_no_interval(tmp_path):
     path = write_scores(tmp_path / "one.json", {"first": 0.5}, queries=1)
-    assert np.isnan(measured(path, ["first"])[1]).all()
-    text = to_markdown(compare([Column("X", "x", [50.0], [float("nan")])], {"X": {"First": 50.0}}))
+    assert np.isnan(measured(path, ["first"], "nDCG@10")[1]).all()
+    text = to_markdown(compare([Column("X", [50.0], [float("nan")])], {"X": {"First": 50.0}}))
     assert "50.0 (50.0) +0.0 OK" in text
 
 
 def test_a_missing_task_or_measure_is_an_error(tmp_path):
     path = write_scores(tmp_path / "some.json", {"first": 0.5})
     with pytest.raises(PaperError, match=r"some.json: no nDCG@10 of task 'second'"):
-        measured(path, ["first", "second"])
+        measured(path, ["first", "second"], "nDCG@10")
     with pytest.raises(PaperError, match=r"some.json: no MAP of task"):
         measured(path, ["first"], "MAP")
     with pytest.raises(PaperError, match=r"none.json: not a score file"):
-        measured(tmp_path / "none.json", ["first"])
+        measured(tmp_path / "none.json", ["first"], "nDCG@10")
 
 
 @pytest.mark.parametrize("text", ["", "Task,A\nx,1,2\n", "Row,A\nx,1\n", "Task,A\nx,one\n"])
@@ -234,12 +235,12 @@ def test_rows_and_columns_are_the_papers(study):
     for name, table in paper_tables(study).items():
         printed = read_printed(table.printed)
         assert list(printed) == table.columns, name
-        names = rows(study, name)
+        names = rows(table_spec(study, name))
         if table.benchmark not in (None, "lm-eval"):
             labels = [task.label for task in study.benchmark_tasks(table.benchmark)]
             assert [LONG.get(row, row) for row in names] == [*labels, "Mean"], name
-    assert rows(study, "table2") == ["BEIR", "CoIR", "AVG"]
-    assert rows(study, "table18") == [*study.config.lm_evaluation.tasks, "Avg"]
+    assert rows(table_spec(study, "table2")) == ["BEIR", "CoIR", "AVG"]
+    assert rows(table_spec(study, "table18")) == [*study.config.lm_evaluation.tasks, "Avg"]
 
 
 def paper_tables(study):
@@ -254,16 +255,16 @@ def test_there_are_all_tables_of_results(study):
 def test_where_values_are_the_printed_ones_all_agree(study):
     """Also the means, but for roundings: they are taken from the rows."""
     for name in paper_tables(study):
-        verdicts = compare_table(study, name)["verdict"].value_counts()
+        verdicts = compare_table(table_spec(study, name), study.layout)["verdict"].value_counts()
         assert not verdicts.get("FAIL") and not verdicts.get("close"), name
     # the services: two columns of 11 rows, three of 13
-    assert (compare_table(study, "table1")["verdict"] == "not run").sum() == 22
-    assert (compare_table(study, "table7")["verdict"] == "not run").sum() == 39
+    assert (compare_table(table_spec(study, "table1"), study.layout)["verdict"] == "not run").sum() == 22
+    assert (compare_table(table_spec(study, "table7"), study.layout)["verdict"] == "not run").sum() == 39
 
 
 def test_means_are_those_of_the_rows_that_are_written(study, tmp_path):
     for name in paper_tables(study):
-        write_table(study, name, {"csv": tmp_path / "table.csv"})
+        write_table(table_spec(study, name), study.layout, {"csv": tmp_path / "table.csv"})
         frame = pd.read_csv(tmp_path / "table.csv", index_col="Task")
         own = frame[[label for label in frame if "(printed)" not in label]]
         assert np.allclose(own.iloc[:-1].mean(), own.iloc[-1], atol=0.01), name
@@ -288,8 +289,9 @@ BOLD = {
 
 @pytest.mark.parametrize("table, row", BOLD)
 def test_bold_as_in_the_paper(study, table, row):
-    bold = best(study.config.tables[table], columns(study, table))
-    assert bold[rows(study, table).index(row)] == BOLD[table, row]
+    spec = table_spec(study, table)
+    bold = best(spec.table, columns(spec, study.layout))
+    assert bold[rows(spec).index(row)] == BOLD[table, row]
 
 
 def test_every_table_compiles(study, tmp_path):
@@ -297,10 +299,11 @@ def test_every_table_compiles(study, tmp_path):
         pytest.skip("no pdflatex (Debian: texlive-latex-base, texlive-latex-recommended)")
     body = []
     for name in study.config.tables:
-        write_table(study, name, {"tex": tmp_path / f"{name}.tex"})
+        spec = table_spec(study, name)
+        write_table(spec, study.layout, {"tex": tmp_path / f"{name}.tex"})
         body.append(rf"\input{{{name}.tex}}\clearpage")
-        if study.config.tables[name].printed:
-            write_comparison(study, name, {"tex": tmp_path / f"{name}.compare.tex"})
+        if spec.table.printed:
+            write_comparison(spec, study.layout, {"tex": tmp_path / f"{name}.compare.tex"})
             body.append(rf"\input{{{name}.compare.tex}}\clearpage")
     (tmp_path / "page.tex").write_text(
         r"\documentclass{article}\usepackage[textwidth=5.5in,textheight=9in]{geometry}"
@@ -313,7 +316,7 @@ def test_every_table_compiles(study, tmp_path):
 
 
 def test_groups_stand_above_their_columns(study, tmp_path):
-    write_table(study, "table12", {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
+    write_table(table_spec(study, "table12"), study.layout, {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
     tex = (tmp_path / "t.tex").read_text()
     assert r"\multicolumn{3}{c}{Revela\textsubscript{0.5B}}" in tex
     assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-7} \cmidrule(lr){8-10}" in tex
@@ -322,7 +325,7 @@ def test_groups_stand_above_their_columns(study, tmp_path):
 
 
 def test_systems_can_be_rows(study, tmp_path):
-    write_table(study, "table2", {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
+    write_table(table_spec(study, "table2"), study.layout, {"tex": tmp_path / "t.tex", "md": tmp_path / "t.md"})
     tex = (tmp_path / "t.tex").read_text()
     assert r"Model & BEIR & CoIR & AVG \\" in tex
     assert "\\midrule\nRevela-code\\textsubscript{1B} & 39.6 & 58.6 & 49.1 \\\\" in tex
@@ -330,15 +333,15 @@ def test_systems_can_be_rows(study, tmp_path):
 
 
 def test_a_missing_system_is_an_error_and_not_run_where_asked(study, tmp_path):
-    gone = with_results(study, tmp_path)
+    spec, gone = table_spec(study, "table8"), with_results(study, tmp_path).layout
     with pytest.raises(PaperError, match="not a score file"):
-        columns(gone, "table8")
-    assert columns(gone, "table8", partly=True) == []
+        columns(spec, gone)
+    assert columns(spec, gone, partly=True) == []
     label, system = next(iter(study.table_systems("table8").items()))
-    target = score_file(gone, system, "coir")
+    target = Path(gone.scores(system, "coir"))
     target.parent.mkdir(parents=True)
-    shutil.copy(score_file(study, system, "coir"), target)
-    found = compare_table(gone, "table8", partly=True)
+    shutil.copy(study.layout.scores(system, "coir"), target)
+    found = compare_table(spec, gone, partly=True)
     assert set(found[found["verdict"] != "not run"]["column"]) == {label}
 
 
@@ -355,7 +358,7 @@ def test_verdict(ours, expected):
 def test_comparison_uses_the_corrected_value():
     printed = {"A-1B": {"F": 98.0, "Mean": 97.0}, "B": {"F": 1.0, "Mean": 1.0}, "Ada-2": {"F": 5.0, "Mean": 5.0}}
     wrong = [Erratum("table9", "A-1B", "Mean", 97, 98.5, "")]
-    ours = [Column("A-1B", "", [98, 98.4], [2, 1]), Column("Ada-2", "", [5, 5], [])]
+    ours = [Column("A-1B", [98, 98.4], [2, 1]), Column("Ada-2", [5, 5], [])]
     lines = compare(ours, printed, wrong)
     found = {(line.column, line.row): line for line in lines.itertuples()}
     mean = found["A-1B", "Mean"]
@@ -369,7 +372,7 @@ def test_comparison_uses_the_corrected_value():
 
 def test_comparison_of_another_number_of_rows_is_an_error():
     with pytest.raises(PaperError, match="2 printed values, expected 1"):
-        compare([Column("A", "", [1.0], [1.0])], {"A": {"F": 1.0, "Mean": 1.0}})
+        compare([Column("A", [1.0], [1.0])], {"A": {"F": 1.0, "Mean": 1.0}})
 
 
 def test_wide_comparisons_are_cut_between_groups(study):
@@ -384,17 +387,17 @@ def test_wide_comparisons_are_cut_between_groups(study):
 
 
 def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
-    changed = with_results(study, tmp_path / "r")
+    spec, changed = check_spec(study), with_results(study, tmp_path / "r").layout
     shutil.copytree(Path(study.config.results, "scores"), tmp_path / "r/scores")
     output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
-    write_check(changed, output)
-    line, failing = report(output["csv"])
+    write_check(spec, changed, output)
+    line, failing = verdict_line(output["csv"])
     assert not failing and "FAIL 0, not run 61" in line
 
-    path = score_file(changed, study.table_systems("table14")["Revela-1B"], "coir")
+    path = Path(changed.scores(study.table_systems("table14")["Revela-1B"], "coir"))
     write_scores(path, {task: 0.9 for task in json.loads(path.read_text())["tasks"]})
-    write_check(changed, output)
-    line, failing = report(output["csv"])
+    write_check(spec, changed, output)
+    line, failing = verdict_line(output["csv"])
     assert failing and "FAIL 11" in line
     page, html = output["md"].read_text(), output["html"].read_text()
     assert "## What fails: 11" in page and page.count("| table14 | Revela-1B |") == 11
@@ -403,24 +406,22 @@ def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
 
 
 def test_the_check_of_nothing_measured(study, tmp_path):
-    gone = with_results(study, tmp_path)
-    comparisons = compare_all(gone)
+    spec, gone = check_spec(study), with_results(study, tmp_path).layout
+    comparisons = compare_all(spec, gone)
     assert set(pd.concat(comparisons.values())["verdict"]) == {"not run"}
     assert failures(comparisons).empty
-    assert "## What fails: 0" in to_page(gone, comparisons)
+    assert "## What fails: 0" in to_page(spec, comparisons)
     output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
-    write_check(
-        gone.model_copy(update={"config": gone.config.model_copy(update={"tables": {}, "figures": {}})}), output
-    )
+    write_check(CheckSpec(tables=[]), gone, output)
     assert "No table of this configuration" in output["md"].read_text()
-    assert report(output["csv"])[1] is False
+    assert verdict_line(output["csv"])[1] is False
 
 
 # --- lineage
 
 
 def test_lineage_names_what_stands_behind_each_value(study, tmp_path):
-    write_lineage(study, "table1", tmp_path / "lineage.json")
+    write_lineage(lineage_spec(study, "table1"), study.layout, tmp_path / "lineage.json")
     found = json.loads((tmp_path / "lineage.json").read_text())["columns"]
     assert list(found) == study.config.tables["table1"].columns
 
@@ -445,9 +446,9 @@ def test_lineage_names_what_stands_behind_each_value(study, tmp_path):
 
 
 def test_lineage_of_means_and_of_language_models(study):
-    found = lineage(study, "table2")["columns"]["Revela-wiki-1B"]["cells"]
+    found = lineage(lineage_spec(study, "table2"), study.layout)["columns"]["Revela-wiki-1B"]["cells"]
     assert found["BEIR"]["mean_of"] == "table9" and found["AVG"]["mean_of"] == ["BEIR", "CoIR"]
-    before, after = lineage(study, "table18")["columns"].values()
+    before, after = lineage(lineage_spec(study, "table18"), study.layout)["columns"].values()
     assert before["system"] == "untrained/llama-3.2-1b" and "model_revision" in before["model"]
     assert after["cells"]["WiC"]["dataset"] == "lm-super-glue" and after["cells"]["WiC"]["metric"] == "accuracy"
 

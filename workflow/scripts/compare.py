@@ -1,9 +1,11 @@
-"""A table's measured values beside the paper's printed ones."""
+"""The measured values of a table beside the printed ones of the paper."""
 
 from job import job
 
 with job(snakemake):
     from revela.paper.compare import write_comparison
-    from revela.study.study import load
+    from revela.study.layout import Layout
+    from revela.study.specification import TableSpec
 
-    write_comparison(load(snakemake.config["study"]), snakemake.wildcards.table, dict(snakemake.output.items()))
+    spec = TableSpec.model_validate(snakemake.params.spec)
+    write_comparison(spec, Layout(snakemake.params.results), dict(snakemake.output.items()))

@@ -4,8 +4,8 @@ from job import job
 
 with job(snakemake):
     from revela.paper.figures import write_figure
-    from revela.study.study import load
+    from revela.study.layout import Layout
+    from revela.study.specification import FigureSpec
 
-    files = [snakemake.output.pdf, snakemake.output.png]
-    study = load(snakemake.config["study"])
-    write_figure(study, snakemake.wildcards.figure, snakemake.params.cells, files, snakemake.output.data)
+    spec, output = FigureSpec.model_validate(snakemake.params.spec), snakemake.output
+    write_figure(spec, Layout(snakemake.params.results), [output.pdf, output.png], output.data)

@@ -1,9 +1,11 @@
-"""Where each value of a table came from."""
+"""What stands behind each value of a table."""
 
 from job import job
 
 with job(snakemake):
     from revela.paper.lineage import write_lineage
-    from revela.study.study import load
+    from revela.study.layout import Layout
+    from revela.study.specification import LineageSpec
 
-    write_lineage(load(snakemake.config["study"]), snakemake.wildcards.table, snakemake.output[0])
+    spec = LineageSpec.model_validate(snakemake.params.spec)
+    write_lineage(spec, Layout(snakemake.params.results), snakemake.output[0])

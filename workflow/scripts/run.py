@@ -1,16 +1,17 @@
 """A run: a system ranks the documents of a task for each of its queries."""
 
-from pathlib import Path
-
 from job import job
 
 with job(snakemake):
-    from revela.evaluation.systems import load_system, run_task
-    from revela.study.study import load
+    from revela.evaluation.ranking import run_task
+    from revela.evaluation.systems import load_ranker
+    from revela.study.layout import Layout
+    from revela.study.settings import Compute
+    from revela.study.specification import RunSpec
 
-    study = load(snakemake.config["study"])
-    task = study.task(snakemake.wildcards.benchmark, snakemake.wildcards.task)
-    system = load_system(snakemake.wildcards.system, study)
-    # undeclared, so that it outlives a job that was killed
-    state = Path(study.config.results, "checkpoints", "run", system.name, task.benchmark, task.task)
-    run_task(system, study.config.evaluation, task, snakemake.input.dataset, snakemake.output[0], state=state)
+    spec = RunSpec.model_validate(snakemake.params.spec)
+    layout = Layout(snakemake.params.results)
+    ranker = load_ranker(spec.system, layout, Compute.model_validate(snakemake.params.compute))
+    # not declared as an output, so that it is still there after the job was killed
+    state = layout.run_state(spec.system.name, spec.task.benchmark, spec.task.task)
+    run_task(ranker, spec, snakemake.input.dataset, snakemake.output[0], state=state)

@@ -4,6 +4,8 @@ from job import job
 
 with job(snakemake):
     from revela.paper.tables import write_table
-    from revela.study.study import load
+    from revela.study.layout import Layout
+    from revela.study.specification import TableSpec
 
-    write_table(load(snakemake.config["study"]), snakemake.wildcards.table, dict(snakemake.output.items()))
+    spec = TableSpec.model_validate(snakemake.params.spec)
+    write_table(spec, Layout(snakemake.params.results), dict(snakemake.output.items()))

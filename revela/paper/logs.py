@@ -1,0 +1,23 @@
+"""The training log of a cell, as figures and lineage read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from revela.paper import PaperError
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a training log: step, loss, elapsed (seconds), gpu_hours and more.
+
+    Raises PaperError if there is no such file, or a line lacks one of these.
+    """
+    try:
+        log = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        if not log or not all({"step", "loss", "elapsed", "gpu_hours"} <= line.keys() for line in log):
+            raise ValueError("a line without step, loss, elapsed, gpu_hours, or none at all")
+    except (OSError, ValueError, AttributeError) as error:
+        raise PaperError(f"{path}: not a training log ({error})") from None
+    return log
