@@ -18,6 +18,7 @@ from revela.errors import RevelaError
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 FOLDER = r"^[\w./][\w./-]*$"
+STUDY_MARK = "# Written by `revela train`"
 # Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 
