@@ -9,7 +9,7 @@ a half and all of the documents show whether time grows in proportion to the tex
 caches, and the best of a few repetitions counts. CPU seconds are summed over all processes.
 
 Limits, on all of the text: two workers process at least 1.6 times as many words a second as the plain loop, and one
-worker spends at most 1.25 times as many CPU seconds on a word as on an eighth of the text.
+worker spends at most 1.25 times as many CPU seconds on a word as it does with an eighth of the text.
 """
 
 import argparse

@@ -82,7 +82,7 @@ def chosen_batches(
 ) -> tuple[Iterator[Batch], Callable[[], dict]]:
     """The batches of a corpus, and a function that returns their counts once all of them have been taken.
 
-    Arguments and errors are those of `write_batches`.
+    The arguments are those of `write_batches`. Raises CorpusError where it does.
     """
     if spec.ready:
         parts = [_ready(spec.ready, Path(inputs[0]), spec.batch_size)]
