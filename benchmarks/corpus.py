@@ -5,11 +5,11 @@
 Text: the articles of a folder of parquet files (columns text, title; `data/wikitext` of the shared folder by default),
 Python's own documentation as `pydoc` brings it, and the docstrings of the demo's packages, a document for each module.
 Both ways read documents and write chunks of 120 words; the plain loop writes them as JSON lines. An eighth, a quarter,
-a half and all of the documents show whether time grows with the text alone. Every measurement begins with cold caches;
-the best of a few repetitions counts. CPU seconds are of all processes.
+a half and all of the documents show whether time grows in proportion to the text. Every measurement begins with cold
+caches, and the best of a few repetitions counts. CPU seconds are summed over all processes.
 
-Limits: on all the text two workers take 1.6 times as many words a second as the plain loop, and a word of it costs
-one worker at most 1.25 times the CPU seconds of a word of an eighth.
+Limits, on all of the text: two workers process at least 1.6 times as many words a second as the plain loop, and one
+worker spends at most 1.25 times as many CPU seconds on a word as it does with an eighth of the text.
 """
 
 import argparse
@@ -27,9 +27,11 @@ import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from record import save, show
 
-from revela.study.study import Corpus, load
+from revela.study.settings import TextSource
+from revela.study.specification import ChunkSpec
+from revela.study.study import load
 from revela.text.chunking import read_parameters
-from revela.text.corpora import write_chunks
+from revela.text.chunks import write_chunks
 from revela.text.documents import texts
 from revela.text.embedded import write_dataset
 from revela.text.resources import build_punkt
@@ -41,7 +43,7 @@ GAIN, GROWTH = 1.6, 1.25
 
 
 def plain(documents: Path, punkt: Path, output: Path) -> None:
-    """What one would write down first."""
+    """The loop that one would write first."""
     tokenizer = PunktSentenceTokenizer(read_parameters(punkt))
     with open(output, "w") as file:
         for row in pq.read_table(documents).to_pylist():
@@ -62,14 +64,14 @@ def plain(documents: Path, punkt: Path, output: Path) -> None:
 
 def ours(workers: int):
     def prepare(documents: Path, punkt: Path, output: Path) -> None:
-        corpus = Corpus(sources=[{"dataset": "text"}])
-        write_chunks(corpus, {"text": documents.parent}, punkt, output, max_words=MAX_WORDS, workers=workers)
+        spec = ChunkSpec(sources=[TextSource(dataset="text")], max_words=MAX_WORDS)
+        write_chunks(spec, {"text": documents.parent}, punkt, output, workers=workers)
 
     return prepare
 
 
 def measure(way, documents: Path, punkt: Path, folder: Path, repetitions: int) -> tuple[float, float]:
-    """(seconds, CPU seconds), the least of some repetitions."""
+    """(seconds, CPU seconds): the least of some repetitions."""
     found = []
     for repetition in range(repetitions):
         begin, cpu = time.perf_counter(), sum(os.times()[:4])
@@ -79,7 +81,7 @@ def measure(way, documents: Path, punkt: Path, folder: Path, repetitions: int) -
 
 
 def read_texts(articles: Path, docstrings: Path) -> list[str]:
-    """All documents, mixed, so that a part of them is like the whole."""
+    """All documents, shuffled, so that a part of them resembles the whole."""
     docstrings.mkdir()
     write_dataset(load(ROOT / "config/demo.yaml").config.datasets["packages"].installed, "docstrings", docstrings)
     found = [*texts(articles), *pydoc_data.topics.topics.values(), *texts(docstrings)]
@@ -111,7 +113,7 @@ def measure_all(articles: Path, shares: tuple[int, ...], repetitions: int) -> li
 
 
 def check(rows: list[dict]) -> bool:
-    """Whether the limits are kept; says by how much."""
+    """Whether the limits are kept. Prints by how much."""
     gain = next(row["gain"] for row in reversed(rows) if row["workers"] == 2)
     of_one = [row["words_per_cpu_second"] for row in rows if row["workers"] == 1]
     growth = of_one[0] / of_one[-1]

@@ -15,16 +15,24 @@ import torch
 import yaml
 from benchmark_folders import task, write_beir
 from conftest import TEXTS
+from corpus_specs import batches_of, chunks_of
+
 from revela.command.own_text import OwnTextError, counted, passages, text_files, write_study
 
 from revela.evaluation.tasks import load_task
 from revela.provenance import read_manifest
 from revela.retriever import Retriever, RetrieverError
-from revela.study.study import NAME, Cell, ConfigError, Corpus, Dataset, Model, Source, load
-from revela.text import resources
-from revela.text.corpora import write_batches, write_chunks
-from revela.text.documents import CorpusError, documents
-from revela.text.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
+from revela.study.base import NAME, ConfigError
+from revela.study.cell import Cell
+from revela.study.settings import Corpus, Dataset, TextSource
+from revela.study.source import HubSource, PathSource
+from revela.study.specification import DatasetSpec
+from revela.study.study import load
+from revela.text import CorpusError, resources
+from revela.text.batches import write_batches
+from revela.text.chunks import write_chunks
+from revela.text.documents import documents
+from revela.text.resources import ResourceError, build_punkt, fetch_model
 
 ROOT = Path(__file__).parents[1]
 MUTATED_CONFIGS, MUTATED_SHEETS, BROKEN_ROWS = 220, 120, 120
@@ -270,14 +278,14 @@ def punkt(tmp_path_factory):
 
 
 def test_broken_rows(tmp_path, punkt):
-    rng, corpus = random.Random(5), Corpus(sources=[Source(dataset="data", mixed=True)])
+    rng, spec = random.Random(5), chunks_of(Corpus(sources=[TextSource(dataset="data", mixed=True)]), 20)
     for number in range(BROKEN_ROWS):
         folder, output = tmp_path / str(number), tmp_path / f"{number}.parquet"
         folder.mkdir()
         name, content = broken_row(rng)
         (folder / name).write_bytes(content)
         with pytest.raises(CorpusError) as error:
-            write_chunks(corpus, {"data": folder}, punkt, output, max_words=20)
+            write_chunks(spec, {"data": folder}, punkt, output)
         one_line(error.value, name)
         assert not output.exists() and not list(tmp_path.glob(".partial*"))
 
@@ -297,11 +305,15 @@ def test_broken_rows(tmp_path, punkt):
 def test_broken_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError) as error:
-        list(documents(Source(dataset="data", mixed=True), tmp_path))
+        list(documents(TextSource(dataset="data", mixed=True), tmp_path))
     one_line(error.value, name)
 
 
 # --- own files
+
+
+def fetch_dataset(dataset, folder, results="results"):
+    return resources.fetch_dataset(DatasetSpec(dataset=dataset, results=str(results)), folder)
 
 
 @pytest.fixture
@@ -323,7 +335,7 @@ def test_own_files_by_a_pattern(notes, tmp_path):
     fetch_dataset(Dataset(files=f"{notes}/**/*.{{md,txt,jsonl,parquet}}"), tmp_path / "results/mine")
     manifest = read_manifest(tmp_path / "results/mine", verify=True)
     assert sorted(manifest["files"]) == ["a.md", "deep/b.txt", "deep/d.parquet", "deep/er/c.jsonl"]
-    found = dict(documents(Source(dataset="mine", mixed=True), tmp_path / "results/mine"))
+    found = dict(documents(TextSource(dataset="mine", mixed=True), tmp_path / "results/mine"))
     assert found == {
         "mine/a.md": TEXTS[0],
         "mine/deep/b.txt": TEXTS[1],
@@ -356,11 +368,11 @@ def test_own_tables_of_a_spreadsheet(tmp_path, suffix, sign):
     rows = [["number", "text"], ["1", f'"{TEXTS[0]}\r\n{long}"'], ["2", TEXTS[5].splitlines()[0]], ["3", ""]]
     path = tmp_path / f"notes.{suffix}"
     path.write_bytes(("\ufeff" + "".join(sign.join(row) + "\r\n" for row in rows)).encode())
-    found = list(documents(Source(dataset="mine", mixed=True), tmp_path))
+    found = list(documents(TextSource(dataset="mine", mixed=True), tmp_path))
     assert [text for _, text in found] == [f"{TEXTS[0]}\n{long}", TEXTS[5].splitlines()[0], ""]
     assert passages(path)[0] == (f"notes.{suffix}:0", f"{TEXTS[0]}\n{long}")
     path.write_text('number\n"1')
-    for read in (lambda: list(documents(Source(dataset="mine", mixed=True), tmp_path)), lambda: passages(path)):
+    for read in (lambda: list(documents(TextSource(dataset="mine", mixed=True), tmp_path)), lambda: passages(path)):
         with pytest.raises((CorpusError, OwnTextError)) as error:
             read()
         one_line(error.value, path)
@@ -376,8 +388,8 @@ def test_own_judgements_of_a_spreadsheet(tmp_path):
 
 def test_tables_hide_text_unless_the_source_is_mixed(notes):
     (notes / "picture.png").unlink()
-    assert len(list(documents(Source(dataset="mine"), notes))) == 2  # the parquet file's rows
-    assert len(list(documents(Source(dataset="mine", mixed=True), notes))) == 5
+    assert len(list(documents(TextSource(dataset="mine"), notes))) == 2  # the parquet file's rows
+    assert len(list(documents(TextSource(dataset="mine", mixed=True), notes))) == 5
 
 
 @pytest.mark.parametrize("pattern", ["{0}/**/*.rtf", "{0}/nowhere/*.md", "nowhere/*"])
@@ -424,8 +436,8 @@ def test_own_text_in_one_line_of_the_configuration(notes, tmp_path, punkt):
     config = load(tmp_path / "config.yaml").config
     fetch_dataset(config.datasets["mine"], tmp_path / "mine")
     corpus, chunks = config.corpora["mine"], tmp_path / "chunks.parquet"
-    write_chunks(corpus, {"mine": tmp_path / "mine"}, punkt, chunks, max_words=5)
-    counts = write_batches(corpus, [chunks], tmp_path / "batches.parquet", batch_size=4, seed=0)
+    write_chunks(chunks_of(corpus, 5), {"mine": tmp_path / "mine"}, punkt, chunks)
+    counts = write_batches(batches_of(corpus, 4), [chunks], tmp_path / "batches.parquet")
     assert counts["batches"] == 1 and counts["documents"] == 2
 
 
@@ -437,7 +449,7 @@ def test_a_model_of_pickles_is_refused(tmp_path, backbone):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ResourceError) as error:
-        fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{folder}"), tmp_path / "m")
+        fetch_model("m", PathSource(str(folder)), tmp_path / "m")
     one_line(error.value, "pickles are not loaded")
     with pytest.raises((RetrieverError, OSError)) as error:
         Retriever.from_backbone(folder, max_length=16)
@@ -450,7 +462,7 @@ def test_code_of_a_checkpoint_is_neither_fetched_nor_run(tmp_path, backbone, mon
     config |= {"auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.Config"}, "model_type": "evil"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\n")
-    fetch_model(Model(scale="x", name="m", kind="backbone", source=f"path:{folder}"), tmp_path / "m")
+    fetch_model("m", PathSource(str(folder)), tmp_path / "m")
     assert not (tmp_path / "m/evil.py").exists()
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers would ask
     with pytest.raises(RetrieverError, match="with-code: it needs code that comes with the checkpoint, which is never"):
@@ -461,7 +473,7 @@ def test_code_of_a_checkpoint_is_neither_fetched_nor_run(tmp_path, backbone, mon
 def test_no_code_asks_for_trust():
     for path in (ROOT / "revela").rglob("*.py"):
         loads = re.findall(r"Auto\w+\.from_pretrained", path.read_text())
-        assert not loads or path.name in ("pretrained.py", "model_card.py"), path  # a model card's are for its readers
+        assert not loads or path.name in ("pretrained.py", "card.py"), path  # a model card's are for its readers
     for path in [*(ROOT / "revela").rglob("*.py"), *(ROOT / "workflow").rglob("*.py")]:
         text = path.read_text()
         assert not re.search(r"trust_remote_code\s*=\s*True", text), path
@@ -484,7 +496,6 @@ def test_a_gated_model_names_the_page_of_its_licence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
     monkeypatch.setattr(resources, "snapshot_download", gated)
     with pytest.raises(ResourceError) as error:
-        model = Model(scale="x", name="m", kind="backbone", source="hub:meta-llama/Llama-3.2-1B")
-        fetch_model(model, tmp_path / "m")
+        fetch_model("m", HubSource("meta-llama/Llama-3.2-1B"), tmp_path / "m")
     text = one_line(error.value, "https://huggingface.co/meta-llama/Llama-3.2-1B")
     assert "accept its licence" in text and "HF_TOKEN" in text and "hf_planted" not in text

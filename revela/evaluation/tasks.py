@@ -8,12 +8,8 @@ silently missing. Here a corpus is streamed, and an error names the file and the
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from revela.errors import RevelaError
 from revela.evaluation import EvaluationError
+from revela.text.rows import RowError, read_rows
 
 if TYPE_CHECKING:
     from revela.study.sheets import Task
@@ -298,64 +294,3 @@ def _rows(files: list[Path], columns: list[str], optional: Sequence[str] = ()) -
                 yield where, row
         except RowError as error:
             raise BenchmarkError(str(error)) from None
-
-
-# --- tables: `revela.text.rows` takes the place of all below
-
-
-class RowError(RevelaError):
-    """A table that cannot be read. The message begins with the file, and the line where there is one."""
-
-
-def read_rows(path: Path, columns: list[str] | None = None, *, strict: bool = True) -> Iterator[tuple[int, Row]]:
-    """(number of the line or row, row) of each row of a table: JSON lines, TSV or parquet."""
-    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-    yield from _READERS[suffix](path, columns)
-
-
-def _parquet(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            wanted = [name for name in file.schema_arrow.names if name.replace("-", "_") in (columns or [])]
-            # if one is missing, all are read, so that the message can name them
-            batches = file.iter_batches(4096, columns=wanted if len(wanted) == len(columns or []) else None)
-            yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
-    except (pa.ArrowException, OSError) as error:
-        raise RowError(f"{path}: not readable as parquet ({_one_line(error)})") from None
-
-
-def _jsonl(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RowError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
-        if not isinstance(row, dict):
-            raise RowError(f"{path}:{number}: not a JSON object")
-        yield number, row
-
-
-def _tsv(path: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
-    rows = csv.reader(_lines(path), delimiter="\t")
-    header = next(rows, [])
-    for row in rows:
-        yield rows.line_num, dict(zip(header, row, strict=False))
-
-
-_READERS = {"parquet": _parquet, "jsonl": _jsonl, "tsv": _tsv}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        utf8 = {"mode": "rt", "encoding": "utf-8-sig"}
-        with gzip.open(path, **utf8) if path.suffix == ".gz" else open(path, **utf8) as file:
-            yield from file
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise RowError(f"{path}: not readable as text ({_one_line(error)})") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Chunks -> batches: documents in groups, their chunks interleaved, cut every B (section 4.1)."""
+"""Chunks -> batches: documents form groups, their chunks are interleaved, and every B chunks form a batch (section 4.1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Chunk = TypeVar("Chunk")
 
 
 def interleave(documents: Iterable[list[Chunk]], group_size: int) -> Iterator[Chunk]:
-    """Chunks of documents in the order d11, d21, .., dn1, d12, d22, .. within each group of n documents.
+    """The chunks of documents in the order d11, d21, .., dn1, d12, d22, .. within each group of n documents.
 
-    A document that has run out of chunks is passed over.
+    A document without further chunks is passed over. Raises ValueError if the group size is below 1.
 
     >>> list(interleave([["a1", "a2", "a3"], ["b1"], ["c1", "c2"]], group_size=2))
     ['a1', 'b1', 'a2', 'a3', 'c1', 'c2']
@@ -27,7 +27,7 @@ def interleave(documents: Iterable[list[Chunk]], group_size: int) -> Iterator[Ch
 
 
 def batches(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Consecutive chunks in lists of `size`; a shorter rest is left out.
+    """Consecutive chunks in lists of `size`. A shorter rest is left out.
 
     >>> list(batches("abcde", 2))
     [['a', 'b'], ['c', 'd']]

@@ -28,14 +28,16 @@ class ChunkingError(RevelaError):
 def chunk(text: str, split_sentences: Callable[[str], list[str]], max_words: int = 120) -> list[str]:
     """Split a text into chunks of at most `max_words` words, each of complete sentences.
 
-    A sentence that is longer by itself is cut every `max_words` words. Words are what
-    whitespace separates; none is lost or added and their order is kept. A chunk is part
-    of the text as it stands: whitespace inside it (line breaks, indentation) is the text's own.
+    A longer sentence is cut every `max_words` words. Words are separated by whitespace; none is lost or added, and
+    their order is kept. A chunk is a part of the text as it stands, with the line breaks and indentation of the text.
 
     Args:
         text: One document.
-        split_sentences: Text -> its sentences in order, as `sentence_splitter` returns.
+        split_sentences: Returns the sentences of a text in order, as the function of `sentence_splitter` does.
         max_words: Words in a chunk at most (120 in the paper).
+
+    Raises:
+        ValueError: `max_words` is below 1.
 
     >>> chunk("One two. Three four five. Six.", lambda text: ["One two.", "Three four five.", "Six."], max_words=4)
     ['One two.', 'Three four five. Six.']
@@ -73,10 +75,11 @@ def _pieces(sentence: str, max_words: int) -> list[tuple[str, int]]:
 
 
 def sentence_splitter(folder: str | Path) -> Callable[[str], list[str]]:
-    """Text -> its sentences in order, by Punkt's parameters in a folder that `resources.build_punkt` made.
+    """A function that returns the sentences of a text in order, by Punkt's parameters in a folder.
 
-    Every word is in exactly one sentence: a boundary that Punkt sees inside a word, as between ``1.`` and ``],``
-    in ``[0., 1.],``, is none. Sentences are without outer whitespace; the whitespace inside them is the text's own.
+    The folder is one that `resources.build_punkt` made; ChunkingError is raised where it has no parameters. Every word is
+    in exactly one sentence: boundaries that Punkt sees inside a word, as between ``1.`` and ``],`` in ``[0., 1.],``, do
+    not count. Sentences have no outer whitespace, and keep the whitespace inside them.
     """
     punkt = _Punkt(read_parameters(folder))
 
@@ -88,7 +91,7 @@ def sentence_splitter(folder: str | Path) -> Callable[[str], list[str]]:
 
 
 def read_parameters(folder: str | Path) -> PunktParameters:
-    """Punkt's parameters in a folder that `resources.build_punkt` made; ChunkingError where there are none."""
+    """Punkt's parameters in a folder that `resources.build_punkt` made. Raises ChunkingError where there are none."""
     path = Path(folder) / PUNKT_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -103,9 +106,9 @@ def read_parameters(folder: str | Path) -> PunktParameters:
 
 
 class _Punkt(PunktSentenceTokenizer):
-    """NLTK's boundaries, found several times as fast: what Punkt decides is remembered, and asked only where it matters.
+    """NLTK's boundaries, found several times as fast: Punkt is asked only where it matters, and its answers are cached.
 
-    A text may be of any length; NLTK's own patterns give a text up after five seconds.
+    A text may have any length, whereas NLTK's own patterns give up after five seconds.
     """
 
     def __init__(self, parameters: PunktParameters):
@@ -118,10 +121,10 @@ class _Punkt(PunktSentenceTokenizer):
         self._ends = functools.lru_cache(REMEMBERED)(self.text_contains_sentbreak)
 
     def sentence_starts(self, text: str) -> list[int]:
-        """Where sentences begin after whitespace, in order: the starts of `span_tokenize` that are inside no word."""
+        """Where sentences begin after whitespace, in order: the starts of `span_tokenize` that are not inside a word."""
         starts = []
         for word_start, match in self._last_in_words(text):
-            # As `_realign_boundaries`: what closes the sentence, as in `(One.) Two.`, is still a part of it.
+            # As in `_realign_boundaries`, what closes a sentence, such as `)` in `(One.) Two.`, belongs to it.
             following = match.start("next_tok")
             start = match.end() if following < 0 else following
             if closing := self._closing.match(text, start):
@@ -136,7 +139,7 @@ class _Punkt(PunktSentenceTokenizer):
         for match in self._possible_end.finditer(text):
             start = match.start()
             space = max(text.rfind(" ", last_start, start), last_start)
-            if not text[space:start].isprintable():  # other whitespace, or what is no whitespace at all
+            if not text[space:start].isprintable():  # perhaps other whitespace
                 space = max(space, *(text.rfind(character, space, start) for character in string.whitespace))
             following_word = space + 1 if space > last_start else word_start
             if last and last_start <= following_word:
@@ -151,16 +154,16 @@ class _Punkt(PunktSentenceTokenizer):
         context = word + match["after_tok"]
         if len(context) > LONGEST_REMEMBERED:
             return self.text_contains_sentbreak(context)
-        # Its tokens are those of the word and those that follow, if whitespace is between them and nowhere else.
+        # If the only whitespace is between the word and what follows, the tokens of the two can be taken apart.
         apart = following >= 0 and word.isprintable() and " " not in word and not text[following].isspace()
         return (apart and self._always_ends(word)) or self._ends(context)
 
     def _word_always_ends(self, word: str) -> bool:
-        """Whether a sentence ends after a word whatever the next one is."""
+        """Whether a sentence ends after a word, whatever the next word is."""
         plain = word[:-1].lower()
         if len(plain) > 1 and plain.isascii() and plain.isalpha():
             return plain not in self._params.abbrev_types and plain not in self._before_collocation
         *_, last = self._annotate_first_pass(self._tokenize_words(word))
-        # what `_second_pass_annotation` looks at before it takes a break back
+        # the cases in which `_second_pass_annotation` may take the break back
         uncertain = last.is_initial or last.type_no_period in {"##number##", *self._before_collocation}
         return bool(last.sentbreak) and not (last.period_final and uncertain)

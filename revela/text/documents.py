@@ -1,7 +1,7 @@
 """Raw datasets: a folder of files -> rows -> documents.
 
-What a dataset's folder may hold, found by suffix in all its subfolders (hidden files apart, in the order of their
-names), the first kind that is there being the one that is read:
+Files are found by suffix in all subfolders, in the order of their names; hidden ones do not count. A folder is read in
+one kind of file, the first of these that it holds:
 
 - Parquet: a row is a row. As in HuggingFaceFW/fineweb-edu (`sample/10BT/*.parquet`, column `text`).
 - JSON lines, `.jsonl` or `.jsonl.gz`: a line is a row. As in Tevatron/wikipedia-nq-corpus (`corpus.jsonl.gz`:
@@ -13,30 +13,23 @@ names), the first kind that is there being the one that is read:
 - CSV and TSV, with the names of the columns in the first line.
 - Text files: a file is a row with the one column `text`.
 
-So a README, a licence or a loading script beside tables is not taken for text. A source that is `mixed` reads all of
-its files instead: tables by their suffix, and every other file as UTF-8 text.
+So a README, a licence or a loading script beside tables does not become text. A source that is `mixed` reads all of its
+files: tables by their suffix, and every other file as UTF-8 text.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import itertools
-import json
 import re
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from revela.text import CorpusError
+from revela.text.rows import OnRead, read_rows, unheard
 
-from revela.errors import RevelaError
-from revela.provenance import MANIFEST
-from revela.study.study import Source
+if TYPE_CHECKING:
+    from revela.study.settings import TextSource
 
 PROSE = ".txt .text .md .markdown .rst .adoc .org .tex .html .htm".split()  # noqa: SIM905 - as the docs list them
 # Source code by its language; notebooks, which are JSON, styles and settings are not text to learn from.
@@ -53,65 +46,31 @@ KINDS = {
     "csv": (".csv", ".tsv"),
     "text": TEXT_SUFFIXES,
 }
-NOT_DATA = {MANIFEST, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
-BLOCK = 1 << 20
+# The first is `provenance.MANIFEST`, spelled out so that corpora do not depend on the code of manifests.
+NOT_DATA = {"manifest.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class CorpusError(RevelaError):
-    """Text that is missing or unusable, or more of it wanted than there is. The message is one line."""
+def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document of a source, in order. The text of a document without any is ''.
 
+    The id is dataset/file:row, where rows count from 0; of a text file it is dataset/file. With `join_by`, neighbouring
+    rows with the same value in that column form one document under the id of the first, their texts separated by a
+    space: so passages become articles again.
 
-def rows(
-    folder: str | Path, columns: list[str], *, mixed: bool = False, on_read: Callable[[int], Any] = lambda size: None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) of every row in a dataset's folder, in order; `where` is file:number, or the file for a text file.
+    Args:
+        source: The dataset's name, its columns, and whether it is mixed.
+        folder: The dataset's folder.
+        on_read: Is told how many bytes of the files have been read.
 
-    A row holds the columns asked for. With `mixed` files of every kind are read, and a text file's one column has the
-    name of the first column asked for. Raises CorpusError where the folder holds no rows at all, where a column is
-    missing, or where a file cannot be read.
-    """
-    folder = Path(folder)
-    for kind, path in find_files(folder, mixed):
-        name = path.relative_to(folder).as_posix()
-        if kind == "text":
-            column = columns[0] if mixed else "text"
-            _require(columns, [column], path)
-            yield name, {column: _read_text(path)}
-            on_read(path.stat().st_size)
-        elif kind == "parquet":
-            for number, row in enumerate(_parquet_rows(path, columns, on_read)):
-                yield f"{name}:{number}", row
-        else:
-            values = _csv_rows(path, on_read) if kind == "csv" else json_values(path, on_read, lines=kind == "jsonl")
-            for number, row in enumerate(values):
-                if not isinstance(row, dict):
-                    raise CorpusError(f"{path}: row {number} is a {type(row).__name__}, not an object with columns")
-                _require(columns, list(row), path)
-                yield f"{name}:{number}", {column: row[column] for column in columns}
-
-
-def texts(folder: str | Path, column: str = "text") -> Iterator[str]:
-    """The text of every row of a dataset's folder that has any; CorpusError for a file that cannot be read."""
-    for where, row in rows(folder, [column]):
-        if text := _string(row[column], column, Path(folder) / where):
-            yield text
-
-
-def documents(
-    source: Source, folder: str | Path, on_read: Callable[[int], Any] = lambda size: None
-) -> Iterator[tuple[str, str]]:
-    """(id, text) of every document of a source, in order; the text of one without any is ''.
-
-    The id is dataset/file:number of its (first) row. With `join_by`, neighbouring rows with the same value in that
-    column form one document, their texts separated by a space: passages back into articles. `on_read` is told of
-    the bytes of files as they are read. Raises CorpusError, which names the file and the row.
+    Raises:
+        CorpusError: The folder holds no text, or a file cannot be read; names the file and the line.
     """
     columns = [source.text] if source.join_by is None else [source.text, source.join_by]
     found = (
-        (f"{source.dataset}/{where}", _string(row[source.text], source.text, Path(folder) / where), row)
-        for where, row in rows(folder, columns, mixed=source.mixed, on_read=on_read)
+        (f"{source.dataset}/{name}", _string(row[source.text], source.text, where), row)
+        for name, where, row in _rows(Path(folder), columns, source.mixed, on_read)
     )
     if source.join_by is None:
         for name, text, _ in found:
@@ -120,6 +79,13 @@ def documents(
     for _, group in itertools.groupby(found, lambda item: item[2][source.join_by] or item[0]):
         group = list(group)
         yield group[0][0], " ".join(text for _, text, _ in group if text)
+
+
+def texts(folder: str | Path, column: str = "text") -> Iterator[str]:
+    """The text of every row of a dataset's folder that has any. Raises CorpusError as `documents` does."""
+    for _, where, row in _rows(Path(folder), [column], mixed=False, on_read=unheard):
+        if text := _string(row[column], column, where):
+            yield text
 
 
 def find_files(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
@@ -142,7 +108,7 @@ def find_files(folder: Path, mixed: bool = False) -> list[tuple[str, Path]]:
 
 
 def kind_of(path: Path) -> str | None:
-    """A key of `KINDS` by a file's suffix in any case; None where text or rows are not expected."""
+    """A key of `KINDS` by a file's suffix, in any case; None for a file that is neither text nor a table."""
     return next((kind for kind, suffixes in KINDS.items() if path.name.lower().endswith(suffixes)), None)
 
 
@@ -151,98 +117,24 @@ def is_table(path: Path) -> bool:
     return kind_of(path) not in (None, "text")
 
 
-def _parquet_rows(path: Path, columns: list[str], on_read: Callable[[int], Any]) -> Iterator[dict[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            _require(columns, file.schema_arrow.names, path)
-            bytes_per_row = path.stat().st_size / max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(batch_size=512, columns=columns):
-                yield from batch.to_pylist()
-                on_read(len(batch) * bytes_per_row)
-    except pa.ArrowInvalid as error:
-        raise CorpusError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+def _rows(folder: Path, columns: list[str], mixed: bool, on_read: OnRead) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, where, row) of every row in a folder, in order.
 
-
-def json_values(path: Path, on_read: Callable[[int], Any] = lambda size: None, *, lines: bool) -> Iterator[Any]:
-    """The values of a file of JSON lines, or the items of one JSON list (a block of the file in memory at a time).
-
-    `on_read` is told of bytes as they are read. Raises CorpusError for what is not JSON, with the number of the row.
+    The name is file:row with rows counted from 0, or the file for a text file; `where` is for errors. A row holds the
+    columns asked for. In a mixed folder the one column of a text file has the name of the first column asked for.
     """
-    read = 0
-    try:
-        if not lines:
-            with _open(path) as file:
-                lines = _is_lines(file.read(BLOCK))
-        with _open(path, on_read) as file:
-            for value in map(json.loads, filter(str.strip, file)) if lines else _json_list(file):
-                yield value
-                read += 1
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CorpusError(f"{path}: row {read} is not JSON that can be read ({error})") from None
-
-
-def _csv_rows(path: Path, on_read: Callable[[int], Any]) -> Iterator[dict[str, str | None]]:
-    csv.field_size_limit(sys.maxsize)
-    read = 0
-    try:
-        with _open(path, on_read) as file:
-            for row in csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True):
-                yield row
-                read += 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: row {read} is not CSV that can be read ({error})") from None
-
-
-def _is_lines(head: str) -> bool:
-    """Whether a `.json` file that begins so holds a value in each line, and not one list over one or many lines."""
-    first, newline, rest = head.lstrip().partition("\n")
-    if newline:
-        try:
-            json.loads(first)
-        except json.JSONDecodeError:
-            return False
-    return first.startswith("{") or bool(rest.strip())
-
-
-def _json_list(file: TextIO) -> Iterator[Any]:
-    decoder, space = json.JSONDecoder(), re.compile(r"[\s,]*")
-    buffer = file.read(BLOCK).lstrip()
-    if not buffer.startswith("["):
-        raise json.JSONDecodeError("neither one list nor a value in each line", buffer[:20], 0)
-    position = 1
-    while True:
-        position = space.match(buffer, position).end()
-        if buffer.startswith("]", position):
-            return
-        try:
-            value, position = decoder.raw_decode(buffer, position)
-        except json.JSONDecodeError:
-            more = file.read(max(BLOCK, len(buffer)))  # the item goes on in the next block
-            if not more:
-                raise
-            buffer, position = buffer[position:] + more, 0
+    for kind, path in find_files(folder, mixed):
+        name = path.relative_to(folder).as_posix()
+        if kind == "text":
+            column = columns[0] if mixed else "text"
+            _require(columns, [column], str(path))
+            yield name, str(path), {column: _read_text(path)}
+            on_read(path.stat().st_size)
             continue
-        yield value
-
-
-class _Counted(io.FileIO):
-    """A file that tells how many bytes were read."""
-
-    on_read: Callable[[int], Any]
-
-    def readinto(self, buffer) -> int:
-        size = super().readinto(buffer)
-        self.on_read(size)
-        return size
-
-
-def _open(path: Path, on_read: Callable[[int], Any] = lambda size: None) -> TextIO:
-    raw = _Counted(path)
-    raw.on_read = on_read
-    file = io.BufferedReader(raw, BLOCK)
-    if path.suffix == ".gz":
-        file = gzip.GzipFile(fileobj=file)
-    return io.TextIOWrapper(file, encoding="utf-8-sig")
+        for index, (number, row) in enumerate(read_rows(path, columns, on_read=on_read)):
+            where = f"{path}:{number}"
+            _require(columns, row, where)
+            yield f"{name}:{index}", where, {column: row[column] for column in columns}
 
 
 def _read_text(path: Path) -> str:
@@ -252,12 +144,12 @@ def _read_text(path: Path) -> str:
         raise CorpusError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def _require(columns: list[str], present: list[str], path: Path) -> None:
+def _require(columns: list[str], present: Iterable[str], where: str) -> None:
     if missing := [column for column in columns if column not in present]:
-        raise CorpusError(f"{path}: no column {missing[0]!r}; it has {', '.join(map(repr, present))}")
+        raise CorpusError(f"{where}: no column {missing[0]!r}; it has {', '.join(map(repr, present))}")
 
 
-def _string(value: Any, column: str, where: Path) -> str:
+def _string(value: Any, column: str, where: str) -> str:
     """The value if it is text, with a missing or blank one as ''."""
     if value is None:
         return ""

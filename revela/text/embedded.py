@@ -1,8 +1,8 @@
 """Text and benchmarks made of Python packages that are installed on this machine.
 
-The demo needs real text on a machine without access to a hub. The distributions that the
-project's own constraints pin are the same everywhere, so the corpus is too; its hash is checked.
-Functions and their docstrings give the benchmarks, written in the layouts of CoIR, BEIR and BRIGHT.
+The demo needs real text on a machine without access to a hub. The project's constraints pin the distributions, so the
+corpus is the same everywhere; its hash is checked. Functions and their docstrings give the benchmarks, which are written
+in the layouts of CoIR, BEIR and BRIGHT.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SECTION = re.compile(r"\n\s*(\S[^\n]*)\n\s*[-=~]{3,}[^\n]*\n")  # a numpydoc he
 
 
 class EmbeddedError(RevelaError):
-    """A package that is missing, or that holds no text. The message is one line."""
+    """A package is missing or holds no text. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Function:
 def python_files(distribution: str) -> list[tuple[str, str]]:
     """(path, text) of an installed distribution's own Python files, sorted by path.
 
-    Tests, vendored packages and files that are generated while a wheel is built are left out,
-    so the result depends on the version alone. Raises EmbeddedError if there is no such distribution, or no text.
+    Tests, vendored packages and files that are generated while a wheel is built are left out, so the result depends on
+    the version alone. Raises EmbeddedError if there is no such distribution, or no text.
     """
     try:
         files = metadata.distribution(distribution).files or []
@@ -116,13 +116,14 @@ def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
 
     Args:
         distributions: Names of installed distributions.
-        content: ``source``: a file after its opening comment, cut into a document for each function, method, class
-            head and what stands before them; ``docstrings``: a file's docstrings with their names, as one document.
+        content: ``source``: a file after its opening comment is cut into documents, one for each function, method and
+            class head, and one for the lines before them. ``docstrings``: the docstrings of a file, each with its name,
+            form one document.
         folder: An existing folder.
 
     Returns:
-        ``sha256`` over all rows, and for each package its version, number of documents and hash. Rows stand in the
-        order of their names' hashes, so that neighbours are as unrelated as neighbouring articles of Wikipedia.
+        ``sha256`` over all rows, and the version, number of documents and hash of each package. Rows are ordered by the
+        hashes of their names, so that neighbours are as unrelated as neighbouring articles of Wikipedia.
     """
     rows, packages = [], {}
     total = hashlib.sha256()
@@ -149,7 +150,7 @@ def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
 
 
 def _definitions(text: str) -> list[str]:
-    """A file cut before each of its functions, classes and methods, decorators included."""
+    """A file, cut before each of its functions, classes and methods (before their decorators)."""
     parts, part, decorated = [], [], False
     for line in text.splitlines(keepends=True):
         begins = _DEFINITION.match(line) is not None
@@ -181,26 +182,26 @@ def write_benchmark(layout: str, distributions: list[str], folder: Path, *, quer
     """Write a benchmark of installed functions in the layout of CoIR, BEIR or BRIGHT, and return its facts.
 
     coir
-        ``docstring-code``: a docstring's summary finds the function's source without docstring;
-        ``code-docstring``: the source finds the docstring. All distributions together.
+        Two tasks over all distributions. ``docstring-code``: a docstring's summary finds the function's source without
+        docstring. ``code-docstring``: the source finds the docstring.
     beir
-        For each distribution: a docstring's summary finds the rest of the docstring.
+        A task for each distribution: a docstring's summary finds the rest of the docstring.
     bright
-        For each distribution: a docstring's summary finds what its See Also section names,
-        which its authors chose; the documentation of the function itself is excluded.
+        A task for each distribution: a docstring's summary finds the functions that its authors name in the See Also
+        section. The documentation of the function itself is excluded.
 
     Args:
         layout: ``coir``, ``beir`` or ``bright``.
         distributions: Names of installed distributions.
         folder: An existing folder.
-        queries: Queries of a task at most, drawn by the hash of their names.
-        documents: Documents of a task at most; relevant ones always stay.
+        queries: Queries of a task at most, chosen by the hash of their names.
+        documents: Documents of a task at most. Relevant ones always stay.
 
     Returns:
         ``sha256`` over all tasks, and the counts of each task.
 
     Raises:
-        EmbeddedError: An unknown layout, or distributions without documented functions.
+        EmbeddedError: The layout is unknown, or the distributions have no documented functions.
     """
     found = {name: functions(name) for name in distributions}
     everything = [function for name in distributions for function in found[name]]

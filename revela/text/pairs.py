@@ -1,6 +1,6 @@
-"""Contriever's training pairs, from the batches that Revela trains on (App. C.1; Izacard et al., 2022).
+"""Contriever's pairs for training, from the batches that Revela trains on (App. C.1; Izacard et al., 2022).
 
-Half of the pairs come from the inverse cloze task, half from independent cropping, by turns.
+The inverse cloze task and independent cropping take turns, so each makes half of the pairs.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from revela.study.study import Corpus
+from revela.text import CorpusError
 from revela.text.chunking import sentence_splitter
-from revela.text.corpora import progress, read_table, write_counts, write_table
-from revela.text.documents import CorpusError
+from revela.text.parquet import read_table, write_counts, write_table
+from revela.text.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from revela.study.specification import PairSpec
 
 PAIRS = pa.schema(
     [
@@ -39,39 +43,40 @@ class _Pair:
 
 
 def write_pairs(
-    corpus: Corpus,
+    spec: PairSpec,
     batches: str | Path,
     punkt: str | Path,
     output: str | Path,
     *,
-    batch_size: int,
-    seed: int,
+    progress: Progress = silent,
 ) -> dict:
     """Write `pairs.parquet` (query, B passages of which the first is the positive, src, documents of the passages).
 
-    Inverse cloze: a sentence of a chunk is the query, the rest of the chunk the positive; a chunk of one sentence
+    Inverse cloze: a sentence of a chunk is the query, and the rest of the chunk the positive. A chunk of one sentence
     gives a span instead. Independent cropping: query and positive are two spans, drawn independently, of the chunk
-    and the document's next one (or the one before) in the batch; a span's length is a share of its text drawn
-    from `crop_ratio`. The B - 1 negatives of a pair are positives of other pairs of the same kind, so that their form
-    tells nothing, from other documents anywhere in the corpus.
+    together with the document's next one (or the one before) in the batch. The length of a span is a share of its text
+    drawn from `crop_ratio`. The B - 1 negatives of a pair are positives of other pairs of the same kind, so that their
+    form tells nothing, from other documents anywhere in the corpus.
 
-    Every batch gives as many pairs, or one more, drawn by the seed; each is of another chunk.
+    Every batch gives as many pairs as any other, or one more, drawn by the seed; each pair is of another chunk.
 
     Args:
-        corpus: Any; `corpus.pairs` says how many pairs, None: one for each batch, and `corpus.crop_ratio` the least
-            and greatest length of a span as a share of the words of its text.
+        spec: The batch size B, the seed, the number of pairs (None: one for each batch), and the least and greatest
+            length of a span as a share of the words of its text.
         batches: The corpus's batches.parquet of size B.
         punkt: Folder of Punkt's parameters.
-        output: The parquet file; counts are written to the JSON of its name.
-        batch_size: B.
-        seed: Of all draws.
+        output: The parquet file; counts are written to the JSON file of the same name.
+        progress: Makes the progress bar.
+
+    Returns:
+        The counts: pairs, those of each task, and those of each source.
 
     Raises:
-        CorpusError: More pairs are wanted than there are chunks, or too few documents for B - 1 negatives.
+        CorpusError: More pairs are wanted than there are chunks, or there are too few documents for B - 1 negatives.
     """
-    batches, crop_ratio = Path(batches), corpus.crop_ratio
+    batches, batch_size, seed = Path(batches), spec.batch_size, spec.seed
     available = pq.read_metadata(batches).num_rows
-    wanted = available if corpus.pairs is None else corpus.pairs
+    wanted = available if spec.pairs is None else spec.pairs
     if wanted > available * batch_size:
         raise CorpusError(f"{wanted:,} pairs are wanted, {batches} gives {available * batch_size:,} at most")
     split_sentences = sentence_splitter(punkt)
@@ -87,10 +92,10 @@ def write_pairs(
         for place in anchors[:number]:
             kind = (len(made[0]) + len(made[1])) % 2
             if kind == 0:
-                query, positive = inverse_cloze(row["text"][place], split_sentences, crop_ratio, rng)
+                query, positive = inverse_cloze(row["text"][place], split_sentences, spec.crop_ratio, rng)
             else:
                 window = _window(row["text"], row["document"], place)
-                query, positive = crop(window, crop_ratio, rng), crop(window, crop_ratio, rng)
+                query, positive = crop(window, spec.crop_ratio, rng), crop(window, spec.crop_ratio, rng)
             made[kind].append(_Pair(query, positive, row["src"], row["document"][place]))
 
     def rows() -> Iterator[tuple]:
@@ -104,7 +109,7 @@ def write_pairs(
     write_table(output, PAIRS, rows(), lambda row: sum(map(len, row[1])))
     counts = {
         "batch_size": batch_size,
-        "crop_ratio": list(crop_ratio),
+        "crop_ratio": list(spec.crop_ratio),
         "seed": seed,
         "pairs": wanted,
         "inverse_cloze": len(made[0]),
@@ -117,7 +122,7 @@ def write_pairs(
 def inverse_cloze(
     text: str, split_sentences: Callable[[str], list[str]], crop_ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """(a sentence of the text, the rest); of a text that is one sentence, a span of it and the rest. Neither is empty."""
+    """(a sentence of the text, the rest). A text of one sentence gives a span and the rest. Neither is empty."""
     sentences = split_sentences(text)
     if len(sentences) > 1:
         taken = int(rng.integers(len(sentences)))

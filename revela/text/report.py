@@ -1,4 +1,4 @@
-"""How a corpus came out: its counts in one file, beside those that other numbers of documents in a group would give."""
+"""How a corpus came out: its counts in one file, and what other numbers of documents in a group would give."""
 
 from __future__ import annotations
 
@@ -6,43 +6,67 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from revela.study.study import Corpus
-from revela.text.corpora import chosen_batches, write_counts
+from revela.text.batches import chosen_batches
+from revela.text.parquet import write_counts
+from revela.text.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from revela.study.specification import GroupSizeSpec
 
 GROUP_SIZES = (1, 2, 4)
 
 
 def compare_group_sizes(
-    corpus: Corpus, chunks: str | Path, output: str | Path, *, batch_size: int, seed: int
+    spec: GroupSizeSpec,
+    chunks: str | Path,
+    output: str | Path,
+    *,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Write a JSON file on how a corpus's batches would come out by the documents in a group, 1, 2 or 4.
+    """Write a JSON file on how a corpus's batches would come out with 1, 2 or 4 documents in a group.
 
-    For each: the counts of `corpora.write_batches`, but nothing is written. Where the corpus states the paper's number of
-    documents, their batches are counted too (``batches_of_stated``), so that both of the paper's numbers have one of
-    ours beside them: the documents of its batches, and the batches of its documents. Raises CorpusError where there is
-    too little text for a batch.
+    It holds the counts of `batches.write_batches` for each number; batches themselves are not written. Where the corpus
+    states the paper's number of documents, the batches that so many documents give are counted too
+    (``batches_of_stated``). Then both of the paper's numbers have one of ours beside them: the documents of its batches,
+    and the batches of its documents.
+
+    Args:
+        spec: The batches, and the documents that the paper counts.
+        chunks: The corpus's chunks.parquet.
+        output: The JSON file.
+        progress: Makes the progress bar of each number.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CorpusError: There is too little text for a batch.
     """
     groups = {}
     for size in GROUP_SIZES:
-        batches, counts = chosen_batches(corpus.model_copy(update={"group_size": size}), [chunks], batch_size, seed)
+        of_size = spec.batches.model_copy(update={"group_size": size})
+        batches, counts = chosen_batches(of_size, [chunks], progress)
         deque(batches, maxlen=0)
         groups[str(size)] = counts()
-    stated = {"documents": corpus.documents, "batches": corpus.batches}
-    of_stated = None if corpus.documents is None else _first_chunks(corpus, Path(chunks)) // batch_size
+    stated = {"documents": spec.documents, "batches": spec.batches.batches}
+    of_stated = None
+    if spec.documents is not None:
+        first = _first_chunks(Path(chunks), spec.documents, spec.batches.min_chunks)
+        of_stated = first // spec.batches.batch_size
     return write_counts(output, {"stated": stated, "batches_of_stated": of_stated, "group_size": groups})
 
 
 def write_report(
     chunks: str | Path | None, batches: Sequence[str | Path], group_sizes: str | Path | None, output: str | Path
 ) -> dict[str, Any]:
-    """Gather a corpus's counts, of its chunks, its batches by their size, and by group size, in one JSON file.
+    """Gather the counts of a corpus in one JSON file: of its chunks, of its batches by their size, and by group size.
 
-    What a corpus has not is null: one of ready batches, or a mix, has no chunks of its own.
+    What a corpus does not have is null: ready batches and mixes have no chunks of their own.
     """
 
     def read(path: str | Path) -> dict[str, Any]:
@@ -53,13 +77,13 @@ def write_report(
     return write_counts(output, report)
 
 
-def _first_chunks(corpus: Corpus, path: Path) -> int:
-    """The chunks of the first `corpus.documents` documents that have enough of them."""
-    left, total = corpus.documents, 0
+def _first_chunks(path: Path, documents: int, min_chunks: int) -> int:
+    """The number of chunks of the first documents that have enough of them."""
+    left, total = documents, 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["chunks"]):
             lengths = pc.list_value_length(batch["chunks"])
-            lengths = pc.filter(lengths, pc.greater_equal(lengths, corpus.min_chunks))[:left]
+            lengths = pc.filter(lengths, pc.greater_equal(lengths, min_chunks))[:left]
             total += pc.sum(lengths).as_py() or 0
             left -= len(lengths)
             if not left:

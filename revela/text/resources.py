@@ -1,27 +1,23 @@
 """Resources: datasets, models and Punkt's parameters, each a folder with a manifest.
 
-A resource comes from the Hugging Face hub at a revision whose commit is recorded, from a local
-folder, or from what is installed on this machine. Its `manifest.json` says which, and holds the
-SHA-256 of every file (`provenance.read_manifest(folder, verify=True)` hashes again). What runs
-downstream reads the folder and cannot tell where it came from. A folder appears only when it is
-whole: downloads collect in the hub's own cache, which resumes them.
+A resource comes from the Hugging Face hub at a revision whose commit is recorded, from a local folder, or from packages
+that are installed on this machine. Its `manifest.json` says which, and holds the SHA-256 of every file
+(`provenance.read_manifest(folder, verify=True)` hashes again). Code downstream reads the folder and cannot tell where it
+came from. A folder appears only when it is whole: downloads collect in the hub's own cache, which resumes them.
 """
 
 from __future__ import annotations
 
 import glob
-import io
 import itertools
-import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nltk
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -33,37 +29,41 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 from huggingface_hub.utils import filter_repo_objects
-from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 
 from revela.errors import RevelaError
 from revela.files import atomic_folder
 from revela.provenance import MANIFEST, read_manifest, write_manifest
-from revela.study.study import STUDY_MARK, Dataset, Model
-from revela.text import embedded
-from revela.text.chunking import PUNKT_FILE
+from revela.study.base import STUDY_MARK
+from revela.study.source import HubSource, PathSource
+from revela.text import embedded, punkt
 from revela.text.documents import kind_of
 
-# Weights as safetensors, tokenizer and configuration; neither pickles nor code that a checkpoint brings along.
+if TYPE_CHECKING:
+    from revela.study.settings import Dataset
+    from revela.study.specification import DatasetSpec
+
+# Weights as safetensors, tokenizer and configuration. Pickles and the code of a checkpoint are left behind.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
-PUNKT_TRAINING_CHARACTERS = 4_000_000
 
 
 class ResourceError(RevelaError):
-    """A resource that cannot be had, or that is not what it should be. The message is one line."""
+    """A resource cannot be had, or is not what it should be. The message is one line."""
 
 
-def fetch_dataset(dataset: Dataset, folder: str | Path, *, results: str | Path | None = None) -> dict:
+def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
     """Make a dataset's folder and return its manifest.
 
-    `hub`: the files of the repositories that match `patterns` (several repositories: each in a subfolder by its name
-    without the owner). `path`: the files of a local folder, hidden ones left out, as hard links where the file system
-    allows and else copied; if that folder has a manifest it is verified first. `files`: those of `matching`, likewise,
-    but for what stands below `results`, the folder that all is written to. `installed`: text or a benchmark made from
-    installed packages (`revela.text.embedded`), whose hash must be `dataset.sha256` where that is given. Raises ResourceError
-    with one line on what cannot be had, and what to do.
+    `hub`: the files of the repositories that match `patterns`. Several repositories become subfolders, named without
+    the owner. `path`: the files of a local folder except hidden ones, as hard links where the file system allows them,
+    otherwise as copies; if the folder has a manifest, it is verified first. `files`: the files that `matching` finds
+    outside the folder of results, likewise. `installed`: text or a benchmark made from installed packages
+    (`revela.text.embedded`); where `sha256` is given, the text must have this hash.
+
+    Raises:
+        ResourceError: The dataset cannot be had. The line says what to do.
     """
-    folder = Path(folder)
+    folder, dataset = Path(folder), spec.dataset
     with atomic_folder(folder) as partial:
         if dataset.hub:
             repositories = [dataset.hub] if isinstance(dataset.hub, str) else dataset.hub
@@ -75,7 +75,7 @@ def fetch_dataset(dataset: Dataset, folder: str | Path, *, results: str | Path |
         elif dataset.path:
             facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
         elif dataset.files:
-            matched = matching(dataset.files, results or folder)
+            matched = matching(dataset.files, spec.results)
             _place(matched.folder, matched.names, partial)
             facts = {"pattern": dataset.files, "count": len(matched.names)}
         else:
@@ -83,34 +83,45 @@ def fetch_dataset(dataset: Dataset, folder: str | Path, *, results: str | Path |
         return write_manifest(partial, **facts)
 
 
-def fetch_model(model: Model, folder: str | Path) -> dict:
+def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -> dict:
     """Make a model's folder in the Hugging Face layout and return its manifest.
 
-    `model.source` is ``hub:owner/name[@revision]`` or ``path:folder``; a local folder with a manifest is verified
-    against it. Only safetensors, tokenizer and configuration are taken: no pickles, no code. Raises ResourceError with
-    one line on what the place lacks, or the page to open.
+    Only safetensors, tokenizer and configuration are taken: no pickles, no code. A local folder with a manifest is
+    verified against it.
+
+    Args:
+        name: The model's name, for errors.
+        source: A repository of the hub at a revision, or a local folder.
+        folder: The folder to make.
+
+    Raises:
+        ResourceError: The model cannot be had, or has no weights as safetensors. The line says what the place lacks, or
+            which page to open.
     """
     folder = Path(folder)
-    kind, _, place = model.source.partition(":")
-    if kind not in ("hub", "path") or not place:
-        raise ResourceError(
-            f"model {model.name}: source {model.source!r} is not a place to fetch from; "
-            "valid: hub:owner/name[@revision], path:folder"
-        )
     with atomic_folder(folder) as partial:
-        if kind == "hub":
-            name, _, revision = place.partition("@")
-            revision = revision or "main"
-            commit = _snapshot("model", name, revision, MODEL_FILES, NOT_MODEL_FILES, partial)
-            facts = {"hub": {name: commit}, "revision": revision}
+        if isinstance(source, HubSource):
+            place = source.repository
+            commit = _snapshot("model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
+            facts = {"hub": {place: commit}, "revision": source.revision}
         else:
+            place = source.path
             facts = {"path": place, "origin": _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES)}
         if not any(partial.rglob("*.safetensors")):
             raise ResourceError(
-                f"model {model.name}: {model.source} has no weights as safetensors, and pickles are not loaded; "
+                f"model {name}: {place} has no weights as safetensors, and pickles are not loaded; "
                 "for a hub model name a revision that has them, for example hub:owner/name@refs/pr/1"
             )
         return write_manifest(partial, **facts)
+
+
+def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
+    """Make the folder of Punkt's parameters and return its manifest.
+
+    They are trained on texts or, for None, NLTK's own. `punkt.write_parameters` says how, and which errors it raises.
+    """
+    with atomic_folder(folder) as partial:
+        return write_manifest(partial, **punkt.write_parameters(texts, partial))
 
 
 def _snapshot(
@@ -143,7 +154,7 @@ def _snapshot(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResourceError(f"{kind} {name}: download failed ({reason}); run again to resume it") from None
     snapshot = Path(snapshot)
-    # the cache may hold more of this commit than is asked for now
+    # The cache may hold more files of this commit than are wanted now.
     found = _files(snapshot, patterns, ignored)
     if not found:
         raise ResourceError(
@@ -156,7 +167,7 @@ def _snapshot(
 def _local(
     source: Path, folder: Path, target: Path, patterns: str | list[str], ignored: list[str] | None
 ) -> dict | None:
-    """Place a local folder's files in `target`; returns the facts of its own manifest, verified, if it has one."""
+    """Place a local folder's files in `target`. If it has a manifest, verify it and return its facts."""
     if not source.is_dir():
         raise ResourceError(f"{source}: no such folder")
     if folder.resolve().is_relative_to(source.resolve()):
@@ -174,7 +185,7 @@ def _local(
 
 @dataclass(frozen=True)
 class Matched:
-    """Files of own text by their names in a folder, sorted: those that are read, and those that are passed over."""
+    """Files of own text, by their names in a folder, sorted: `names` are read, `others` are passed over."""
 
     folder: Path
     names: list[str]
@@ -184,10 +195,10 @@ class Matched:
 def matching(pattern: str, results: str | Path | None = None) -> Matched:
     """The files that a folder, a file, or a glob pattern with {a,b} stands for, hidden ones left out.
 
-    Of a folder, those that can be read as text or as rows by their suffix (`documents.KINDS`); the others are passed
-    over. A pattern names its files itself, from its last plain folder on. What stands below `results`, or in the folder
-    of a study that `revela train` wrote, is never text of a folder that holds it, too. Raises ResourceError where no
-    file is left.
+    A folder stands for the files that its suffixes mark as text or tables (`documents.KINDS`); the others are passed
+    over. A pattern stands for every file that it matches, named from its last plain folder on. Files below `results`,
+    or in the folder of a study that `revela train` wrote, are left out as well. Raises ResourceError where no file is
+    left.
     """
     place, every = Path(pattern), True
     if place.is_dir():
@@ -214,13 +225,13 @@ def matching(pattern: str, results: str | Path | None = None) -> Matched:
 
 
 def _studies(source: Path, names: list[str]) -> list[Path]:
-    """The folders of studies that `revela train` wrote, by the mark in their configuration, but for `source` itself."""
+    """The folders below `source` that hold a study of `revela train`, found by the mark in its configuration."""
     configs = [source / name for name in names if "/" in name and name.endswith("/config.yaml")]
     return [path.parent for path in configs if path.read_bytes().startswith(STUDY_MARK.encode())]
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """The patterns that one with {a,b} stands for."""
+    """The patterns without braces that one with {a,b} stands for."""
     braces = re.search(r"{([^{}]*)}", pattern)
     if not braces:
         return [pattern]
@@ -229,14 +240,14 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _files(folder: Path, patterns: str | list[str] | None, ignored: list[str] | None) -> list[str]:
-    """Relative names, in order, of the files of a folder that match the patterns and are not hidden."""
+    """The relative names of the visible files of a folder that match the patterns, in order."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     visible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     return list(filter_repo_objects(visible, allow_patterns=patterns, ignore_patterns=ignored))
 
 
 def _place(source: Path, names: list[str], target: Path) -> None:
-    """Hard links, so that nothing is stored twice; copies where the file system cannot."""
+    """Make hard links, so that nothing is stored twice, or copies where the file system has no links."""
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -259,68 +270,3 @@ def _installed(dataset: Dataset, folder: Path) -> dict:
             "the installed packages differ from constraints.txt: run `make setup`"
         )
     return {"text_sha256": text_sha256, **facts}
-
-
-# --- Punkt
-
-
-def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
-    """Make the folder of Punkt's parameters, plain JSON that `chunking.sentence_splitter` reads; returns its manifest.
-
-    Args:
-        folder: The resource.
-        texts: Documents to train Punkt on (Kiss and Strunk, 2006), of which every n-th is used, n a power of two, so
-            that at most four million characters are; None: NLTK's own English parameters, `punkt_tab`, from NLTK's
-            data folders or by `nltk.download`.
-
-    Raises:
-        ResourceError: The texts have no word, or `punkt_tab` cannot be had.
-    """
-    if texts is None:
-        parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}
-    else:
-        parameters, facts = _train_punkt(texts)
-    content = {
-        "abbreviations": sorted(parameters.abbrev_types),
-        "collocations": sorted(parameters.collocations),
-        "sentence_starters": sorted(parameters.sent_starters),
-        "orthographic_context": dict(sorted(parameters.ortho_context.items())),
-    }
-    with atomic_folder(folder) as partial:
-        (partial / PUNKT_FILE).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
-        return write_manifest(partial, **facts)
-
-
-def _train_punkt(texts: Iterable[str]) -> tuple[PunktParameters, dict]:
-    kept, characters, step = [], 0, 1
-    for index, text in enumerate(texts):
-        if index % step == 0:
-            kept.append(text)
-            characters += len(text)
-        while characters > PUNKT_TRAINING_CHARACTERS and len(kept) > 1:
-            kept, step = kept[::2], 2 * step
-            characters = sum(map(len, kept))
-    if not characters:
-        raise ResourceError("no text to train Punkt on")
-    trainer = PunktTrainer()
-    trainer.train("\n\n".join(kept))
-    return trainer.get_params(), {"source": "trained", "documents": len(kept), "characters": characters}
-
-
-def _punkt_tab() -> PunktParameters:
-    name = "tokenizers/punkt_tab/english/"
-    try:
-        return load_punkt_params(nltk.data.find(name))
-    except LookupError:
-        pass
-    with tempfile.TemporaryDirectory() as downloads:
-        try:
-            nltk.download(
-                "punkt_tab", download_dir=downloads, quiet=True, raise_on_error=True, print_error_to=io.StringIO()
-            )
-            return load_punkt_params(nltk.data.find(name, paths=[downloads]))
-        except (ValueError, LookupError, OSError) as error:
-            raise ResourceError(
-                f"punkt_tab cannot be downloaded ({str(error).strip().splitlines()[0]}); run `python -m nltk.downloader "
-                "punkt_tab` where there is a network, or name a dataset to train Punkt on as chunking.punkt"
-            ) from None

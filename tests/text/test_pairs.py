@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from corpus_specs import pairs_of
 from test_chunking import write_punkt
 
-from revela.study.study import Corpus
-from revela.text import corpora
+from revela.study.settings import Corpus
+from revela.text import CorpusError
+from revela.text.batches import BATCHES
 from revela.text.chunking import sentence_splitter
-from revela.text.documents import CorpusError
 from revela.text.pairs import crop, inverse_cloze, write_pairs
+from revela.text.parquet import write_table
 
 RATIO = (0.05, 0.5)
 
@@ -38,14 +40,14 @@ def batches(tmp_path):
     for i in range(40):
         ids, places = [i, i + 1, i, i + 1], [2, 0, 3, 1]
         rows.append(("a", [chunk_text(d, p) for d, p in zip(ids, places)], [f"a/{d}" for d in ids]))
-    corpora.write_table(tmp_path / "batches.parquet", corpora.BATCHES, rows, lambda row: sum(map(len, row[1])))
+    write_table(tmp_path / "batches.parquet", BATCHES, rows, lambda row: sum(map(len, row[1])))
     return tmp_path / "batches.parquet"
 
 
 def make(batches, punkt, *, name="pairs", seed=0, pairs=None, batch_size=4):
     output = batches.parent / f"{name}.parquet"
     corpus = Corpus(sources=[{"dataset": "a"}], pairs=pairs, crop_ratio=RATIO)
-    counts = write_pairs(corpus, batches, punkt, output, batch_size=batch_size, seed=seed)
+    counts = write_pairs(pairs_of(corpus, batch_size, seed), batches, punkt, output)
     return counts, pq.read_table(output).to_pylist()
 
 
@@ -118,7 +120,7 @@ def test_twins_of_the_positive_are_no_negatives(tmp_path, punkt):
     # eight documents that say the same, and four others
     texts = ["Same first. Same second."] * 8 + [f"Only {i}. Other {i}." for i in range(4)]
     rows = [("a", [texts[i], texts[i]], [f"a/{i}"] * 2) for i in range(12)]
-    corpora.write_table(tmp_path / "batches.parquet", corpora.BATCHES, rows, len)
+    write_table(tmp_path / "batches.parquet", BATCHES, rows, len)
     _, found = make(tmp_path / "batches.parquet", punkt, batch_size=2, pairs=24)
     assert all(row["passages"][0] != row["passages"][1] for row in found)
 
@@ -150,11 +152,11 @@ def test_what_cannot_be_is_one_line(batches, tmp_path, punkt):
         make(batches, punkt, pairs=161)
     assert "\n" not in str(error.value)
     rows = [("a", ["One. Two.", "Three. Four."], ["a/0", "a/0"])]
-    corpora.write_table(tmp_path / "small.parquet", corpora.BATCHES, rows, len)
+    write_table(tmp_path / "small.parquet", BATCHES, rows, len)
     with pytest.raises(CorpusError, match=r"1 negatives from other documents are wanted, 0 exist beside document a/0"):
         make(tmp_path / "small.parquet", punkt, batch_size=2)
     rows = [("a", ["One.", "Two."], ["a/0", "a/1"])]
-    corpora.write_table(tmp_path / "short.parquet", corpora.BATCHES, rows, len)
+    write_table(tmp_path / "short.parquet", BATCHES, rows, len)
     with pytest.raises(CorpusError, match=r"short\.parquet: row 0 has 0 chunks of two words, 1 are wanted"):
         make(tmp_path / "short.parquet", punkt, batch_size=2)
     assert not (tmp_path / "pairs.parquet").exists()

@@ -15,11 +15,15 @@ import pytest
 
 from revela.files import sha256_file
 from revela.provenance import ProvenanceError, read_manifest, write_manifest
-from revela.study.study import Dataset, Model
-from revela.text import resources
+from revela.study.base import ConfigError
+from revela.study.settings import Dataset
+from revela.study.source import HubSource, PathSource, parse_source
+from revela.study.specification import DatasetSpec
+from revela.text import punkt, resources
 from revela.text.chunking import PUNKT_FILE, sentence_splitter
 from revela.text.documents import texts
-from revela.text.resources import ResourceError, build_punkt, fetch_dataset, fetch_model
+from revela.text.punkt import PunktError
+from revela.text.resources import ResourceError, build_punkt, fetch_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TEXTS = [
@@ -33,8 +37,9 @@ def one_line(error):
     return str(error.value)
 
 
-def model(source, name="tiny"):
-    return Model(scale="demo", name=name, kind="backbone", source=source)
+def fetch_dataset(dataset, folder):
+    """As the workflow does it, with results elsewhere."""
+    return resources.fetch_dataset(DatasetSpec(dataset=dataset, results="results"), folder)
 
 
 def files_of(folder):
@@ -207,10 +212,10 @@ def test_a_hub_model_without_pickles_and_code(hub, tmp_path):
         "original/params.json": b"{}",
         "onnx/config.json": b"{}",
     }
-    manifest = fetch_model(model("hub:o/m"), tmp_path / "m")
+    manifest = fetch_model("tiny", HubSource("o/m"), tmp_path / "m")
     assert list(manifest["files"]) == ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"]
     assert manifest["hub"] == {"o/m": COMMIT}
-    fetch_model(model(f"hub:o/m@{COMMIT}"), tmp_path / "pinned")
+    fetch_model("tiny", HubSource("o/m", COMMIT), tmp_path / "pinned")
     assert read_manifest(tmp_path / "pinned")["revision"] == COMMIT
     assert not any(path.endswith((".bin", ".py")) for path in hub.requested)
 
@@ -220,7 +225,7 @@ def test_a_hub_model_with_pickles_alone(hub, tmp_path):
     with pytest.raises(
         ResourceError, match="no weights as safetensors, and pickles are not loaded; .*refs/pr/1"
     ) as error:
-        fetch_model(model("hub:facebook/contriever"), tmp_path / "m")
+        fetch_model("tiny", HubSource("facebook/contriever"), tmp_path / "m")
     one_line(error)
     assert not (tmp_path / "m").exists()
 
@@ -273,14 +278,14 @@ def test_a_local_model_is_verified_against_its_manifest(tmp_path):
     (source / "model.safetensors").write_bytes(b"weights")
     (source / "training.log").write_text("loss 3.5")
     write_manifest(source, tokens=1000)
-    manifest = fetch_model(model(f"path:{source}"), tmp_path / "out")
+    manifest = fetch_model("tiny", PathSource(str(source)), tmp_path / "out")
     assert manifest["origin"]["tokens"] == 1000
     assert list(manifest["files"]) == ["config.json", "model.safetensors"]
     assert read_manifest(tmp_path / "out", verify=True) == manifest
     (source / "model.safetensors").unlink()
     (source / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ProvenanceError, match="differs from its manifest.json in model.safetensors"):
-        fetch_model(model(f"path:{source}"), tmp_path / "again")
+        fetch_model("tiny", PathSource(str(source)), tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
@@ -295,9 +300,9 @@ def test_a_changed_file_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["", "gpt2", "hub:", "https://example.org/m"])
-def test_a_model_s_source_is_a_hub_name_or_a_path(tmp_path, source):
-    with pytest.raises(ResourceError, match=r"valid: hub:owner/name\[@revision\], path:folder") as error:
-        fetch_model(model(source), tmp_path / "m")
+def test_a_model_s_source_is_a_hub_name_or_a_path(source):
+    with pytest.raises(ConfigError, match=r"valid: hub:owner/name\[@revision\], path:folder") as error:
+        parse_source("backbone", source)
     one_line(error)
 
 
@@ -355,14 +360,14 @@ def test_punkt_is_the_same_whatever_the_hash_seed(tmp_path):
 
 
 def test_punkt_is_trained_on_a_bounded_sample(tmp_path, monkeypatch):
-    monkeypatch.setattr(resources, "PUNKT_TRAINING_CHARACTERS", 1000)
+    monkeypatch.setattr(punkt, "TRAINING_CHARACTERS", 1000)
     manifest = build_punkt(tmp_path / "punkt", (text for text in TEXTS))
     assert 500 < manifest["characters"] <= 1000
     assert manifest["documents"] == 10  # every fourth of 40
 
 
 def test_no_text_to_train_punkt_on(tmp_path):
-    with pytest.raises(ResourceError, match="no text to train Punkt on"):
+    with pytest.raises(PunktError, match="no text to train Punkt on"):
         build_punkt(tmp_path / "punkt", [])
     assert not (tmp_path / "punkt").exists()
 
@@ -396,7 +401,7 @@ def test_punkt_tab_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
         raise ValueError("Error loading punkt_tab: <urlopen error>\n")
 
     monkeypatch.setattr(nltk, "download", no_network)
-    with pytest.raises(ResourceError, match="punkt_tab cannot be downloaded .*chunking.punkt") as error:
+    with pytest.raises(PunktError, match="punkt_tab cannot be downloaded .*chunking.punkt") as error:
         build_punkt(tmp_path / "punkt")
     one_line(error)
     assert not (tmp_path / "punkt").exists()

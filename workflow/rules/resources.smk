@@ -65,7 +65,7 @@ rule punkt:
         runtime=runtime("punkt"),
     params:
         spec=specified(specification.punkt_spec),
-        code=None if CONFIG.chunking.punkt == "nltk" else code("revela.text.punkt", "revela.text.documents"),
+        code=None if CONFIG.chunking.punkt == "nltk" else code("revela.text.punkt"),
     message:
         "Preparing Punkt, which finds sentences"
     script:

@@ -1,16 +1,11 @@
-"""Chunks of a corpus, in batches."""
+"""Put the chunks of a corpus into batches."""
 
 from job import job
 
 with job(snakemake):
-    from revela.study.study import load
-    from revela.text.corpora import write_batches
+    from revela.study.specification import BatchSpec
+    from revela.text.bars import bar
+    from revela.text.batches import write_batches
 
-    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
-    write_batches(
-        corpus,
-        list(snakemake.input),
-        snakemake.output.batches,
-        batch_size=int(snakemake.wildcards.batch_size),
-        seed=snakemake.params.seed,
-    )
+    spec = BatchSpec.model_validate(snakemake.params.spec)
+    write_batches(spec, list(snakemake.input), snakemake.output.batches, progress=bar)

@@ -1,19 +1,19 @@
-"""Documents of a corpus, cut into chunks."""
+"""Cut the documents of a corpus into chunks."""
 
 from pathlib import Path
 
 from job import job
 
 with job(snakemake):
-    from revela.study.study import load
-    from revela.text.corpora import write_chunks
+    from revela.study.specification import ChunkSpec
+    from revela.text.bars import bar
+    from revela.text.chunks import write_chunks
 
-    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
     write_chunks(
-        corpus,
+        ChunkSpec.model_validate(snakemake.params.spec),
         {Path(folder).name: folder for folder in snakemake.input.datasets},
         snakemake.input.punkt,
         snakemake.output.chunks,
-        max_words=snakemake.params.max_words,
         workers=snakemake.threads,
+        progress=bar,
     )

@@ -1,4 +1,4 @@
-"""The counts of a corpus in one file."""
+"""Gather the counts of a corpus in one file."""
 
 from job import job
 

@@ -3,8 +3,7 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.study.study import Dataset, load
+    from revela.study.specification import DatasetSpec
     from revela.text.resources import fetch_dataset
 
-    results = load(snakemake.config["study"]).config.results
-    fetch_dataset(Dataset(**snakemake.params.dataset), snakemake.output[0], results=results)
+    fetch_dataset(DatasetSpec.model_validate(snakemake.params.spec), snakemake.output[0])

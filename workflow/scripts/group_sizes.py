@@ -1,10 +1,11 @@
-"""What a corpus's batches would be with other numbers of documents in a group."""
+"""Count the batches that a corpus would give with other numbers of documents in a group."""
 
 from job import job
 
 with job(snakemake):
-    from revela.study.study import load
+    from revela.study.specification import GroupSizeSpec
+    from revela.text.bars import bar
     from revela.text.report import compare_group_sizes
 
-    corpus = load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus]
-    compare_group_sizes(corpus, snakemake.input[0], snakemake.output[0], batch_size=16, seed=snakemake.params.seed)
+    spec = GroupSizeSpec.model_validate(snakemake.params.spec)
+    compare_group_sizes(spec, snakemake.input[0], snakemake.output[0], progress=bar)

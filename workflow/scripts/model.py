@@ -3,7 +3,9 @@
 from job import job
 
 with job(snakemake, network=True):
-    from revela.study.study import Model
+    from revela.study.source import parse_source
+    from revela.study.specification import ModelSpec
     from revela.text.resources import fetch_model
 
-    fetch_model(Model(**snakemake.params.model), snakemake.output[0])
+    spec = ModelSpec.model_validate(snakemake.params.spec)
+    fetch_model(spec.name, parse_source("backbone", spec.source), snakemake.output[0])

@@ -1,16 +1,11 @@
-"""Contriever's pairs of a corpus."""
+"""Make Contriever's pairs of a corpus."""
 
 from job import job
 
 with job(snakemake):
-    from revela.study.study import load
+    from revela.study.specification import PairSpec
+    from revela.text.bars import bar
     from revela.text.pairs import write_pairs
 
-    write_pairs(
-        load(snakemake.config["study"]).config.corpora[snakemake.wildcards.corpus],
-        snakemake.input.batches,
-        snakemake.input.punkt,
-        snakemake.output.pairs,
-        batch_size=int(snakemake.wildcards.batch_size),
-        seed=snakemake.params.seed,
-    )
+    spec = PairSpec.model_validate(snakemake.params.spec)
+    write_pairs(spec, snakemake.input.batches, snakemake.input.punkt, snakemake.output.pairs, progress=bar)

@@ -1,14 +1,11 @@
-"""Punkt's parameters: NLTK's own, or trained on a dataset."""
+"""Make Punkt's parameters: NLTK's own, or trained on a dataset."""
 
 from job import job
 
 with job(snakemake, network=True):
-    from revela.study.study import Source
-    from revela.text.documents import documents
+    from revela.study.specification import PunktSpec
+    from revela.text.punkt import texts_of
     from revela.text.resources import build_punkt
 
-    texts = None
-    if snakemake.params.source:
-        source = Source.model_validate(snakemake.params.source)
-        texts = (text for _, text in documents(source, snakemake.input[0]) if text)
-    build_punkt(snakemake.output[0], texts)
+    source = PunktSpec.model_validate(snakemake.params.spec).source
+    build_punkt(snakemake.output[0], source and texts_of(source, snakemake.input[0]))

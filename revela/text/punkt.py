@@ -1,0 +1,92 @@
+"""Punkt's parameters, by which texts are split into sentences: NLTK's own, or trained on a dataset."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nltk
+from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
+
+from revela.errors import RevelaError
+from revela.text.chunking import PUNKT_FILE
+from revela.text.documents import documents
+
+if TYPE_CHECKING:
+    from revela.study.settings import TextSource
+
+TRAINING_CHARACTERS = 4_000_000
+
+
+class PunktError(RevelaError):
+    """Punkt's parameters cannot be had. The message is one line."""
+
+
+def texts_of(source: TextSource, folder: str | Path) -> Iterator[str]:
+    """The texts of a dataset's folder to train on, read as a corpus reads them. Raises CorpusError."""
+    return (text for _, text in documents(source, folder) if text)
+
+
+def write_parameters(texts: Iterable[str] | None, folder: Path) -> dict:
+    """Write Punkt's parameters as JSON that `chunking.sentence_splitter` reads, and return their facts.
+
+    Args:
+        texts: Documents to train Punkt on (Kiss and Strunk, 2006). Every n-th of them is used, where n is the power of
+            two that keeps them below four million characters. None: NLTK's own English parameters, `punkt_tab`, from
+            NLTK's data folders or by `nltk.download`.
+        folder: An existing folder.
+
+    Raises:
+        PunktError: The texts have no characters, or `punkt_tab` cannot be had.
+    """
+    if texts is None:
+        parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}
+    else:
+        parameters, facts = _train(texts)
+    content = {
+        "abbreviations": sorted(parameters.abbrev_types),
+        "collocations": sorted(parameters.collocations),
+        "sentence_starters": sorted(parameters.sent_starters),
+        "orthographic_context": dict(sorted(parameters.ortho_context.items())),
+    }
+    (folder / PUNKT_FILE).write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+    return facts
+
+
+def _train(texts: Iterable[str]) -> tuple[PunktParameters, dict]:
+    kept, characters, step = [], 0, 1
+    for index, text in enumerate(texts):
+        if index % step == 0:
+            kept.append(text)
+            characters += len(text)
+        while characters > TRAINING_CHARACTERS and len(kept) > 1:
+            kept, step = kept[::2], 2 * step
+            characters = sum(map(len, kept))
+    if not characters:
+        raise PunktError("no text to train Punkt on")
+    trainer = PunktTrainer()
+    trainer.train("\n\n".join(kept))
+    return trainer.get_params(), {"source": "trained", "documents": len(kept), "characters": characters}
+
+
+def _punkt_tab() -> PunktParameters:
+    name = "tokenizers/punkt_tab/english/"
+    try:
+        return load_punkt_params(nltk.data.find(name))
+    except LookupError:
+        pass
+    with tempfile.TemporaryDirectory() as downloads:
+        try:
+            nltk.download(
+                "punkt_tab", download_dir=downloads, quiet=True, raise_on_error=True, print_error_to=io.StringIO()
+            )
+            return load_punkt_params(nltk.data.find(name, paths=[downloads]))
+        except (ValueError, LookupError, OSError) as error:
+            raise PunktError(
+                f"punkt_tab cannot be downloaded ({str(error).strip().splitlines()[0]}); run `python -m nltk.downloader "
+                "punkt_tab` where there is a network, or name a dataset to train Punkt on as chunking.punkt"
+            ) from None
