@@ -13,14 +13,18 @@ from benchmark_folders import write_beir
 from checkout import Checkout
 from conftest import TEXTS, make_backbone
 from retrievers import cell_folder, trained
-from revela.export.export import export_sentence_transformer
 from snakemake.cli import parse_args
 
-from revela.command import doctor, own_text
+from revela import workflow
+from revela.command import doctor, running
 from revela.command.cli import app, main
-from revela.export import export
+from revela.export import adapters, hub
+from revela.export.formats import export_sentence_transformer
 from revela.plan import jobs as planning
-from revela.study.study import Cell, Chunking, Corpus, Evaluation, Training, load, load_site
+from revela.study.cell import Cell
+from revela.study.settings import Chunking, Compute, Corpus, Evaluation, Training
+from revela.study.site import load_site
+from revela.study.study import load
 from revela.text.documents import CODE as SOURCE_CODE
 from revela.text.documents import KINDS, PROSE
 
@@ -150,13 +154,13 @@ def stand_ins(place, monkeypatch):
     """Snakemake's run leaves a cell that was made beforehand; the hub takes and gives nothing."""
     monkeypatch.chdir(place)
 
-    def run(config, targets, *, cores):
+    def run(config, layout, targets, *, cores):
         study = load(config)
         for target in targets:
             path = Path(target)
             if "exports" in path.parts:
                 cell = Cell.parse("/".join(path.parts[-5:]))
-                base = study.models[cell.retriever].source.removeprefix("path:")
+                base = study.models[cell.retriever].origin.path
                 if not path.exists():
                     export_sentence_transformer(cell_folder(base, study.config.results, cell.path), path)
             else:
@@ -180,14 +184,14 @@ def stand_ins(place, monkeypatch):
         return cell / "retriever"
 
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)  # SLURM may be here, and its controller stopped
-    monkeypatch.setattr(own_text, "run", run)
+    monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(
-        export, "_fetched", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
+        adapters, "local_folder", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
     )
-    monkeypatch.setattr(export, "push", lambda folder, repository, **_: f"https://huggingface.co/{repository}")
+    monkeypatch.setattr(hub, "push", lambda folder, repository, **_: f"https://huggingface.co/{repository}")
     plan = planning.Plan([], load_site(), [], 0)
     monkeypatch.setattr(planning, "make_plan", lambda *_, **__: plan)
-    monkeypatch.setattr(planning, "dry_run", lambda *_, **__: [])
+    monkeypatch.setattr(workflow, "dry_run", lambda *_, **__: [])
 
 
 @pytest.mark.parametrize("page, command", of("revela"))
@@ -249,9 +253,9 @@ def test_every_suffix_that_is_read_is_listed():
 
 def test_every_switch_of_the_protocol_exists():
     """The settings that docs/protocol.md names, written as in the configuration."""
-    models = {"training": Training, "evaluation": Evaluation, "chunking": Chunking, "corpora": Corpus}
+    models = {"training": Training, "evaluation": Evaluation, "compute": Compute, "chunking": Chunking, "corpora": Corpus}
     page = (ROOT / "docs/protocol.md").read_text()
-    named = re.findall(r"`((?:training|evaluation|chunking|corpora|methods)\.[\w.*]+)`", page)
+    named = re.findall(r"`((?:training|evaluation|compute|chunking|corpora|methods)\.[\w.*]+)`", page)
     assert len(named) > 12
     for setting in named:
         section, *keys = setting.split(".")

@@ -17,8 +17,9 @@ from benchmark_folders import task, write_beir
 from conftest import TEXTS
 from corpus_specs import batches_of, chunks_of
 
-from revela.command.own_text import OwnTextError, counted, passages, text_files, write_study
-
+from revela.command.own_study import OwnStudyError, counted, write_study
+from revela.command.passages import read_passages
+from revela.errors import RevelaError
 from revela.evaluation.tasks import load_task
 from revela.provenance import read_manifest
 from revela.retriever import Retriever, RetrieverError
@@ -32,7 +33,7 @@ from revela.text import CorpusError, resources
 from revela.text.batches import write_batches
 from revela.text.chunks import write_chunks
 from revela.text.documents import documents
-from revela.text.resources import ResourceError, build_punkt, fetch_model
+from revela.text.resources import ResourceError, build_punkt, fetch_model, matching
 
 ROOT = Path(__file__).parents[1]
 MUTATED_CONFIGS, MUTATED_SHEETS, BROKEN_ROWS = 220, 120, 120
@@ -237,7 +238,7 @@ def in_root(monkeypatch):
 )
 def test_settings_of_the_command_line(tmp_path, backbone, value):
     (tmp_path / "notes").mkdir()
-    with pytest.raises((ConfigError, OwnTextError)) as error:
+    with pytest.raises((ConfigError, OwnStudyError)) as error:
         write_study(str(tmp_path / "notes"), str(backbone), tmp_path / "out", settings=[value])
     one_line(error.value, tmp_path / "out", f"--set {value}")
     assert not (tmp_path / "out").exists()
@@ -347,7 +348,7 @@ def test_own_files_by_a_pattern(notes, tmp_path):
 
 def test_a_folder_is_searched_in_the_files_that_training_reads(notes):
     """A picture beside the text is none, and of a file that should be text the fault names its own place."""
-    chunks = passages(notes)
+    chunks = read_passages(notes)
     assert {name.partition("#")[0] for name, _ in chunks} == {
         "my notes/a.md",
         "my notes/deep/b.txt",
@@ -356,8 +357,8 @@ def test_a_folder_is_searched_in_the_files_that_training_reads(notes):
     }
     assert " ".join(text for name, text in chunks if name.startswith("my notes/a.md")).split() == TEXTS[0].split()
     (notes / "b.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(OwnTextError) as error:
-        passages(notes)
+    with pytest.raises(RevelaError) as error:
+        read_passages(notes)
     one_line(error.value, notes / "b.md")
 
 
@@ -370,10 +371,10 @@ def test_own_tables_of_a_spreadsheet(tmp_path, suffix, sign):
     path.write_bytes(("\ufeff" + "".join(sign.join(row) + "\r\n" for row in rows)).encode())
     found = list(documents(TextSource(dataset="mine", mixed=True), tmp_path))
     assert [text for _, text in found] == [f"{TEXTS[0]}\n{long}", TEXTS[5].splitlines()[0], ""]
-    assert passages(path)[0] == (f"notes.{suffix}:0", f"{TEXTS[0]}\n{long}")
+    assert read_passages(path)[0] == (f"notes.{suffix}:0", f"{TEXTS[0]}\n{long}")
     path.write_text('number\n"1')
-    for read in (lambda: list(documents(TextSource(dataset="mine", mixed=True), tmp_path)), lambda: passages(path)):
-        with pytest.raises((CorpusError, OwnTextError)) as error:
+    for read in (lambda: list(documents(TextSource(dataset="mine", mixed=True), tmp_path)), lambda: read_passages(path)):
+        with pytest.raises(RevelaError) as error:
             read()
         one_line(error.value, path)
 
@@ -407,7 +408,7 @@ def test_a_folder_is_read_by_suffix_in_any_case(notes, tmp_path):
     manifest = fetch_dataset(Dataset(files=str(notes)), tmp_path / "results/mine")
     own = ["a.md", "a[1].hpp", "deep/UPPER.TXT", "deep/b.txt", "deep/d.parquet", "deep/er/c.jsonl"]
     assert sorted(manifest["files"]) == [*own, "main.rs", "page.html", "query.sql", "view.tsx"]
-    assert counted(text_files(notes)) == "files read: 10, passed over: 2 (.png 1, .ipynb 1)"
+    assert counted(matching(str(notes))) == "files read: 10, passed over: 2 (.png 1, .ipynb 1)"
 
 
 @pytest.mark.parametrize("pattern", ["{0}", "{0}/**/*.{{md,txt,jsonl,parquet}}"])

@@ -15,7 +15,7 @@ from revela.paper import PaperError
 from revela.paper.logs import read_log
 from revela.paper.values import columns, rows
 from revela.provenance import git_commit, read_manifest
-from revela.training.usage import total
+from revela.plan.usage import total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: 
         ``adapter_sha256`` (the retriever's files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``,
         ``commits`` (at which it was trained), ``data_sha256``, ``data_revisions`` (of the corpus's datasets),
         ``model_revisions``, ``steps``, ``processes``, ``device``, ``gpu_hours``, ``hours``, ``usage`` (of all attempts
-        together, see `revela.training.usage.total`).
+        together, see `revela.plan.usage.total`).
 
     Raises:
         PaperError: The log or the settings of a cell cannot be read.

@@ -31,7 +31,7 @@ from revela.study.layout import Layout
 from revela.study.site import Site, load_site
 from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
-from revela.training.usage import total
+from revela.plan.usage import total
 from revela.workflow import Job, dry_run
 
 # --- what has been measured
@@ -72,7 +72,7 @@ class Measured:
 def finished_jobs(layout: Layout, jobs: Iterable[Job]) -> list[Finished]:
     """Those of the jobs that have a benchmark file, with the times in it.
 
-    Of training the account of all attempts is taken (`revela.training.usage`): a benchmark file knows the last one only, and of
+    Of training the account of all attempts is taken (`revela.plan.usage`): a benchmark file knows the last one only, and of
     the processes that it started what they had used when last seen, up to half a minute before their end.
     """
     found = []

@@ -20,7 +20,7 @@ from cluster import Cluster, why_not
 from conftest import TEXTS, make_backbone
 from run import SMALL, Run
 
-from revela.training import usage
+from revela.plan import usage
 
 R = "results/small"
 CELL = "revela/code/random/random/bs4"

@@ -235,7 +235,7 @@ NOTHING_DEPENDS_ON = (
     "revela/training/entry.py",  # how a job is read, and how its end is told
     "revela/training/log.py",
     "revela/training/watch.py",
-    "revela/training/usage.py",
+    "revela/plan/usage.py",
     "revela/training/launch.py",
     "revela/plan/memory.py",  # advice for a run that did not fit
     "revela/plan/flops.py",

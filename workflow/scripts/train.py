@@ -13,7 +13,7 @@ OUTCOMES = {0: "complete", 75: "resubmit"}
 with job(snakemake):
     from revela.files import atomic_write
     from revela.study.study import Cell, load
-    from revela.training.usage import record
+    from revela.plan.usage import record
 
     study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
     settings = study.training_settings(cell)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from revela.training import usage
+from revela.plan import usage
 
 
 def test_attempts_add_up(tmp_path):
@@ -56,7 +56,7 @@ def test_an_error_is_no_completion(tmp_path):
 def test_of_a_killed_attempt_the_last_interval_is_missing(tmp_path):
     code = """
 import os, sys, time
-from revela.training.usage import record
+from revela.plan.usage import record
 with record(sys.argv[1], gpus=0, interval=0.05):
     time.sleep(0.4)
     os.kill(os.getpid(), 9)
