@@ -1,7 +1,7 @@
-"""Models and tokenizers from local Hugging Face folders: safetensors alone, no code of the folder's, nothing made up.
+"""Models and tokenizers from local Hugging Face folders: safetensors only, no code of the folder's, nothing made up.
 
-transformers would ask on the terminal whether code that a checkpoint brings along may run, and would draw at random what
-weights it does not find. Here either is an error.
+transformers would ask on the terminal whether a checkpoint's own code may run, and would draw missing weights at random.
+Here both are errors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.errors import RevelaError
@@ -22,7 +23,7 @@ UNUSED = ("pooler.",)  # weights of encoders that nothing here reads
 
 
 class PretrainedError(RevelaError):
-    """A folder that holds no model that can be used. The message is one line."""
+    """A model that cannot be loaded or used. The message is one line."""
 
 
 def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -53,6 +54,17 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
     except ValueError as error:
         raise PretrainedError(f"{folder}: {_reason(error)}") from None
+
+
+def output_head(lm: nn.Module) -> nn.Module:
+    """The module that turns a language model's hidden states into logits.
+
+    Raises PretrainedError for a model that does more to its logits (Gemma 2, Granite).
+    """
+    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(lm.config, key, None) not in (None, 1):
+            raise PretrainedError(f"{type(lm).__name__}: its logits are changed after the head, by {key}")
+    return lm.get_output_embeddings()
 
 
 def _reason(error: ValueError) -> str:

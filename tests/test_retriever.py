@@ -13,7 +13,7 @@ from torch import nn
 
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError
-from revela.study.study import Lora
+from revela.study.settings import Lora
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
 PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}

@@ -1,11 +1,10 @@
 """The demo's backbones: small Llama language models, pretrained here on the demo's corpus.
 
-As the paper starts from pretrained language models, so does the demo. A retriever can learn
-from a language model only what that model can use of another chunk, so three things are done
-that a plain small model lacks: contexts hold consecutive chunks of one document, the model starts
-with a pair of heads that copies and a share of its rows can only be copied, and a last stage runs the two streams of
-in-batch attention with similarities drawn at random. The gate then asks, on held-out documents,
-whether the h-stream's loss is lower when Sim points to chunks of the same document.
+The paper starts from pretrained language models, and so does the demo. A retriever can learn from a language model only
+as far as that model can use another chunk, which a plain small model cannot. So three things are added: contexts hold
+consecutive chunks of one document; the model starts with a pair of heads that copy, and some of its rows can only be
+predicted by copying; and a last stage runs the two streams of in-batch attention with random similarities. The gate then
+asks, on held-out documents, whether the h-stream's loss is lower when Sim points to chunks of the same document.
 
 Run by the rule `backbone` as ``torchrun --nproc_per_node N -m revela.demo.pretraining ...``.
 """
@@ -30,11 +29,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from revela.demo.settings import BackboneShape, Pretraining
 from revela.errors import RevelaError
 from revela.files import atomic_folder, sha256_file
 from revela.method import inbatch
 from revela.provenance import git_commit, write_manifest
-from revela.study.study import BackboneShape, Pretraining
 
 LICENCE = "mit"  # of the weights, as of the project
 
@@ -46,8 +45,8 @@ class GateError(RevelaError):
 def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer for identifiers and prose.
 
-    Words are split at whitespace, punctuation and camelCase humps, and lower-cased; whitespace
-    itself is no token, so `splitLines`, `split_lines` and "split lines" share their tokens.
+    Words are split at whitespace, punctuation and camelCase humps, and lower-cased. Whitespace itself is no token, so
+    `splitLines`, `split_lines` and "split lines" share their tokens.
     A text is encoded as BOS + tokens, as Llama's tokenizer does.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -83,7 +82,7 @@ def read_chunks(path: Path) -> list[list[str]]:
 def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) -> np.ndarray:
     """Rows of BOS, then consecutive chunks of one document with EOS after each; [rows, length] of token ids.
 
-    A row's rest is filled with the next document, so no token is a pad.
+    The rest of a row is filled with the next document, so no token is a pad.
     """
     rows, row = [], [bos]
     for chunks in documents:
@@ -98,7 +97,7 @@ def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) 
 def repetition(generator: np.random.Generator, row: np.ndarray) -> np.ndarray:
     """A row [L] that repeats a stretch of the given row's tokens in random order: only copying predicts it.
 
-    Tokens of a real row, because ids drawn from the whole vocabulary are each seen too seldom to be copied.
+    The tokens are those of a real row, because ids drawn from the whole vocabulary are seen too rarely to be copied.
     """
     span = int(generator.integers(8, len(row) // 2))
     stretch = generator.permutation(row[1:])[:span]
@@ -108,8 +107,8 @@ def repetition(generator: np.random.Generator, row: np.ndarray) -> np.ndarray:
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by five Newton-Schulz steps (Jordan et al., 2024), in float32.
 
-    torch.optim.Muon orthogonalises in bfloat16, which takes three times as long on a CPU without
-    bfloat16 instructions. Parameters of one shape are handled as one stack.
+    torch.optim.Muon orthogonalises in bfloat16, which takes three times as long on a CPU without bfloat16 instructions.
+    Parameters of one shape are handled as one stack.
     """
 
     def __init__(self, parameters, learning_rate: float, momentum: float = 0.95):
@@ -169,7 +168,7 @@ def language_model(shape: BackboneShape, context: int, vocabulary: int, bos: int
 
 @torch.no_grad()
 def lay_copying_heads(lm: LlamaForCausalLM, context: int) -> None:
-    """Starts a model as one that copies, which a small one would take far longer to find out by itself.
+    """Lets a model start with the ability to copy, which a small one would take far longer to learn by itself.
 
     Two heads make an induction head (Olsson et al., 2022), laid into the weights as in mimetic initialisation
     (Trockman and Kolter, 2023): the first of layer 0 looks at the token before, through its biases under RoPE, and
@@ -375,10 +374,10 @@ def gate(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining)
 
 
 def check_gate(facts: dict[str, float], settings: Pretraining) -> None:
-    """GateError where the oracle's gain is not clear: below `settings.gate_gain` or three standard errors."""
+    """Raises GateError unless the oracle's gain reaches `settings.gate_gain` and three standard errors."""
     if facts["gain"] < max(settings.gate_gain, 3 * facts["standard_error"]):
         raise GateError(
-            f"h-loss with the oracle Sim is {facts['gain']} +- {facts['standard_error']} below the uniform one's; "
+            f"h-loss with the oracle Sim is {facts['gain']} +- {facts['standard_error']} below that with the uniform one; "
             f"at least {settings.gate_gain} is needed: pretrain on more tokens"
         )
 
@@ -402,7 +401,7 @@ def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretrainin
 def main() -> None:
     """Pretrains one backbone, as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML of config.Pretraining")
+    parser.add_argument("--config", type=Path, required=True, help="YAML of revela.demo.settings.Pretraining")
     parser.add_argument("--model", required=True, help="a key of its models")
     parser.add_argument("--chunks", type=Path, required=True, help="chunks.parquet of the training corpus")
     parser.add_argument("--held-out", type=Path, required=True, help="chunks.parquet of held-out documents")
@@ -429,7 +428,7 @@ def main() -> None:
         "tokens": shape.tokens,
         "pretraining": pretrain(lm, rows, shape, settings),
     }
-    if dist.get_rank() == 0:  # hours of work are not lost to what comes after
+    if dist.get_rank() == 0:  # so that a fault in what follows does not lose hours of work
         lm.save_pretrained(args.output.with_name(f".{args.model}-pretrained"))
     two_streams = [TwoStreamBatches(documents, 4, 4, bos, eos) for documents in (train, held_out)]
     facts["two_streams"] = adapt(lm, two_streams[0], settings)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from revela.demo import pretraining
-from revela.study.study import BackboneShape, Pretraining
+from revela.demo.settings import BackboneShape, Pretraining
 
 SHAPE = BackboneShape(hidden_size=32, layers=2, heads=2, intermediate_size=64, tokens=1)
 SETTINGS = Pretraining(models={"tiny": SHAPE}, gate_batches=4)
