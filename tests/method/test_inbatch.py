@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from revela.method.inbatch import InBatchError, hidden_states, logits
 from revela.method.packing import PackingError
+from revela.pretrained import PretrainedError
 
 VOCAB = 31
 TINY = {
@@ -267,10 +268,12 @@ def test_a_sliding_window_limits_the_own_document_only():
     assert not torch.allclose(h_wide[1, 3:], h_narrow[1, 3:])
 
 
-@pytest.mark.parametrize("architecture, word", [("Gemma2", "cap"), ("Granite", "logits_scaling")])
-def test_models_that_do_more_are_refused(architecture, word):
+@pytest.mark.parametrize(
+    "architecture, error, word", [("Gemma2", PackingError, "cap"), ("Granite", PretrainedError, "logits_scaling")]
+)
+def test_models_that_do_more_are_refused(architecture, error, word):
     lm = make(architecture, **({"logits_scaling": 8.0} if architecture == "Granite" else {}))
-    with pytest.raises(PackingError, match=word):
+    with pytest.raises(error, match=word):
         logits(lm, *make_batch(), value_norm=False)
 
 

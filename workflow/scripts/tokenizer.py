@@ -6,7 +6,7 @@ import yaml
 from job import job
 
 with job(snakemake):
-    from revela.demo.pretraining import read_chunks, train_tokenizer
+    from revela.demo.data import read_chunks, train_tokenizer
     from revela.demo.settings import Pretraining
 
     settings = Pretraining.model_validate(yaml.safe_load(Path(snakemake.input.config).read_text()))
