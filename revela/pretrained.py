@@ -29,7 +29,7 @@ class PretrainedError(RevelaError):
 def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model in a folder, by one of transformers' Auto classes, with weights of this type.
 
-    Raises PretrainedError if it is no model's folder, lacks weights, or needs code of its own.
+    Raises PretrainedError if the folder holds no model, lacks weights, or needs its own code.
     """
     if not Path(folder, "config.json").is_file():
         raise PretrainedError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
@@ -49,7 +49,7 @@ def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrained
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder. Raises PretrainedError if it needs code of its own, or is none."""
+    """The tokenizer in a folder. Raises PretrainedError if there is none, or if it needs its own code."""
     try:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
     except ValueError as error:

@@ -96,7 +96,7 @@ class _Batch(Packing):
         size = len(attention_mask)
         if similarity.shape != (size, size):
             raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(size, size)}")
-        if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN embedding is the loss's affair
+        if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN is reported with the loss
             raise InBatchError("similarity has a non-zero diagonal; a document does not attend to itself (eq. 6)")
         super().__init__(attention_mask, streams=2)
         self.value_norm, self.attention = value_norm, attention

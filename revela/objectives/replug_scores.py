@@ -24,7 +24,7 @@ from revela.provenance import folder_sha256
 if TYPE_CHECKING:
     from revela.study.specification import ReplugScoreSpec
 
-LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
+LOGITS = 2**26  # float32 logits at a time, at most: 256 MB
 
 
 @torch.no_grad()

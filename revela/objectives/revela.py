@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from revela.study.settings import Training
 
 IGNORED = -100  # label of a position that has no part in the loss
-LOGITS = 2**25  # at most so many float32 logits at a time: 128 MB
+LOGITS = 2**25  # float32 logits at a time, at most: 128 MB
 
 
 class Revela(Objective):

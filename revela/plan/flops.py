@@ -15,7 +15,8 @@ Norms, activations, softmax, the optimizer, and what gradient checkpointing comp
 
 is what Chowdhery et al. (2022, App. B) call model FLOPs utilisation, with causal attention at its true half.
 
-`revela` and `retriever_alone` count a batch of a method; `revela.study.methods` says which method is counted by which.
+`revela` and `retriever_alone` count a batch of a method; `revela.study.methods` says which of the two a
+method is counted by.
 """
 
 from __future__ import annotations

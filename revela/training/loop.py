@@ -1,12 +1,12 @@
 """The training loop: rows become batches, an objective makes a loss of each, DeepSpeed takes the step.
 
 What happens at a step follows from the seed and the step alone: which rows are seen, in which order their chunks
-stand, and what dropout does. So the result depends neither on the number of processes, but for round-off, nor on
-interruptions: a run that was killed goes on from its newest checkpoint when started again, and ends in the same
-weights, on a CPU to the last bit.
+stand, and what dropout does. So, except for round-off, the result does not depend on the number of processes. It does
+not depend on interruptions either: a run that was killed goes on from its newest checkpoint when it is started again,
+and ends in the same weights, on a CPU to the last bit.
 
-`train` yields every step that it has taken. Who iterates over it writes the log, saves checkpoints and stops the run
-(`revela.training.entry`).
+`train` yields every step that it has taken. Its caller, `revela.training.entry`, writes the log, saves checkpoints and
+stops the run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Step:
     """A step that was taken.
 
     means: the loss and what the objective logs beside it, means over the items of all processes.
-    batches: those that this process had a share in.
+    batches: those of this process.
     """
 
     number: int
@@ -52,12 +52,12 @@ class Step:
 def prepare(
     objective: type[Objective], settings: Training, retriever: Path, lm: Path | None, steps: int
 ) -> deepspeed.DeepSpeedEngine:
-    """The engine of a run of so many steps, before the first: an objective of this class on the models of two folders."""
+    """An objective on the models of two folders, under DeepSpeed, ready for the first of all `steps` of its run."""
     return build_engine(objective(settings, *load_models(settings, retriever, lm)), settings, steps)
 
 
 def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, steps: range) -> Iterator[Step]:
-    """Takes the steps, which count from 1, and yields each when it is taken. To be called by all processes.
+    """Takes steps, which count from 1, and yields each one once it is taken. To be called by all processes.
 
     The batches of the next step are made in a thread while this one is computed.
 

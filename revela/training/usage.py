@@ -45,7 +45,7 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
         "outcome": "running",
     }
     before = attempts(folder)
-    if before and before[-1]["outcome"] == "complete":  # the cell is trained again: an account of its own
+    if before and before[-1]["outcome"] == "complete":  # the cell is trained again, for which a new account begins
         for old in folder.glob("[0-9]*.json"):
             old.unlink()
     path = folder / f"{len(attempts(folder)):03d}.json"
