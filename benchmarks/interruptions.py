@@ -23,7 +23,8 @@ from pathlib import Path
 import psutil
 from record import save, show
 
-from revela.study.study import Cell, load
+from revela.study.cell import Cell
+from revela.study.study import load
 
 ROOT = Path(__file__).parents[1]
 CELL = "revela/code/tiny-4m/tiny-4m/bs4"
@@ -32,12 +33,12 @@ LORA = {"rank": 16, "alpha": 16, "dropout": 0.1}
 
 def write_job(folder: Path, stage: int, lora: dict | None, steps: int) -> Path:
     """The job of the demo's cell, cut short, with frequent checkpoints."""
-    settings = load(ROOT / "config/demo.yaml").training_settings(Cell.parse(CELL)).model_dump(mode="json")
-    settings |= {"zero_stage": stage, "lora": lora, "max_steps": steps, "checkpoint_every": 3, "batches_per_step": 2}
-    demo, model = ROOT / "results/demo", str(ROOT / "results/demo/resources/models/tiny-4m")
-    job = {"cell": CELL, "training": settings, "retriever": model, "lm": model}
-    job |= {"data": str(demo / "corpora/code/bs4/batches.parquet"), "output": str(folder / "output")}
-    job |= {"checkpoints": str(folder / "checkpoints")}
+    study = load(ROOT / "config/demo.yaml")
+    settings = study.training_settings(Cell.parse(CELL)).model_dump(mode="json")
+    settings |= {"zero_stage": stage, "lora": lora, "max_steps": steps, "batches_per_step": 2}
+    model, data = (str(ROOT / path) for path in (study.layout.model("tiny-4m"), study.layout.batches("code", 4)))
+    job = {"cell": CELL, "training": settings, "checkpoint_every": 3, "retriever": model, "lm": model, "data": data}
+    job |= {"output": str(folder / "output"), "checkpoints": str(folder / "checkpoints")}
     folder.mkdir()
     path = folder / "job.json"
     path.write_text(json.dumps(job))

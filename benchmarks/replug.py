@@ -13,8 +13,8 @@ from record import save, show, timed
 from rivals import replug_scores
 from training_step import LLAMA_1B, QUICK, SMOLLM, make, make_batch, step
 
-from revela.objectives import replug
-from revela.study.study import Training
+from revela.objectives.replug_scores import score_batch
+from revela.study.specification import ReplugScoreSpec
 
 
 class Ids:
@@ -48,11 +48,12 @@ def main() -> None:
     for size in options.sizes:
         batch = make_batch(size, "full", shape["vocab_size"], device)
         ids = batch["lm_input_ids"]
-        texts, settings = [str(number) for number in range(size)], Training()
+        texts = [str(number) for number in range(size)]
+        spec = ReplugScoreSpec(length_normalised=True, lm_max_length=156, precision="fp32")
         found = {}
 
-        def shared(texts=texts, settings=settings, ids=ids, found=found):
-            found["shared"] = replug.score_batch(lm, Ids(ids), texts, settings)
+        def shared(texts=texts, spec=spec, ids=ids, found=found):
+            found["shared"] = score_batch(lm, Ids(ids), texts, spec)
 
         def naive(ids=ids, found=found):
             found["naive"] = replug_scores(lm.eval(), ids).cpu()

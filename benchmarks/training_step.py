@@ -26,10 +26,10 @@ from record import save, show, timed
 from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-from revela.objectives import Revela
+from revela.objectives.revela import Revela
 from revela.plan import flops
 from revela.retriever import Retriever, add_lora
-from revela.study.study import Lora, Training
+from revela.study.settings import Lora, Training
 from revela.training import launch
 
 LENGTH = 160
@@ -132,7 +132,7 @@ def by_parts(objective: Revela, measured: dict, size: int, larger: int, device: 
     config = objective.lm.get_decoder().config
 
     def cross(documents: int) -> dict[str, float]:
-        launch.give_back(documents)
+        launch.configure_malloc(documents)
 
         def run():
             cross_attention(config, documents, LENGTH, device)
@@ -149,7 +149,7 @@ def operations(objective: Revela, batch: dict) -> float:
     """Of the step, as the mathematics needs them: every document attends to one other."""
     lengths = {part: batch[f"{part}_attention_mask"].sum(1).tolist() for part in ("query", "passage", "lm")}
     shape = flops.Shape.from_config(objective.lm.config.to_dict())
-    return flops.training("revela", objective.settings, shape, shape, lengths, attended=1)
+    return flops.revela(objective.settings, shape, shape, lengths, attended=1)
 
 
 def peak(arguments: list[str]) -> dict[str, float]:
@@ -172,7 +172,7 @@ def projection(mfu: float | None) -> list[dict]:
     for corpus, (batches, paper_hours) in PAPER.items():
         query = 79 if corpus == "wiki" else 157
         lengths = {"query": [query] * 16, "passage": [157] * 16, "lm": [156] * 16}
-        total = batches * flops.training("revela", settings, shape, shape, lengths)
+        total = batches * flops.revela(settings, shape, shape, lengths)
         rows.append(
             {
                 "cell": f"revela/{corpus}/llama-3.2-1b/llama-3.2-1b/bs16",
@@ -204,7 +204,7 @@ def main() -> None:
     objective = make(shape, device)
     if options.peak_of:
         batch = make_batch(options.sizes[0], options.kinds[0], shape["vocab_size"], device)
-        launch.give_back(options.sizes[0])
+        launch.configure_malloc(options.sizes[0])
         before = held(device)
         step(objective, batch, options.peak_of)
         print(json.dumps({"peak_gb": round(held(device), 2), "step_gb": round(held(device) - before, 2)}))
@@ -215,7 +215,7 @@ def main() -> None:
     rows, whole = [], None
     for size, kind in [(small, kind) for kind in options.kinds] + [(size, options.kinds[0]) for size in larger]:
         batch = make_batch(size, kind, shape["vocab_size"], device)
-        launch.give_back(size)  # as the trainer does, for both ways
+        launch.configure_malloc(size)  # as the trainer does, for both ways
         if size == small:
             times = measure(objective, batch, ["revela", "straightforward"], options.repeats)
             whole = whole or times["straightforward"]

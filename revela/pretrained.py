@@ -1,7 +1,7 @@
-"""Models and tokenizers from local Hugging Face folders: safetensors alone, no code of the folder's, nothing made up.
+"""Models and tokenizers from local Hugging Face folders: safetensors only, no code of the folder's, nothing made up.
 
-transformers would ask on the terminal whether code that a checkpoint brings along may run, and would draw at random what
-weights it does not find. Here either is an error.
+transformers would ask on the terminal whether a checkpoint's own code may run, and would draw missing weights at random.
+Here both are errors.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.errors import RevelaError
@@ -22,13 +23,13 @@ UNUSED = ("pooler.",)  # weights of encoders that nothing here reads
 
 
 class PretrainedError(RevelaError):
-    """A folder that holds no model that can be used. The message is one line."""
+    """A model that cannot be loaded or used. The message is one line."""
 
 
 def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model in a folder, by one of transformers' Auto classes, with weights of this type.
 
-    Raises PretrainedError if it is no model's folder, lacks weights, or needs code of its own.
+    Raises PretrainedError if the folder holds no model, lacks weights, or needs its own code.
     """
     if not Path(folder, "config.json").is_file():
         raise PretrainedError(f"{folder}: no config.json, so this is not the folder of a Hugging Face model")
@@ -48,11 +49,22 @@ def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrained
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder. Raises PretrainedError if it needs code of its own, or is none."""
+    """The tokenizer in a folder. Raises PretrainedError if there is none, or if it needs its own code."""
     try:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
     except ValueError as error:
         raise PretrainedError(f"{folder}: {_reason(error)}") from None
+
+
+def output_head(lm: nn.Module) -> nn.Module:
+    """The module that turns a language model's hidden states into logits.
+
+    Raises PretrainedError for a model that does more to its logits (Gemma 2, Granite).
+    """
+    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(lm.config, key, None) not in (None, 1):
+            raise PretrainedError(f"{type(lm).__name__}: its logits are changed after the head, by {key}")
+    return lm.get_output_embeddings()
 
 
 def _reason(error: ValueError) -> str:

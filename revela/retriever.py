@@ -21,14 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from revela.files import atomic_folder
+from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, run
 from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
-from revela.study.study import Lora
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
     from peft import PeftModel
+
+    from revela.study.settings import Lora
 
 SETTINGS = "retriever.json"
 NAMES = ("query_prefix", "passage_prefix", "max_length", "pooling", "normalize")  # what stands in it
@@ -55,8 +56,8 @@ class Retriever(nn.Module):
     backbone: model without a head, PEFT-wrapped where it carries adapters.
     query_prefix, passage_prefix: put before a text of either kind.
     max_length: tokens of prefix + text + EOS at most; longer texts are cut, and still end in EOS.
-    pooling: "eos", "mean" (over all tokens) or "cls" (the first token). EOS is appended for "eos" alone; otherwise
-        the special tokens are the tokenizer's own. BOS is the tokenizer's own affair always.
+    pooling: "eos", "mean" (over all tokens) or "cls" (the first token). EOS is appended for "eos" only; all other
+        special tokens, BOS among them, are the tokenizer's own.
     normalize: scale embeddings to unit length.
     base: folder of the backbone's weights, which a saved adapter refers to.
     """
@@ -100,7 +101,7 @@ class Retriever(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *, packed: bool = False) -> Tensor:
         """Embeddings [n, d], float32 or better, of input_ids and attention_mask [n, L], padded on the right.
 
-        packed: compute no pad (`revela.method.packing`), which pays where lengths differ; for causal decoders.
+        packed: compute no pad (`revela.method.packing`), which is faster where lengths differ; for causal decoders.
         """
         if packed:
             packing = Packing(attention_mask)
@@ -120,9 +121,10 @@ class Retriever(nn.Module):
     def encode(self, texts: Sequence[str], kind: Kind = "query", *, batch_tokens: int | None = None) -> np.ndarray:
         """Embeddings of texts, float32 [n, d], in their order.
 
-        Texts are encoded by length, at most `batch_tokens` tokens with padding at a time (one text at least). By default
-        it is 16,384 on a GPU, and 4,096 on a CPU, whose caches hold less. Texts of the same tokens are encoded once, so
-        that their rows are equal to the last bit and tie in a ranking. Raises RetrieverError where one is not finite.
+        Texts are encoded in order of length, at most `batch_tokens` tokens with padding at a time (one text at least).
+        The default is 16,384 on a GPU, and 4,096 on a CPU, whose caches hold less. Texts of the same tokens are encoded
+        once, so that their rows are equal to the last bit and tie in a ranking. Raises RetrieverError for an embedding
+        that is not finite.
         """
         return self.embed(self.prepare(texts, kind), batch_tokens=batch_tokens)
 
@@ -136,7 +138,7 @@ class Retriever(nn.Module):
 
     @torch.no_grad()
     def embed(self, prepared: Prepared, *, batch_tokens: int | None = None) -> np.ndarray:
-        """The second half of `encode`: embeddings, float32 [n, d]; RetrieverError where one is not finite."""
+        """The second half of `encode`: embeddings, float32 [n, d]. Raises RetrieverError if one is not finite."""
         texts, kind, distinct, rows = prepared
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training
@@ -189,7 +191,7 @@ class Retriever(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `retriever.json` says of how texts become embeddings."""
+        """What `retriever.json` says about how texts become embeddings."""
         return {name: getattr(self, name) for name in NAMES}
 
     @classmethod
@@ -208,7 +210,7 @@ class Retriever(nn.Module):
         """A retriever on the weights of a Hugging Face folder, read as `dtype`, with fresh adapters if `lora` is given.
 
         The adapters are float32 and drawn from torch's global generator. Without `lora` all weights are trainable.
-        Raises RetrieverError if the folder is none of a model, lacks weights, or has no EOS to pool at.
+        Raises RetrieverError if the folder holds no model, lacks weights, or has no EOS to pool at.
         """
         backbone = _load_backbone(folder, dtype)
         return cls(
@@ -226,8 +228,8 @@ class Retriever(nn.Module):
         """Writes the retriever to a folder, whole or not at all, weights as safetensors.
 
         Adapters refer to the folder of the backbone: by a relative path if both lie below the working directory, so
-        that the tree can be moved, and by an absolute one otherwise. Otherwise the whole model and the tokenizer
-        are written.
+        that the tree can be moved, and by an absolute one otherwise. A retriever without adapters is written as a whole
+        model with its tokenizer.
         """
         from peft import PeftModel
 
@@ -242,7 +244,7 @@ class Retriever(nn.Module):
                     self.backbone.save_pretrained(partial)
                 # A fresh copy, as this one would write down the truncation of its last call.
                 load_tokenizer(self.tokenizer.name_or_path).save_pretrained(partial)
-            (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            write_json(partial / SETTINGS, settings)
 
     @classmethod
     def load(
@@ -258,7 +260,7 @@ class Retriever(nn.Module):
         """A retriever that `save` wrote, or that of a trained cell. Prefixes and length are as saved unless given.
 
         device: a GPU if there is one, by default. dtype: bfloat16 on a GPU, float32 elsewhere, by default.
-        Raises RetrieverError if the folder is none of a retriever or an adapter's backbone is missing or another.
+        Raises RetrieverError if the folder holds no retriever, or if an adapter's backbone is missing or has changed.
         """
         folder = retriever_folder(folder)
         settings = _read_settings(folder)
@@ -297,10 +299,13 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
-    """The model with the adapters of a PEFT folder, none of which may be left out.
+    """A model, with its head or without, wrapped in the adapters of a PEFT folder.
 
-    PEFT passes over weights whose names it does not find in the model, which then ranks as it did before training.
-    Raises RetrieverError if it is no adapter in safetensors (pickles are not loaded), or not of this model.
+    PEFT skips weights whose names it does not find in the model, which then works as it did before training. Here every
+    weight of the folder must find its place, and every adapter its weight. The adapters of a causal language model fit
+    its backbone as well.
+
+    Raises RetrieverError if the folder holds no adapter in safetensors (pickles are not loaded), or one of another model.
     """
     from peft import PeftConfig, PeftModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -309,8 +314,9 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         if not Path(folder, name).is_file():
             raise RetrieverError(f"{folder}: no {name}, so this is not the folder of an adapter")
     weights = load_peft_weights(str(folder), device="cpu")
-    # A head's model has its backbone one level deeper.
-    weights = {name.replace("base_model.model.model.", "base_model.model.", 1): w for name, w in weights.items()}
+    if model.base_model is model:  # it has no head, so its layers stand one level higher than where there is one
+        prefix = f"base_model.model.{model.base_model_prefix}."
+        weights = {name.replace(prefix, "base_model.model.", 1): weight for name, weight in weights.items()}
     try:
         model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
         found = set_peft_model_state_dict(model, weights)

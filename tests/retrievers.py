@@ -7,7 +7,7 @@ import torch
 
 from revela.provenance import folder_sha256, versions, write_manifest
 from revela.retriever import Retriever
-from revela.study.study import Lora
+from revela.study.settings import Lora
 
 PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}
 LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])

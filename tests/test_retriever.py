@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -10,10 +11,11 @@ import torch
 from conftest import TEXTS, make_backbone
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from revela.provenance import write_manifest
-from revela.retriever import Retriever, RetrieverError
-from revela.study.study import Lora
+from revela.retriever import Retriever, RetrieverError, add_lora, load_adapter, save_adapter
+from revela.study.settings import Lora
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
 PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}
@@ -261,6 +263,42 @@ def test_an_adapter_is_refused_without_the_backbone_that_it_was_trained_on(tmp_p
         Retriever.load(tmp_path / "retriever")
     with pytest.raises(RetrieverError, match="not a saved retriever"):
         Retriever.load(tmp_path / "elsewhere")
+
+
+def test_an_adapter_of_a_language_model_fits_it_with_its_head_and_without(lm, tmp_path):
+    from peft import PeftModel
+
+    def stock():
+        return AutoModelForCausalLM.from_pretrained(lm)
+
+    model = trained(add_lora(stock(), LORA, "CAUSAL_LM")).eval()
+    save_adapter(model, tmp_path, str(lm))
+    ids = torch.arange(2, 12)[None]
+    with torch.no_grad():
+        expected, before = model(ids).logits, stock().eval()(ids).logits
+        hidden = model.get_decoder()(ids).last_hidden_state
+        torch.testing.assert_close(load_adapter(stock(), tmp_path).eval()(ids).logits, expected)
+        torch.testing.assert_close(load_adapter(stock().model, tmp_path).eval()(ids).last_hidden_state, hidden)
+        torch.testing.assert_close(PeftModel.from_pretrained(stock(), tmp_path).eval()(ids).logits, expected)
+    assert abs(expected - before).max() > 0.01
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_an_adapter_whose_weights_would_be_passed_over_is_refused(lm, tmp_path, headless):
+    """PEFT alone says nothing of weights that it does not find a place for."""
+    model = trained(add_lora(AutoModelForCausalLM.from_pretrained(lm), LORA, "CAUSAL_LM"))
+    save_adapter(model, tmp_path, str(lm))
+    path = tmp_path / "adapter_model.safetensors"
+    weights = load_file(path)
+    stock = AutoModelForCausalLM.from_pretrained(lm)
+    for renamed in (
+        {name.replace("layers.1", "layers.9"): weight for name, weight in weights.items()},
+        {name.replace("base_model.model.", "base_model.model.backbone."): weight for name, weight in weights.items()},
+        {name: weight for name, weight in weights.items() if "layers.1" not in name},
+    ):
+        save_file(renamed, path, {"format": "pt"})
+        with pytest.raises(RetrieverError, match="weights of the adapter and of its base do not match"):
+            load_adapter(copy.deepcopy(stock.model if headless else stock), tmp_path)
 
 
 def test_loading_says_nothing_but_refuses_a_model_that_lacks_weights(backbone, tmp_path, capfd):

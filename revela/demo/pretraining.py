@@ -1,11 +1,10 @@
 """The demo's backbones: small Llama language models, pretrained here on the demo's corpus.
 
-As the paper starts from pretrained language models, so does the demo. A retriever can learn
-from a language model only what that model can use of another chunk, so three things are done
-that a plain small model lacks: contexts hold consecutive chunks of one document, the model starts
-with a pair of heads that copies and a share of its rows can only be copied, and a last stage runs the two streams of
-in-batch attention with similarities drawn at random. The gate then asks, on held-out documents,
-whether the h-stream's loss is lower when Sim points to chunks of the same document.
+The paper starts from pretrained language models, and so does the demo. A retriever can learn from a language model only
+as far as that model can use another chunk, which a plain small model cannot. So three things are added: contexts hold
+consecutive chunks of one document; the model starts with a pair of heads that copy, and some of its rows can only be
+predicted by copying; and a last stage runs the two streams of in-batch attention with random similarities. The gate then
+asks, on held-out documents, whether the h-stream's loss is lower when Sim points to chunks of the same document.
 
 Run by the rule `backbone` as ``torchrun --nproc_per_node N -m revela.demo.pretraining ...``.
 """
@@ -16,132 +15,24 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 import yaml
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from revela.errors import RevelaError
+from revela.demo.data import contexts, encode, read_chunks, repetition
+from revela.demo.optimizer import Muon, average_gradients
+from revela.demo.settings import BackboneShape, Pretraining
+from revela.demo.two_streams import TwoStreamBatches, adapt, check_gate, gate
 from revela.files import atomic_folder, sha256_file
-from revela.method import inbatch
 from revela.provenance import git_commit, write_manifest
-from revela.study.study import BackboneShape, Pretraining
 
 LICENCE = "mit"  # of the weights, as of the project
-
-
-class GateError(RevelaError):
-    """The language model cannot use another chunk: training a retriever through it would teach nothing."""
-
-
-def train_tokenizer(texts: Iterator[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer for identifiers and prose.
-
-    Words are split at whitespace, punctuation and camelCase humps, and lower-cased; whitespace
-    itself is no token, so `splitLines`, `split_lines` and "split lines" share their tokens.
-    A text is encoded as BOS + tokens, as Llama's tokenizer does.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Replace(Regex("(?<=[a-z0-9])(?=[A-Z])"), " "), normalizers.Lowercase()]
-    )
-    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]"), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", model_max_length=2048
-    )
-
-
-def read_chunks(path: Path) -> list[list[str]]:
-    """Chunks of each document of a `chunks.parquet`, documents of one file together and in their order."""
-    table = pq.read_table(path, columns=["document", "chunks"]).sort_by("document")
-    return table.column("chunks").to_pylist()
-
-
-def contexts(documents: list[list[list[int]]], length: int, bos: int, eos: int) -> np.ndarray:
-    """Rows of BOS, then consecutive chunks of one document with EOS after each; [rows, length] of token ids.
-
-    A row's rest is filled with the next document, so no token is a pad.
-    """
-    rows, row = [], [bos]
-    for chunks in documents:
-        for ids in chunks:
-            row.extend([*ids, eos])
-            if len(row) >= length:
-                rows.append(row[:length])
-                row = [bos]
-    return np.array(rows, dtype=np.int32)
-
-
-def repetition(generator: np.random.Generator, row: np.ndarray) -> np.ndarray:
-    """A row [L] that repeats a stretch of the given row's tokens in random order: only copying predicts it.
-
-    Tokens of a real row, because ids drawn from the whole vocabulary are each seen too seldom to be copied.
-    """
-    span = int(generator.integers(8, len(row) // 2))
-    stretch = generator.permutation(row[1:])[:span]
-    return np.concatenate([row[:1], np.tile(stretch, len(row) // span + 1)])[: len(row)]
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by five Newton-Schulz steps (Jordan et al., 2024), in float32.
-
-    torch.optim.Muon orthogonalises in bfloat16, which takes three times as long on a CPU without
-    bfloat16 instructions. Parameters of one shape are handled as one stack.
-    """
-
-    def __init__(self, parameters, learning_rate: float, momentum: float = 0.95):
-        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Updates every matrix from its gradient."""
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
-            for parameter in group["params"]:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                updates = []
-                for parameter in parameters:
-                    buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                    buffer.lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(torch.lerp(parameter.grad, buffer, group["momentum"]))
-                scale = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for parameter, update in zip(parameters, _orthogonalise(torch.stack(updates)), strict=True):
-                    parameter.add_(update, alpha=scale)
-
-
-def _orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Each [m, n] of a stack with its singular values brought to about 1."""
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if tall else x
 
 
 def language_model(shape: BackboneShape, context: int, vocabulary: int, bos: int, eos: int) -> LlamaForCausalLM:
@@ -169,7 +60,7 @@ def language_model(shape: BackboneShape, context: int, vocabulary: int, bos: int
 
 @torch.no_grad()
 def lay_copying_heads(lm: LlamaForCausalLM, context: int) -> None:
-    """Starts a model as one that copies, which a small one would take far longer to find out by itself.
+    """Lets a model start with the ability to copy, which a small one would take far longer to learn by itself.
 
     Two heads make an induction head (Olsson et al., 2022), laid into the weights as in mimetic initialisation
     (Trockman and Kolter, 2023): the first of layer 0 looks at the token before, through its biases under RoPE, and
@@ -259,130 +150,6 @@ def next_token_loss(lm: LlamaForCausalLM, input_ids: torch.Tensor) -> torch.Tens
     return F.cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none").view_as(input_ids[:, 1:])
 
 
-def average_gradients(module: torch.nn.Module) -> None:
-    """Mean of the gradients over the processes, in one message."""
-    if dist.get_world_size() > 1:
-        gradients = [p.grad for p in module.parameters()]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-
-class TwoStreamBatches:
-    """Batches for the two streams: `group` documents x `chunks` consecutive chunks, padded, with their documents."""
-
-    def __init__(self, documents: list[list[list[int]]], group: int, chunks: int, bos: int, eos: int):
-        self.documents = [document for document in documents if len(document) >= chunks]
-        self.group, self.chunks, self.bos, self.eos = group, chunks, bos, eos
-
-    def draw(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(input ids [B, L], attention mask [B, L], document of each chunk [B])."""
-        texts = []
-        for d in generator.choice(len(self.documents), self.group, replace=False):
-            first = generator.integers(0, len(self.documents[d]) - self.chunks + 1)
-            texts.extend([self.bos, *ids] for ids in self.documents[d][first : first + self.chunks])
-        length = max(map(len, texts))
-        ids = torch.full((len(texts), length), self.eos)
-        mask = torch.zeros((len(texts), length), dtype=torch.long)
-        for i, text in enumerate(texts):
-            ids[i, : len(text)] = torch.tensor(text)
-            mask[i, : len(text)] = 1
-        return ids, mask, torch.arange(self.group).repeat_interleave(self.chunks)
-
-
-def oracle(document: torch.Tensor) -> torch.Tensor:
-    """Sim [B, B] that spreads each row over the other chunks of the same document; the document of each chunk is [B]."""
-    same = (document[:, None] == document).float().fill_diagonal_(0)
-    return same / same.sum(1, keepdim=True)
-
-
-def uniform(document: torch.Tensor) -> torch.Tensor:
-    """Sim [B, B] that spreads each row over all other chunks; the document of each chunk is [B]."""
-    return torch.ones(len(document), len(document)).fill_diagonal_(0) / (len(document) - 1)
-
-
-def wrong(document: torch.Tensor) -> torch.Tensor:
-    """Sim [B, B] that spreads each row over the chunks of other documents; the document of each chunk is [B]."""
-    other = (document[:, None] != document).float()
-    return other / other.sum(1, keepdim=True)
-
-
-def random_similarity(document: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    """A row-wise draw among same document, one of its chunks, uniform and noise; [B, B]."""
-    size = len(document)
-    noise = torch.from_numpy(generator.gumbel(size=(size, size))).float() / float(generator.choice([0.25, 1.0]))
-    noise = noise.fill_diagonal_(-torch.inf).softmax(1)
-    same = oracle(document)
-    one = F.one_hot((same * torch.from_numpy(generator.random((size, size))).float()).argmax(1), size).float()
-    choices = torch.stack([same, one, uniform(document), noise])
-    return choices[torch.from_numpy(generator.integers(0, len(choices), size)), torch.arange(size)]
-
-
-def two_stream_losses(
-    lm: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, sim: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean next-token loss (a scalar, in nats) of the e-stream and of the h-stream; ids and mask [B, L], sim [B, B]."""
-    h, e = inbatch.hidden_states(lm, ids, mask, sim, value_norm=False, e_stream=True)
-    predicted = mask[:, 1:].bool()
-    labels = ids[:, 1:][predicted]
-    return tuple(F.cross_entropy(lm.lm_head(hidden[:, :-1][predicted]), labels) for hidden in (e, h))
-
-
-def adapt(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining) -> list:
-    """Teach the language model the two streams under random similarities; returns [step, e loss, h loss]."""
-    rank = dist.get_rank()
-    optimizer = torch.optim.AdamW(lm.parameters(), settings.two_stream_learning_rate, weight_decay=0)
-    log = []
-    for step in (progress := tqdm(range(settings.two_stream_steps), desc="two streams", disable=rank > 0)):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.two_stream_learning_rate * (1 - step / settings.two_stream_steps)
-        generator = np.random.default_rng([settings.seed, 1, step, rank])
-        ids, mask, document = batches.draw(generator)
-        e, h = two_stream_losses(lm, ids, mask, random_similarity(document, generator))
-        (e + h).backward()
-        average_gradients(lm)
-        torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step % 10 == 0 or step == settings.two_stream_steps - 1:
-            progress.set_postfix(e=f"{e.item():.3f}", h=f"{h.item():.3f}")
-            log.append([step, round(e.item(), 4), round(h.item(), 4)])
-    return log
-
-
-@torch.no_grad()
-def gate(lm: LlamaForCausalLM, batches: TwoStreamBatches, settings: Pretraining) -> dict[str, float]:
-    """Losses on held-out documents under three similarities, and the gain uniform - oracle, in nats."""
-    generator = np.random.default_rng(settings.seed)
-    losses = []
-    for _ in range(settings.gate_batches):
-        ids, mask, document = batches.draw(generator)
-        row = [two_stream_losses(lm, ids, mask, sim(document)) for sim in (oracle, uniform, wrong)]
-        losses.append([row[0][0].item(), *(h.item() for _, h in row)])
-    e, h_oracle, h_uniform, h_wrong = np.array(losses).T
-    gain = h_uniform - h_oracle
-    facts = {
-        "e": e.mean(),
-        "h_oracle": h_oracle.mean(),
-        "h_uniform": h_uniform.mean(),
-        "h_wrong": h_wrong.mean(),
-        "gain": gain.mean(),
-        "standard_error": gain.std(ddof=1) / len(gain) ** 0.5,
-    }
-    return {key: round(float(value), 4) for key, value in facts.items()}
-
-
-def check_gate(facts: dict[str, float], settings: Pretraining) -> None:
-    """GateError where the oracle's gain is not clear: below `settings.gate_gain` or three standard errors."""
-    if facts["gain"] < max(settings.gate_gain, 3 * facts["standard_error"]):
-        raise GateError(
-            f"h-loss with the oracle Sim is {facts['gain']} +- {facts['standard_error']} below the uniform one's; "
-            f"at least {settings.gate_gain} is needed: pretrain on more tokens"
-        )
-
-
 @torch.no_grad()
 def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretraining, bos: int) -> dict[str, float]:
     """Loss in nats early and late in held-out contexts, rows [n, L], and on the repeated part of random tokens."""
@@ -402,7 +169,7 @@ def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretrainin
 def main() -> None:
     """Pretrains one backbone, as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML of config.Pretraining")
+    parser.add_argument("--config", type=Path, required=True, help="YAML of revela.demo.settings.Pretraining")
     parser.add_argument("--model", required=True, help="a key of its models")
     parser.add_argument("--chunks", type=Path, required=True, help="chunks.parquet of the training corpus")
     parser.add_argument("--held-out", type=Path, required=True, help="chunks.parquet of held-out documents")
@@ -429,7 +196,7 @@ def main() -> None:
         "tokens": shape.tokens,
         "pretraining": pretrain(lm, rows, shape, settings),
     }
-    if dist.get_rank() == 0:  # hours of work are not lost to what comes after
+    if dist.get_rank() == 0:  # so that a fault in what follows does not lose hours of work
         lm.save_pretrained(args.output.with_name(f".{args.model}-pretrained"))
     two_streams = [TwoStreamBatches(documents, 4, 4, bos, eos) for documents in (train, held_out)]
     facts["two_streams"] = adapt(lm, two_streams[0], settings)
@@ -456,13 +223,6 @@ def main() -> None:
         print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_out", "gate", "hours")}))
     dist.barrier()
     dist.destroy_process_group()
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, documents: list[list[str]], limit: int) -> list[list[list[int]]]:
-    """Token ids of each document's chunks without special tokens, each chunk cut at `limit`."""
-    chunks = [chunk for document in documents for chunk in document]
-    ids = iter(tokenizer(chunks, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"])
-    return [list(islice(ids, len(document))) for document in documents]
 
 
 if __name__ == "__main__":

@@ -1,46 +1,48 @@
-"""What relating the documents of a batch to each other costs the language model, measured (App. C.7).
+"""The time that a language model takes to relate the documents of a batch to each other, measured (App. C.7).
 
-REPLUG has the language model explain each document by each other one: B^2 pairs. Revela's two streams go through it
-once: 2B documents. Both are run as they are in training, forward only, on the same texts. Tokens are there before, and
-so is Sim: what the retriever takes is no part of either.
+REPLUG has the language model explain each document by each other one: B^2 pairs. Revela sends two streams through it
+once: 2B documents. Both run as they do in training, forward only, on the same texts. Tokens and Sim are made beforehand,
+so the retriever's time counts for neither.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from revela.files import atomic_write
-from revela.objectives.base import Tokens
-from revela.objectives.replug import score_batch
+from revela.evaluation import EvaluationError
+from revela.files import write_json
+from revela.objectives.replug_scores import score_batch
 from revela.objectives.revela import Revela
-from revela.paper import PaperError
+from revela.objectives.tokens import Tokens
 from revela.pretrained import load_model, load_tokenizer
 from revela.retriever import Retriever
-from revela.study.study import Training
+
+if TYPE_CHECKING:
+    from revela.study.settings import Training
 
 SIZES = (2, 4, 8, 16, 32)
 REPEATS = 3
 
 
 class _GivenSim(Revela):
-    """Revela that takes the Sim of a batch which has one."""
+    """Revela, with the Sim that a batch brings along, if it does."""
 
     def similarity(self, batch: Tokens) -> Tensor:
         return batch["sim"] if "sim" in batch else super().similarity(batch)
 
 
 class _Read:
-    """A tokenizer that has read its texts before it is asked to."""
+    """A tokenizer that has read its texts beforehand."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int):
         self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -54,7 +56,7 @@ class _Read:
 def measure(
     retriever: str | Path, lm: str | Path, batches: str | Path, settings: Training, sizes: Sequence[int] = SIZES
 ) -> dict:
-    """Seconds of each method for a batch of each size: the median of three runs after one to warm up.
+    """Seconds that each method takes for a batch of each size: the median of three runs after one to warm up.
 
     Args:
         retriever, lm: Folders of backbones.
@@ -90,14 +92,14 @@ def measure(
 
 
 def read_texts(batches: str | Path, number: int) -> list[str]:
-    """The first chunks of a batches.parquet; PaperError if there are fewer."""
+    """The first chunks of a batches.parquet; EvaluationError if there are fewer."""
     texts: list[str] = []
     with pq.ParquetFile(batches) as file:
         for group in file.iter_batches(batch_size=8, columns=["text"]):
             texts += [text for row in group["text"].to_pylist() for text in row]
             if len(texts) >= number:
                 return texts[:number]
-    raise PaperError(f"{batches}: {len(texts)} chunks, {number} are needed to measure the cost of a batch")
+    raise EvaluationError(f"{batches}: {len(texts)} chunks; {number} are needed to time a batch")
 
 
 def median_seconds(run: Callable[[], object]) -> float:
@@ -112,10 +114,8 @@ def median_seconds(run: Callable[[], object]) -> float:
     return statistics.median(times[1:])
 
 
-def write_cost(
+def write_timing(
     retriever: str | Path, lm: str | Path, batches: str | Path, settings: Training, output: str | Path
 ) -> None:
-    """Measure and write the result as JSON."""
-    measured = measure(retriever, lm, batches, settings)
-    with atomic_write(output) as unfinished:
-        unfinished.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    """Measures, and writes the result of `measure` as JSON."""
+    write_json(output, measure(retriever, lm, batches, settings))

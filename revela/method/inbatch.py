@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revela.method.packing import Packing, PackingError, receive, register, run
+from revela.pretrained import output_head
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
 EPSILON = 1e-6  # of eq. 8 (App. B.5)
 
-Attention = Literal["pairs", "dense"]
+Attention = Literal["sparse", "dense"]
 
 
 class InBatchError(PackingError):
@@ -41,7 +42,7 @@ def hidden_states(
     similarity: Tensor,
     *,
     value_norm: bool,
-    attention: Attention = "pairs",
+    attention: Attention = "sparse",
     e_stream: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The last hidden states of the h-stream, ready for the model's head.
@@ -51,16 +52,16 @@ def hidden_states(
         input_ids, attention_mask: [B, L], padded on either side.
         similarity: [B, B], zero diagonal; Sim_ij weighs document j in the prediction of document i. Gets its gradient.
         value_norm: divide b_ij by N_ij, eq. 8.
-        attention: "dense" is eq. 5-9 as written, over all pairs, the probabilities [H, T, B, L] of a layer in memory;
-            "pairs" takes the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention.
+        attention: "dense" is eq. 5-9 as written, over all pairs, with the probabilities [H, T, B, L] of a layer in
+            memory; "sparse" sends the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention.
         e_stream: return (h, e) instead of h.
 
     Returns:
         [B, L, hidden] with zeros at the pads.
 
     Raises:
-        InBatchError: a Sim that does not fit.
-        PackingError: a document without a token, a model of which not all layers take part.
+        InBatchError: Sim does not fit the batch, or the attention is unknown.
+        PackingError: a document has no token, or some layers of the model do not take part.
     """
     batch = _Batch(attention_mask, similarity, value_norm, attention)
     row = batch.lay_out(input_ids)
@@ -76,31 +77,26 @@ def logits(
     similarity: Tensor,
     *,
     value_norm: bool,
-    attention: Attention = "pairs",
+    attention: Attention = "sparse",
 ) -> Tensor:
-    """The h-stream's logits [B, L, V]; arguments and errors as for `hidden_states`. Those at pads mean nothing."""
+    """The h-stream's logits [B, L, V], meaningless at pads. Arguments and errors are those of `hidden_states`.
+
+    Raises PretrainedError as well, for a model that changes its logits after the head.
+    """
     hidden = hidden_states(lm, input_ids, attention_mask, similarity, value_norm=value_norm, attention=attention)
-    return head(lm)(hidden)
-
-
-def head(lm: nn.Module) -> nn.Module:
-    """The module that turns hidden states into logits; InBatchError for models that do more to them (Gemma 2, Granite)."""
-    for key in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(lm.config, key, None) not in (None, 1):
-            raise InBatchError(f"{type(lm).__name__}: its logits are changed after the head, by {key}")
-    return lm.get_output_embeddings()
+    return output_head(lm)(hidden)
 
 
 class _Batch(Packing):
     """What the attention layers have to know of a batch of B documents with T tokens, L in the longest."""
 
     def __init__(self, attention_mask: Tensor, similarity: Tensor, value_norm: bool, attention: Attention):
-        if attention not in ("pairs", "dense"):
-            raise InBatchError(f"attention {attention!r} is unknown; valid are pairs, dense")
+        if attention not in ("sparse", "dense"):
+            raise InBatchError(f"attention {attention!r} is unknown; valid are sparse, dense")
         size = len(attention_mask)
         if similarity.shape != (size, size):
             raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(size, size)}")
-        if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN embedding is the loss's affair
+        if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN is reported with the loss
             raise InBatchError("similarity has a non-zero diagonal; a document does not attend to itself (eq. 6)")
         super().__init__(attention_mask, streams=2)
         self.value_norm, self.attention = value_norm, attention
@@ -141,7 +137,7 @@ def _attention(
         size = len(keys) // 2
         other = _dense(packing, query[:, :, half:], keys[:size], values[:size], **settings)
     else:
-        other = _pairs(packing, query[:, :, half:], key[:, :, :half], value[:, :, :half], **settings)
+        other = _sparse(packing, query[:, :, half:], key[:, :, :half], value[:, :, :half], **settings)
     e, h = own.tensor_split(2, dim=1)
     return torch.cat([e, h + other.transpose(1, 2)], 1), None
 
@@ -163,7 +159,7 @@ def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: f
     return torch.bmm((p * weights[..., None]).flatten(2), value)[None]
 
 
-def _pairs(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
+def _sparse(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
     """The same from key and value [1, H_kv, T, d], over the pairs whose weight is not negligible."""
     dim = value.shape[3]
     if batch.value_norm:

@@ -1,8 +1,8 @@
 """Texts end to end, without pads, through a stock Hugging Face decoder.
 
 A row of all tokens of a batch, positions starting again at each text, goes through the model: the linear layers, most
-of its cost, see no pad. The attention below, which transformers calls in place of its own, takes the row apart. It is
-registered by name and chosen for the duration of a call; the model is otherwise untouched.
+of its cost, see no pad. The attention below, which transformers calls instead of its own, takes the row apart. It is
+registered by name and chosen for the duration of a call; nothing else in the model is changed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NAME = "revela_packed"  # in transformers' registry of attention functions
 
 
 class PackingError(RevelaError):
-    """A batch or a model that this cannot be done with. The message is one line."""
+    """A batch or a model that cannot be packed. The message is one line."""
 
 
 class Packing:
-    """Where the T tokens of B texts, L in the longest, stand: with pads, end to end, and in a grid for attention.
+    """The places of the T tokens of B texts, L in the longest: with pads, end to end, and in a grid for attention.
 
     mask: [B, L'], pads on either side.
-    streams: how often the row of T tokens is repeated in what runs through the model.
+    streams: how often what runs through the model repeats the row of T tokens.
     """
 
     def __init__(self, mask: Tensor, streams: int = 1):
@@ -102,7 +102,7 @@ def run(decoder: PreTrainedModel, input_ids: Tensor, packing: Packing, attention
 
 
 def receive(module: nn.Module, packing: Packing | None, s_aux: Tensor | None) -> None:
-    """Notes that an attention layer received the batch. PackingError if it did not, or does more than plain attention.
+    """Notes that an attention layer received the batch. Raises PackingError if it did not, or is no plain attention.
 
     s_aux: attention sinks [heads], which no supported model has.
     """

@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def scores(queries: Tensor, passages: Tensor, *, temperature: float, dtype: torch.dtype | None = None) -> Tensor:
-    """S_ij / tau: the cosine of query i and passage j over the temperature.
-
-    The precision matters at tau = 1e-4. Near 0.8 one step of a bfloat16 cosine is 0.004, that is 39 nats, so rows
-    become one-hot or exact ties; in float32 they do not. Autocast is therefore kept out.
-
-    Args:
-        queries: [n, d], of any length; normalised here.
-        passages: [m, d], likewise.
-        temperature: tau > 0.
-        dtype: precision of normalisation, product and division; None: that of `queries`.
-
-    Returns:
-        [n, m] in float32 (float64 for float64 input), whatever `dtype` they were taken in.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it must be positive")
-    dtype = dtype or queries.dtype
-    with torch.autocast(queries.device.type, enabled=False):
-        cosines = F.normalize(queries.to(dtype), dim=-1) @ F.normalize(passages.to(dtype), dim=-1).T
-        return (cosines / temperature).to(torch.promote_types(dtype, torch.float32))
+from revela.method.cosine import scores
 
 
 def similarity(queries: Tensor, passages: Tensor, *, temperature: float, dtype: torch.dtype | None = None) -> Tensor:
@@ -36,10 +14,13 @@ def similarity(queries: Tensor, passages: Tensor, *, temperature: float, dtype: 
     Args:
         queries: [B, d], row i embeds document i as a query.
         passages: [B, d], row j embeds document j as a passage; the same tensor gives the symmetric S of the paper.
-        temperature, dtype: as in `scores`.
+        temperature, dtype: as in `revela.method.cosine.scores`.
 
     Returns:
         [B, B] in float32 (float64 for float64 input); zero diagonal, rows sum to 1.
+
+    Raises:
+        ValueError: shapes that are not one [B, d] with B >= 2, or a temperature that is not positive.
 
     >>> angles = torch.tensor([0.0, 0.1, 1.0])
     >>> rows = torch.stack([angles.cos(), angles.sin()], dim=1)

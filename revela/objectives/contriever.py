@@ -1,7 +1,7 @@
 """Contriever: contrastive learning on pairs made of raw text (App. C.1; Izacard et al., 2022).
 
-Rows share no candidates, so the loss of a step is a sum over rows: with one row at a time in memory, however many are
-in a step, its gradient is exact, and caching of gradients would save nothing.
+Rows share no candidates, so the loss of a step is a sum over rows. One row at a time in memory therefore gives the exact
+gradient, however many rows a step has, and caching gradients would save nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revela.method.similarity import scores
-from revela.objectives.base import Objective, Tokens
+from revela.method.cosine import scores
+from revela.objectives.base import Objective
+from revela.objectives.tokens import Tokens
 
 
 class Contriever(Objective):
@@ -19,16 +20,15 @@ class Contriever(Objective):
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"query": text, "passages": B texts, the first of them the positive}."""
-        return self.tokenize(
-            [row["query"]], list(row["passages"])
-        )  # whole: App. B.5 is about chunks that are their own query
+        # Queries are whole: App. B.5 cuts chunks that are their own query.
+        return self.tokenize([row["query"]], list(row["passages"]))
 
     def count(self, batch: Tokens) -> int:
         """Anchors: one in a row."""
         return len(batch["query_input_ids"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log of the positive's share among the candidates, a scalar in nats; logged is whether it came first."""
+        """-log of the positive's share among the candidates, a scalar in nats; and whether it came first."""
         logits = scores(*self.embed(batch), **self.cosines)
         loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")
         return loss, {"accuracy": (logits.argmax(1) == 0).float().mean()}

@@ -1,40 +1,28 @@
-"""REPLUG: the retriever's distribution over a batch is drawn to a frozen language model's (App. B.3).
+"""REPLUG: the retriever's distribution over a batch is drawn to that of a frozen language model (App. B.3).
 
-l_ij = -log g(D_i | D_j) depends on the language model and the batch alone, so `score_batch` takes it once and for
-all, before any retriever is trained.
+The language model's scores l_ij depend on the model and the batch alone, so they are computed once, before any retriever
+is trained, and stand in the rows (`revela.objectives.replug_scores`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm import tqdm
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerBase
+from torch import Tensor
 
-from revela.files import PARTIAL, atomic_write, sha256_file, sha256_json
-from revela.method.inbatch import head
-from revela.method.similarity import scores
-from revela.objectives.base import Objective, ObjectiveError, Tokens, language_model_ids, pad
-from revela.pretrained import load_model, load_tokenizer
-from revela.provenance import folder_sha256
-from revela.study.study import Training
-
-LOGITS = 2**26  # at most so many float32 logits at a time: 256 MB
+from revela.method.cosine import scores
+from revela.objectives.base import Objective
+from revela.objectives.tokens import ObjectiveError, Tokens
 
 
 class Replug(Objective):
-    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included.
-
-    The language model has spoken already, in the rows' scores.
-    """
+    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included."""
 
     def collate(self, row: dict) -> Tokens:
-        """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of `score_batch`}, else ObjectiveError."""
+        """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of the language model}.
+
+        Raises ObjectiveError for scores of another shape.
+        """
         texts = list(row["text"])
         lm_scores = torch.as_tensor(row["scores"], dtype=torch.float32)
         if lm_scores.shape != (len(texts), len(texts)):
@@ -46,107 +34,9 @@ class Replug(Objective):
         return len(batch["scores"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """The divergence summed over anchors, a scalar in nats; logged is how often both distributions agree on the best."""
+        """The divergence summed over anchors, a scalar in nats; and how often both distributions agree on the best."""
         logits = scores(*self.embed(batch), **self.cosines)
         target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
         return loss, {"agreement": agreement}
-
-
-@torch.no_grad()
-def score_batch(
-    lm: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], settings: Training, *, rows: int = 16
-) -> Tensor:
-    """l_ij = -log g(D_i | D_j), float32 [B, B]: how badly D_j explains D_i.
-
-    The language model reads BOS (where its tokenizer has one), the tokens of D_j, the tokens of D_i; nothing stands
-    between them, and all tokens of D_i are predicted, the first from the last of D_j. Either text is cut as it is for
-    Revela: at `settings.lm_max_length` tokens, BOS included. With `settings.length_normalised` l_ij is the mean over
-    D_i's tokens, otherwise the sum.
-
-    Each D_j runs through the model once; its keys and values serve all D_i, `rows` of them at a time.
-    """
-    training, device = lm.training, next(lm.parameters()).device
-    lm.eval()
-    prefixes = language_model_ids(tokenizer, texts, settings.lm_max_length)
-    documents = [row[1:] if row[0] == tokenizer.bos_token_id else row for row in prefixes]
-    prefixes, prefix_lengths = (x.to(device) for x in pad(prefixes))
-    documents, lengths = (x.to(device) for x in pad(documents))
-    # Pads stand on the right, where no token sees them.
-    seen = lm.get_decoder()(input_ids=prefixes, past_key_values=DynamicCache(), use_cache=True)
-    losses = torch.empty(len(texts), len(texts), device=device)
-    for j, length in enumerate(prefix_lengths.tolist()):
-        last = seen.last_hidden_state[j, length - 1]  # from which the first token of each D_i is predicted
-        for chunk in torch.arange(len(texts), device=device).split(rows):
-            ids = documents[chunk, : lengths[chunk].max()]
-            cache = _repeat(seen.past_key_values, j, length, len(chunk))
-            hidden = lm.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
-            hidden = torch.cat([last.expand(len(chunk), 1, -1), hidden[:, :-1]], 1)
-            predicted = torch.arange(ids.shape[1], device=device) < lengths[chunk, None]
-            nll = torch.zeros(ids.shape, device=device)
-            nll[predicted] = _token_losses(lm, hidden[predicted], ids[predicted])
-            losses[chunk, j] = nll.sum(1)
-    lm.train(training)
-    return (losses / lengths[:, None] if settings.length_normalised else losses).cpu()
-
-
-def write_scores(lm: str | Path, batches: str | Path, output: str | Path, settings: Training) -> None:
-    """`score_batch` of every row of a batches.parquet, float32 [batches, B, B], as an npy file.
-
-    A run that was interrupted goes on where it was: until it is complete the file stands beside the output, under a
-    name of its own with a hash of all that the scores follow from, and rows that are not yet scored are NaN.
-
-    lm: folder of the language model, which is loaded in `settings.precision`, on a GPU where there is one.
-    Raises ObjectiveError for a score that is not finite.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    output = Path(output)
-    origin = sha256_json([sha256_file(batches), folder_sha256(lm), settings.model_dump(mode="json")])
-    begun = output.with_name(f"{PARTIAL}{origin[:12]}-{output.name}")
-    model = load_model(AutoModelForCausalLM, lm, dtype).to(device)
-    tokenizer = load_tokenizer(lm)
-    with pq.ParquetFile(batches) as file:
-        rows = (
-            row for group in file.iter_batches(batch_size=64, columns=["text"]) for row in group["text"].to_pylist()
-        )
-        scores = np.load(begun, mmap_mode="r+") if begun.exists() else None
-        for index, texts in enumerate(tqdm(rows, total=file.metadata.num_rows, desc="REPLUG scores", disable=None)):
-            if scores is None:
-                shape = (file.metadata.num_rows, len(texts), len(texts))
-                _write_unknown(begun, shape)
-                scores = np.load(begun, mmap_mode="r+")
-            if np.isnan(scores[index]).any():
-                found = score_batch(model, tokenizer, texts, settings).numpy()
-                if not np.isfinite(found).all():
-                    raise ObjectiveError(f"{lm}: a score of batch {index} is not finite; try precision: fp32")
-                scores[index] = found
-    scores.flush()
-    begun.replace(output)
-
-
-def _write_unknown(path: Path, shape: tuple[int, int, int]) -> None:
-    """An npy file of NaN. It is written and not mapped, as mapped memory ends the process where the disk is full."""
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        batch = np.full(shape[1:], np.nan, np.float32).tobytes()
-        for _ in range(shape[0]):
-            file.write(batch)
-
-
-def _repeat(cache: DynamicCache, row: int, length: int, times: int) -> DynamicCache:
-    """Keys and values of the first tokens of one row, as a cache of so many equal rows."""
-    repeated = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        keys, values = (x[row, :, :length].expand(times, -1, -1, -1) for x in (layer.keys, layer.values))
-        repeated.update(keys, values, index)
-    return repeated
-
-
-def _token_losses(lm: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """-log p of each label [n] in float32 from the hidden state [n, hidden] before it, a piece at a time."""
-    piece = max(1, LOGITS // lm.config.vocab_size)
-    pieces = zip(hidden.split(piece), labels.split(piece))
-    return torch.cat([F.cross_entropy(head(lm)(h).float(), y, reduction="none") for h, y in pieces])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +12,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
-from revela.method.inbatch import NEGLIGIBLE, head, hidden_states
+from revela.method.inbatch import NEGLIGIBLE, hidden_states
 from revela.method.similarity import similarity
-from revela.objectives.base import Objective, ObjectiveError, Tokens, language_model_ids, pad
+from revela.objectives.base import Objective
+from revela.objectives.tokens import ObjectiveError, Tokens, language_model_ids, pad
+from revela.pretrained import output_head
 from revela.retriever import Retriever
-from revela.study.study import Training
+
+if TYPE_CHECKING:
+    from revela.study.settings import Training
 
 IGNORED = -100  # label of a position that has no part in the loss
-LOGITS = 2**25  # at most so many float32 logits at a time: 128 MB
+LOGITS = 2**25  # float32 logits at a time, at most: 128 MB
 
 
 class Revela(Objective):
@@ -47,8 +52,8 @@ class Revela(Objective):
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"text": B chunks, "src": source}.
 
-        The language model reads whole chunks, without prefix and EOS. Labels are ignored wherever the token is the
-        pad token, as it is for the authors: also EOS within a text, where EOS pads.
+        The language model reads whole chunks, without prefix and EOS. As in the authors' code, labels are ignored
+        wherever the token is the pad token, which includes an EOS within a text where EOS pads.
         """
         texts = list(row["text"])
         ids, lengths = pad(language_model_ids(self.lm_tokenizer, texts, self.settings.lm_max_length), self.pad_id)
@@ -66,7 +71,7 @@ class Revela(Objective):
         return int((batch["lm_labels"][:, 1:] != IGNORED).sum())
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss summed over tokens, a scalar in nats; logged are its means per token and how sharp Sim is."""
+        """The loss summed over tokens, a scalar in nats; and its means per token and how sharp Sim is, to be logged."""
         sim = self.similarity(batch)
         h, e = hidden_states(
             self.lm,
@@ -93,10 +98,10 @@ class Revela(Objective):
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
 
     def _next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in float32, summed; the logits of a large vocabulary a piece at a time, not kept."""
+        """Cross-entropy in float32, summed. The logits of a large vocabulary are made a piece at a time and not kept."""
         valid = labels[:, 1:] != IGNORED
         hidden, labels = hidden[:, :-1][valid], labels[:, 1:][valid]
-        # By the longest batch there may be, so that under ZeRO-3 all processes call the head equally often.
+        # Counted for the longest batch there may be, so that under ZeRO-3 all processes call the head equally often.
         pieces = math.ceil(len(valid) * self.settings.lm_max_length * self.lm.config.vocab_size / LOGITS)
         if pieces == 1:
             return self._cross_entropy(hidden, labels)
@@ -106,7 +111,7 @@ class Revela(Objective):
         )
 
     def _cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        logits = head(self.lm)(hidden)
+        logits = output_head(self.lm)(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, labels, reduction="sum")
 
@@ -114,7 +119,7 @@ class Revela(Objective):
 def _shuffled_columns(texts: list[str], seed: int) -> Tensor:
     """[B, B]: a random permutation of each row's off-diagonal columns, the diagonal in place.
 
-    Drawn anew for each order in which the chunks of a batch are seen, so there is nothing in it to learn.
+    It is drawn anew for each order in which the chunks of a batch are seen, so there is nothing in it to learn.
     """
     generator = torch.Generator().manual_seed(seed + zlib.crc32("\0".join(texts).encode()))
     size = len(texts)

@@ -1,6 +1,6 @@
 """Floating-point operations of training, counted on paper: for MFU in the log, and for plans before anything is spent.
 
-Counted are the multiplications and additions of matrix products that the mathematics of a step needs: 2mkn for
+The count is of the multiplications and additions of matrix products that the mathematics of a step needs: 2mkn for
 [m, k] x [k, n]. For T tokens in documents of L_1 .. L_B tokens, forward:
 
     matrices of the layers   2 T sum(in * out)           adapters of rank r   2 T r sum(in + out)
@@ -14,15 +14,19 @@ Norms, activations, softmax, the optimizer, and what gradient checkpointing comp
     MFU = operations / (seconds * processes * peak of the chip)
 
 is what Chowdhery et al. (2022, App. B) call model FLOPs utilisation, with causal attention at its true half.
+
+`revela` and `retriever_alone` count a batch of a method; `revela.study.methods` says which of the two a
+method is counted by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from revela.study.study import Lora, Training
+if TYPE_CHECKING:
+    from revela.study.settings import Lora, Training
 
 # Dense bfloat16 operations a second by part of the name that CUDA gives a chip; NVIDIA's data sheets, without sparsity.
 PEAK = {
@@ -92,50 +96,50 @@ class Shape:
 
 
 def forward(shape: Shape, lengths: Lengths) -> float:
-    """Of documents that run through the layers, as in encoding."""
+    """Documents that run through the layers once, as in encoding."""
     return 2 * shape.weights * sum(lengths) + _causal(shape, lengths)
 
 
-def training(
-    method: str,
-    settings: Training,
-    retriever: Shape,
-    lm: Shape | None,
-    lengths: Mapping[str, Lengths],
-    *,
-    attended: float = 1,
+def revela(
+    settings: Training, retriever: Shape, lm: Shape, lengths: Mapping[str, Lengths], *, attended: float = 1
 ) -> float:
-    """Forward and backward of one batch (a row of the training file, which is one micro-step of one process).
+    """A batch of Revela, forward and backward: a row of the training file, which is one micro-step of one process.
 
     Args:
-        lengths: tokens of each "query" and "passage" of the retriever, and for Revela of each document of the "lm".
+        lengths: tokens of each "query" and "passage" of the retriever, and of each document of the "lm".
         attended: other documents that a document attends to, on average: about 1 where tau is 1e-4, at most B - 1.
     """
-    total = 0.0
-    if not (method == "revela" and settings.similarity == "uniform"):
-        texts = [*lengths["query"], *lengths["passage"]]
-        total += _layers(retriever, sum(texts), settings.lora) + 3 * _causal(retriever, texts)
-    if method == "revela":
-        documents = lengths["lm"]
-        tokens, size = sum(documents), len(documents)
-        streams = _layers(lm, 2 * tokens, settings.lora, frozen=settings.freeze_lm) + 3 * 2 * _causal(lm, documents)
-        cross = 4 * lm.layers * lm.heads * lm.head_dim * attended * tokens * tokens / size
-        # The head carries no adapter: it is frozen unless the whole model is trained.
-        trained_head = settings.lora is None and not settings.freeze_lm
-        predicted = (tokens - size) * (2 if settings.dual_loss else 1)
-        total += streams + 3 * cross + (3 if trained_head else 2) * head(lm, predicted)
-    return total
+    total = 0.0 if settings.similarity == "uniform" else retriever_alone(settings, retriever, lm, lengths)
+    documents = lengths["lm"]
+    tokens, size = sum(documents), len(documents)
+    streams = _layers(lm, 2 * tokens, settings.lora, frozen=settings.freeze_lm) + 3 * 2 * _causal(lm, documents)
+    cross = 4 * lm.layers * lm.heads * lm.head_dim * attended * tokens * tokens / size
+    # The head carries no adapter: it is frozen unless the whole model is trained.
+    trained_head = settings.lora is None and not settings.freeze_lm
+    predicted = (tokens - size) * (2 if settings.dual_loss else 1)
+    return total + (streams + 3 * cross + (3 if trained_head else 2) * head(lm, predicted))
+
+
+def retriever_alone(
+    settings: Training, retriever: Shape, lm: Shape | None, lengths: Mapping[str, Lengths], *, attended: float = 1
+) -> float:
+    """A batch of a method that runs no language model, forward and backward.
+
+    `lengths` are those of each "query" and "passage"; `lm` and `attended` stand here because all methods are called alike.
+    """
+    texts = [*lengths["query"], *lengths["passage"]]
+    return _layers(retriever, sum(texts), settings.lora) + 3 * _causal(retriever, texts)
 
 
 def replug_scores(lm: Shape, lengths: Lengths) -> float:
-    """Of the B x B scores of one batch, each prefix read once and its keys and values used for all B documents."""
+    """The B x B scores of one batch; each prefix is read once, and its keys and values serve all B documents."""
     tokens, size = sum(lengths), len(lengths)
     cross = 4 * lm.layers * lm.heads * lm.head_dim * tokens * tokens
     return (1 + size) * forward(lm, lengths) + cross + head(lm, size * tokens)
 
 
 def head(lm: Shape, tokens: float) -> float:
-    """Of the logits of so many tokens."""
+    """The logits of a number of tokens."""
     return 2 * lm.hidden * lm.vocabulary * tokens
 
 

@@ -1,4 +1,4 @@
-"""GPU memory of training, estimated on paper, for advice where a run did not fit.
+"""GPU memory of training, estimated on paper, for advice to a run that did not fit.
 
     weights       frozen ones in the run's precision, trained ones in float32
     gradients     4 bytes for each trained weight
@@ -13,36 +13,41 @@ ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from revela.plan.flops import Shape
-from revela.study.study import Cell, Training
 
-LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives
+if TYPE_CHECKING:
+    from revela.study.settings import Training
+
+LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives.revela
 BYTES = {"bf16": 2, "fp32": 4}
 
 
-def alternatives(cell: Cell, settings: Training, shapes: Sequence[Shape], processes: int) -> dict[str, float]:
-    """Bytes a process needs under each change of settings that would spare memory, by the change."""
+def alternatives(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int) -> dict[str, float]:
+    """Bytes that a process needs under each change of settings that would save memory, by the change."""
     changes = {"gradient_checkpointing: true": {"gradient_checkpointing": True}}
     if processes > 1:
         changes["zero_stage: 3"] = {"zero_stage": 3}
         changes["both"] = {"gradient_checkpointing": True, "zero_stage": 3}
-    now = training(settings, shapes, cell.batch_size, processes)
+    now = peak(settings, shapes, batch_size, processes)
     needs = {
-        change: training(settings.model_copy(update=values), shapes, cell.batch_size, processes)
+        change: peak(settings.model_copy(update=values), shapes, batch_size, processes)
         for change, values in changes.items()
     }
-    most = {"gradient_checkpointing": True, "zero_stage": 3 if processes > 1 else settings.zero_stage}
-    for size in (cell.batch_size // 2, cell.batch_size // 4):
+    all_changes = {"gradient_checkpointing": True, "zero_stage": 3 if processes > 1 else settings.zero_stage}
+    for size in (batch_size // 2, batch_size // 4):
         if size >= 2:
-            needs[f"all that and batch size {size}"] = training(
-                settings.model_copy(update=most), shapes, size, processes
-            )
+            changed = settings.model_copy(update=all_changes)
+            needs[f"all that and batch size {size}"] = peak(changed, shapes, size, processes)
     return {change: need for change, need in needs.items() if need < now}
 
 
-def training(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int) -> float:
-    """Bytes that a process needs. shapes: the retriever's, and that of a language model which is trained along."""
+def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int) -> float:
+    """Bytes that a process holds at most.
+
+    shapes: the retriever's, and that of a language model that runs beside it.
+    """
     tokens = [2 * batch_size * settings.retriever_max_length, 2 * batch_size * settings.lm_max_length][: len(shapes)]
     total = LOGITS if len(shapes) == 2 else 0.0
     for part, (shape, count) in enumerate(zip(shapes, tokens)):
@@ -57,7 +62,7 @@ def training(settings: Training, shapes: Sequence[Shape], batch_size: int, proce
 
 
 def activations(settings: Training, shape: Shape, *, frozen: bool = False) -> float:
-    """Bytes of a token in a layer that wait for the backward pass."""
+    """Bytes that a token leaves in a layer for the backward pass."""
     width = BYTES[settings.precision]
     queries = shape.heads * shape.head_dim
     total = 2 * 4 * shape.hidden  # the input of each norm, in float32

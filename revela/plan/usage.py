@@ -1,8 +1,8 @@
-"""What a run of training used: time, GPUs, how busy they were, and their memory; kept for every attempt.
+"""What a training run used: time, GPUs, how busy they were, and their memory; recorded for every attempt.
 
-Beside the training a thread asks NVML (pynvml, where it is installed and there is a GPU) and rewrites the attempt's
-record, so that of a run that was killed no more than the last interval is missing. The records of a cell are the
-account of what it cost: results/usage/{cell}/000.json, 001.json, ...
+A thread beside the training asks NVML (pynvml, where it is installed and there is a GPU) and rewrites the attempt's
+record, so that the record of a run that was killed lacks the last interval at most. The records of a cell, 000.json,
+001.json, ..., are the account of what it cost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from revela.files import atomic_write
+from revela.files import write_json
 
 INTERVAL = 10.0  # seconds between samples
 
@@ -28,9 +28,8 @@ INTERVAL = 10.0  # seconds between samples
 def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
     """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
 
-    gpus: those that the attempt holds. The outcome is `running` in the record of an attempt that was killed, and
-    `cpu_seconds`, of the processes that the block has waited for, are unknown. After an attempt that was complete the
-    account begins anew.
+    gpus: how many the attempt holds. `cpu_seconds` are those of the processes that the block has waited for. An attempt
+    that was killed leaves the outcome `running`, and no `cpu_seconds`. After a complete attempt the account begins anew.
     """
     folder = Path(folder)
     started, spent, stop, gauges = time.monotonic(), _children(), threading.Event(), _gauges() if gpus else []
@@ -46,7 +45,7 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
         "outcome": "running",
     }
     before = attempts(folder)
-    if before and before[-1]["outcome"] == "complete":  # the cell is trained again: an account of its own
+    if before and before[-1]["outcome"] == "complete":  # the cell is trained again, for which a new account begins
         for old in folder.glob("[0-9]*.json"):
             old.unlink()
     path = folder / f"{len(attempts(folder)):03d}.json"
@@ -59,8 +58,7 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
             attempt["peak_memory_gb"] = max(attempt["peak_memory_gb"] or 0, memory)
         if busy:
             attempt["utilisation"] = round(sum(busy) / len(busy), 3)
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(attempt, indent=1) + "\n", encoding="utf-8")
+        write_json(path, attempt)
 
     def keep() -> None:
         while not stop.wait(interval):
@@ -87,7 +85,7 @@ def total(folder: str | Path) -> dict[str, Any] | None:
     """What all attempts of a cell used together; None if there is no record.
 
     `utilisation` is a share of the time of its GPUs; it and `peak_memory_gb` are None where no GPU was sampled.
-    `cpu_seconds` are those of an attempt that was killed by the share of time that the others were busy.
+    `cpu_seconds` of an attempt that was killed are estimated from those a second of the others.
     """
     records = attempts(folder)
     if not records:
@@ -115,7 +113,7 @@ def _children() -> float:
 
 
 def _gauges() -> list:
-    """A function for each GPU of this job: (share of time busy, GB in use), or None if it fails; none without NVML."""
+    """A function for each GPU of this job that returns (share of time busy, GB in use), or None; none without NVML."""
     try:
         import pynvml
 
@@ -129,7 +127,7 @@ def _gauges() -> list:
         def read() -> tuple[float, float] | None:
             try:
                 rates, memory = pynvml.nvmlDeviceGetUtilizationRates(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
-            except pynvml.NVMLError:  # a sample is missing; the training goes on
+            except pynvml.NVMLError:  # this sample is missing; the training goes on
                 return None
             return rates.gpu / 100, memory.used / 2**30
 

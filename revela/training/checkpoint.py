@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step-00000123` with DeepSpeed's state (trainable parameters, optimizer, schedule; a file per
 process), the log up to that step, and a manifest with the hash of each file and the fingerprint of the run. There is no
-state of random generators and none of the data: both follow from the seed and the step (see `revela.training.loop`).
+state of random generators and none of the data, because both follow from the seed and the step (`revela.training.rows`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CheckpointError(RevelaError):
 
 
 class SaveError(CheckpointError):
-    """A checkpoint that a process could not write its part of. The older ones are as they were."""
+    """A checkpoint of which a process could not write its part. The older ones are as they were."""
 
 
 class Checkpoints:
@@ -50,7 +50,7 @@ class Checkpoints:
         return self.folder / LOG
 
     def save(self, engine, step: int, **facts: Any) -> None:
-        """Writes the state after a step, with facts to be found in the manifest, and drops the oldest checkpoint.
+        """Writes the state after a step, with facts for the manifest, and drops the oldest checkpoint.
 
         To be called by all processes. Raises SaveError, the older checkpoints untouched, if the disk is full.
         """
@@ -75,8 +75,8 @@ class Checkpoints:
     def restore(self, engine) -> dict[str, Any] | None:
         """Puts the engine and the log into the state of the newest good checkpoint and returns its manifest.
 
-        To be called by all processes. None, and an empty log, if there is no good checkpoint. Raises CheckpointError
-        if it is of a run with other settings or inputs.
+        To be called by all processes. Without a good checkpoint it returns None and empties the log. Raises
+        CheckpointError if the checkpoint belongs to a run with other settings or inputs.
         """
         answer = [None, None]
         if dist.get_rank() == 0:

@@ -1,7 +1,7 @@
 """What surrounds the matrix products of a decoder's layers, compiled by torch.compile for any number of tokens.
 
-Norms, activations and adapters read and write memory more than they compute, and one kernel in place of several is what
-compiling them gains. Attention stays as it is: it depends on each batch's lengths.
+Norms, activations and adapters read and write memory more than they compute, so one compiled kernel in place of several
+saves time. Attention stays as it is, because it depends on each batch's lengths.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CompilationError(RevelaError):
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compiles the parts of each layer of a decoder of transformers, but for attention, where they are first called.
+    """Has the parts of each layer of a transformers decoder, except attention, compiled when they are first called.
 
     model: PEFT-wrapped or not; its parameters keep their names. Raises CompilationError without a C++ compiler.
     """

@@ -1,7 +1,7 @@
 """Which GPUs a job uses.
 
-A GPU belongs to the job that holds the lock on its file; the lock goes with the process, however it ends. So jobs that
-run side by side on a workstation, or in one allocation of SLURM's, use different GPUs, whoever started them.
+A GPU belongs to the job that holds the lock on its file. The lock ends with the process, in whatever way it ends. So
+jobs that run side by side on a workstation, or in one SLURM allocation, use different GPUs, whoever started them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class DeviceError(RevelaError):
 
 
 def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
-    """Waits until so many GPUs are free, holds them, and returns their names as in CUDA_VISIBLE_DEVICES.
+    """Waits until `wanted` GPUs are free, holds them, and returns their names as in CUDA_VISIBLE_DEVICES.
 
-    Raises DeviceError where there are never so many.
+    Raises DeviceError where there are not that many.
     """
     devices = visible()
     allocation = os.environ.get("SLURM_JOB_ID")
@@ -38,7 +38,7 @@ def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
         )
     if not locks.is_dir():
         locks.mkdir(exist_ok=True)
-        locks.chmod(0o777)  # whatever the umask: other users' jobs look for free GPUs here, too
+        locks.chmod(0o777)  # whatever the umask, because other users' jobs look for free GPUs here as well
     while True:
         free = [(device, file) for device in devices if (file := _lock(locks / f"{scope}{device}.lock"))]
         if len(free) >= wanted:

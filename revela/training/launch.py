@@ -3,7 +3,7 @@
     python -m revela.training.launch JOB.json --processes 4 --threads 16
 
 One process runs by itself; several run under torchrun, whose own exit status is 1 whatever theirs was. The exit status
-here is that of `revela.training.loop`: 0 complete, 75 submit again, anything else an error.
+here is theirs (`revela.training.entry`): 0 complete, 75 submit again, anything else an error.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ def main(arguments: list[str]) -> int:
     os.environ |= HUGE_PAGES
     end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
-        os.execv(sys.executable, [sys.executable, "-m", "revela.training.loop", options.job])
-    # Told to stop, processes end the step and save; how long that may take is the scheduler's affair.
+        os.execv(sys.executable, [sys.executable, "-m", "revela.training.entry", options.job])
+    # Processes that are told to stop end the step and save. The scheduler decides how long that may take.
     grace = f"--shutdown-timeout={24 * 3600}"
     processes = f"--nproc_per_node={options.processes}"
-    return torchrun(["--standalone", grace, processes, "-m", "revela.training.loop", options.job])
+    return torchrun(["--standalone", grace, processes, "-m", "revela.training.entry", options.job])
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """This process gets the signal when the one that started it is gone, however that ended."""
+    """Has this process get the signal when the one that started it has ended, in whatever way."""
     ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
-def give_back(batch_size: int) -> None:
-    """Has glibc give freed blocks of 8 MB and more back to the system, for batches of up to 16 chunks.
+def configure_malloc(batch_size: int) -> None:
+    """Has glibc return freed blocks of 8 MB and more to the system, for batches of up to 16 chunks.
 
-    What it keeps for itself are gaps between activations, a quarter more than is in use; what it gives back has to be
-    cleared when it is wanted again. Of larger batches most blocks are large, so that clearing them would take a quarter
-    of the time: none goes back.
+    Blocks that it keeps leave gaps between activations, a quarter more memory than is in use. Blocks that it returns have
+    to be cleared when they are wanted again. Most blocks of larger batches are so large that clearing them would take a
+    quarter of the time, so none is returned there.
     """
     glibc = ctypes.CDLL(None)
     glibc.mallopt(-4, 65536 if batch_size <= 16 else 0)  # M_MMAP_MAX
@@ -56,7 +56,7 @@ def give_back(batch_size: int) -> None:
 
 
 def torchrun(arguments: list[str]) -> int:
-    """Does what the command of that name does, and returns the exit status of the process that failed first."""
+    """Runs the command of that name, and returns the exit status of the process that failed first."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -66,7 +66,7 @@ def torchrun(arguments: list[str]) -> int:
         run.run(run.parse_args(arguments))
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
-    except SignalException:  # the processes were told, too, and were given time to save
+    except SignalException:  # the processes got the signal as well, and had the time to save
         return RESUBMIT
     return 0
 

@@ -1,7 +1,7 @@
 """One batch while a cell of Revela is trained: the weights that its chunks have for each other, and their losses.
 
-The batch is the first of the training file with chunks of several documents, as they stand there; for Wikipedia that is
-at the head of the corpus, as in figure 6. Nothing of the training depends on it.
+The batch is the first of the training file with chunks of several documents, in the order of the file; for Wikipedia it
+is at the head of the corpus, as in figure 6. The training does not depend on it.
 """
 
 from __future__ import annotations
@@ -10,26 +10,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
 from revela.files import atomic_write
-from revela.method.inbatch import head, hidden_states
-from revela.objectives.base import Tokens
+from revela.method.inbatch import hidden_states
+from revela.objectives.base import Objective
 from revela.objectives.revela import IGNORED, Revela
+from revela.objectives.tokens import Tokens
+from revela.pretrained import output_head
 
 FILE = "dynamics.jsonl"
-STEPS = (0, 100, 200)  # of the optimiser, as in figure 6
+STEPS = (0, 100, 200)  # of the optimizer, as in figure 6
+
+
+def first_of_several_documents(rows: pa.Table) -> dict[str, Any]:
+    """The first row with chunks of two documents or more, as it stands in the file; where none has, the first."""
+    documents = rows["document"] if "document" in rows.column_names else []
+    index = next((index for index, ids in enumerate(documents) if len(set(ids.as_py())) > 1), 0)
+    return rows.slice(index, 1).to_pylist()[0]
 
 
 class Watch:
-    """Writes down at some steps what the objective makes of one row; of other methods than Revela, nothing.
+    """Writes down at some steps what Revela makes of one row. For other objectives it does nothing.
 
-    To be called by all processes, as all have to take part under ZeRO-3; those with path None write nothing. The row
-    is tokenised at once, as later the tokenizers are busy with the batches to come.
+    To be called by all processes, because all have to take part under ZeRO-3; those with path None write nothing. The
+    row is tokenised at once, because later the tokenizers are busy with the batches to come.
     """
 
-    def __init__(self, objective: Any, row: dict[str, Any], path: str | Path | None):
+    def __init__(self, objective: Objective, row: dict[str, Any], path: str | Path | None):
         """path: a file of JSON lines: step, document, similarity and loss."""
         self.objective = objective if isinstance(objective, Revela) else None
         self.path = None if path is None else Path(path)
@@ -38,13 +48,13 @@ class Watch:
             self.documents = list(row.get("document") or [""] * len(row["text"]))
 
     def __call__(self, step: int) -> None:
-        """Takes down the state after so many steps, if it is one of `STEPS`.
+        """Writes down the state after a step, if it is one of `STEPS`.
 
-        What the file holds of this step or later ones is from before an interruption, and is replaced.
+        Lines of this step or later ones are from before an interruption, and are replaced.
         """
         if self.objective is None or step not in STEPS:
             return
-        state = {"step": step, "document": self.documents, **look(self.objective, self.batch)}
+        state = {"step": step, "document": self.documents, **measure(self.objective, self.batch)}
         if self.path is None:
             return
         earlier = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
@@ -54,7 +64,7 @@ class Watch:
 
 
 @torch.no_grad()
-def look(objective: Revela, batch: Tokens) -> dict[str, list]:
+def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
     """`similarity`: Sim [B, B]; `loss`: the mean h-stream loss of each chunk's tokens [B], in nats; without dropout."""
     settings, device = objective.settings, next(objective.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -79,6 +89,6 @@ def look(objective: Revela, batch: Tokens) -> dict[str, list]:
 
 
 def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> float:
-    """Of one chunk's predicted tokens, NaN if it has none."""
-    logits = head(objective.lm)(hidden[:-1]).float()
+    """The mean over one chunk's predicted tokens, NaN if it has none."""
+    logits = output_head(objective.lm)(hidden[:-1]).float()
     return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED).item()

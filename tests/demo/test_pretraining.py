@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from revela.demo import pretraining
-from revela.study.study import BackboneShape, Pretraining
+from revela.demo import data, optimizer, pretraining, two_streams
+from revela.demo.settings import BackboneShape, Pretraining
 
 SHAPE = BackboneShape(hidden_size=32, layers=2, heads=2, intermediate_size=64, tokens=1)
 SETTINGS = Pretraining(models={"tiny": SHAPE}, gate_batches=4)
@@ -14,7 +14,7 @@ TEXTS = ["def splitLines(text): return text", "split lines of a text, and join_l
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return pretraining.train_tokenizer(iter(TEXTS), 300)
+    return data.train_tokenizer(iter(TEXTS), 300)
 
 
 def test_identifiers_and_prose_share_their_tokens(tokenizer):
@@ -31,14 +31,14 @@ def test_a_text_begins_with_bos_and_any_byte_has_a_token(tokenizer):
 
 
 def test_contexts_hold_consecutive_chunks():
-    rows = pretraining.contexts([[[5, 6], [7]], [[8, 9, 10]]], length=5, bos=0, eos=1)
+    rows = data.contexts([[[5, 6], [7]], [[8, 9, 10]]], length=5, bos=0, eos=1)
     # 0 5 6 1 7 | 1 is cut; the next row begins with BOS again
     assert rows.tolist() == [[0, 5, 6, 1, 7], [0, 8, 9, 10, 1]]
 
 
 def test_encode_keeps_documents_apart_and_cuts_at_the_limit(tokenizer):
     whole = tokenizer(TEXTS[1], add_special_tokens=False)["input_ids"]
-    assert pretraining.encode(tokenizer, [[TEXTS[1], "text"], [], [TEXTS[1]]], 3) == [
+    assert data.encode(tokenizer, [[TEXTS[1], "text"], [], [TEXTS[1]]], 3) == [
         [whole[:3], tokenizer("text", add_special_tokens=False)["input_ids"][:3]],
         [],
         [whole[:3]],
@@ -47,7 +47,7 @@ def test_encode_keeps_documents_apart_and_cuts_at_the_limit(tokenizer):
 
 def test_a_repetition_can_be_copied():
     source = np.arange(64)
-    row = pretraining.repetition(np.random.default_rng(0), source)
+    row = data.repetition(np.random.default_rng(0), source)
     assert len(row) == 64 and row[0] == 0 and set(row[1:]) <= set(source[1:])
     assert any((row[1 + span :] == row[1:-span]).all() for span in range(8, 32))
 
@@ -65,20 +65,20 @@ def test_an_untrained_model_copies():
 @pytest.mark.parametrize("shape", [(3, 24, 8), (2, 8, 24), (1, 16, 16)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(pretraining._orthogonalise(matrices))
+    values = torch.linalg.svdvals(optimizer._orthogonalise(matrices))
     assert 0.4 < values.min() and values.max() < 1.4
 
 
 def test_muon_descends():
     weight = torch.nn.Parameter(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
-    optimizer = pretraining.Muon([weight], 0.05)
+    muon = optimizer.Muon([weight], 0.05)
     losses = []
     for _ in range(80):
         loss = (weight**2).sum()
         losses.append(loss.item())
         weight.grad = None
         loss.backward()
-        optimizer.step()
+        muon.step()
     assert losses[-1] < 0.1 * losses[0]
 
 
@@ -86,9 +86,9 @@ def test_muon_descends():
 def test_similarities_are_rows_of_weights(name):
     document = torch.arange(4).repeat_interleave(4)
     if name == "random":
-        sim = pretraining.random_similarity(document, np.random.default_rng(0))
+        sim = two_streams.random_similarity(document, np.random.default_rng(0))
     else:
-        sim = getattr(pretraining, name)(document)
+        sim = getattr(two_streams, name)(document)
     assert torch.allclose(sim.sum(1), torch.ones(16)) and (sim.diagonal() == 0).all()
     same = document[:, None] == document
     if name == "oracle":
@@ -100,7 +100,7 @@ def test_similarities_are_rows_of_weights(name):
 def batches(documents=8):
     generator = np.random.default_rng(0)
     texts = [[generator.integers(2, 60, 5 + i % 3).tolist() for i in range(4)] for _ in range(documents)]
-    return pretraining.TwoStreamBatches(texts, group=2, chunks=3, bos=0, eos=1)
+    return two_streams.TwoStreamBatches(texts, group=2, chunks=3, bos=0, eos=1)
 
 
 def test_two_stream_batches_know_their_documents():
@@ -112,10 +112,10 @@ def test_two_stream_batches_know_their_documents():
 def test_a_model_that_cannot_use_another_chunk_does_not_pass_the_gate():
     torch.manual_seed(0)
     lm = pretraining.language_model(SHAPE, 64, 60, bos=0, eos=1)
-    facts = pretraining.gate(lm, batches(), SETTINGS)
+    facts = two_streams.gate(lm, batches(), SETTINGS)
     assert facts["gain"] == pytest.approx(facts["h_uniform"] - facts["h_oracle"], abs=2e-4)
-    with pytest.raises(pretraining.GateError, match="pretrain on more tokens"):
-        pretraining.check_gate(facts, SETTINGS)
-    pretraining.check_gate({"gain": 0.15, "standard_error": 0.02}, SETTINGS)
-    with pytest.raises(pretraining.GateError, match="0.15"):
-        pretraining.check_gate({"gain": 0.15, "standard_error": 0.06}, SETTINGS)
+    with pytest.raises(two_streams.GateError, match="pretrain on more tokens"):
+        two_streams.check_gate(facts, SETTINGS)
+    two_streams.check_gate({"gain": 0.15, "standard_error": 0.02}, SETTINGS)
+    with pytest.raises(two_streams.GateError, match="0.15"):
+        two_streams.check_gate({"gain": 0.15, "standard_error": 0.06}, SETTINGS)

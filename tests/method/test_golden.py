@@ -42,9 +42,9 @@ def test_from_text_to_loss_and_gradient(name):
     """Tokens, labels, embeddings, Sim, loss and gradients of the objective are the authors'."""
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from revela.objectives import Revela
+    from revela.objectives.revela import Revela
     from revela.retriever import Retriever
-    from revela.study.study import Training
+    from revela.study.settings import Training
 
     expected, meta = load(GOLDEN / f"full/{name}.safetensors")
     arguments = json.loads(meta["data_args"])

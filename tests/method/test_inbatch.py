@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from revela.method.inbatch import InBatchError, hidden_states, logits
 from revela.method.packing import PackingError
+from revela.pretrained import PretrainedError
 
 VOCAB = 31
 TINY = {
@@ -75,7 +76,7 @@ def make_batch(lengths=(5, 2, 7, 4), seed=0, dtype=torch.float64, spread=1.0):
     return ids, mask, sim.requires_grad_()
 
 
-def run(lm, ids, mask, sim, *, value_norm=False, attention="pairs", seed=0):
+def run(lm, ids, mask, sim, *, value_norm=False, attention="sparse", seed=0):
     """The h-stream's logits, and the gradients of a random function of them to Sim and to all weights."""
     lm.zero_grad()
     sim = sim.detach().clone().requires_grad_()
@@ -172,7 +173,7 @@ def oracle(lm, documents, sim, value_norm):
     return [rms_norm(x, model.norm) @ lm.lm_head.weight.T for x in h]
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 @pytest.mark.parametrize("value_norm", [False, True])
 def test_equals_the_equations(value_norm, attention):
     lm = make()
@@ -189,7 +190,7 @@ def test_equals_the_equations(value_norm, attention):
     assert_equal_runs(ours, theirs)
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_worked_by_hand(attention):
     """One layer, one head, queries zero: attention is a mean. Values are the embeddings, and there is no MLP."""
     lm = make(
@@ -239,18 +240,18 @@ def test_e_stream_is_the_stock_model(architecture):
 
 @pytest.mark.parametrize("value_norm", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_pairs_equal_dense(architecture, value_norm):
+def test_sparse_equals_dense(architecture, value_norm):
     lm = make(architecture)
     batch = make_batch((6, 2, 9, 4))
-    pairs, dense = (run(lm, *batch, value_norm=value_norm, attention=a) for a in ("pairs", "dense"))
-    assert_equal_runs(pairs, dense)
+    sparse, dense = (run(lm, *batch, value_norm=value_norm, attention=a) for a in ("sparse", "dense"))
+    assert_equal_runs(sparse, dense)
 
 
 def test_negligible_pairs_are_left_out_and_not_missed():
     lm = make()
     ids, mask, sim = make_batch((5, 2, 7, 4, 3, 6), spread=0.05)
     assert (sim < 1e-8).sum() > 2 * len(sim)
-    runs = [run(lm, ids, mask, sim, attention=attention) for attention in ("pairs", "dense")]
+    runs = [run(lm, ids, mask, sim, attention=attention) for attention in ("sparse", "dense")]
     for _, gradients in runs:  # what reaches the scores log Sim is Sim dSim
         gradients["sim"] *= sim.detach()
     assert_equal_runs(*runs, rtol=1e-6, atol=1e-6)
@@ -267,17 +268,19 @@ def test_a_sliding_window_limits_the_own_document_only():
     assert not torch.allclose(h_wide[1, 3:], h_narrow[1, 3:])
 
 
-@pytest.mark.parametrize("architecture, word", [("Gemma2", "cap"), ("Granite", "logits_scaling")])
-def test_models_that_do_more_are_refused(architecture, word):
+@pytest.mark.parametrize(
+    "architecture, error, word", [("Gemma2", PackingError, "cap"), ("Granite", PretrainedError, "logits_scaling")]
+)
+def test_models_that_do_more_are_refused(architecture, error, word):
     lm = make(architecture, **({"logits_scaling": 8.0} if architecture == "Granite" else {}))
-    with pytest.raises(PackingError, match=word):
+    with pytest.raises(error, match=word):
         logits(lm, *make_batch(), value_norm=False)
 
 
 # --- invariants
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_gradient_of_sim_by_finite_differences(attention):
     lm = make()
     ids, mask, _ = make_batch((3, 2, 4))
@@ -289,7 +292,7 @@ def test_gradient_of_sim_by_finite_differences(attention):
     torch.autograd.gradcheck(loss, torch.randn(3, 3, dtype=torch.float64, requires_grad=True))
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_order_of_the_documents_does_not_matter(attention):
     lm = make()
     ids, mask, sim = make_batch()
@@ -299,7 +302,7 @@ def test_order_of_the_documents_does_not_matter(attention):
     torch.testing.assert_close(permuted, h[order])
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_pads_change_nothing(attention):
     lm = make()
     ids, mask, sim = make_batch()
@@ -315,7 +318,7 @@ def test_pads_change_nothing(attention):
     assert torch.equal(left[mask.flip(1).bool()], h[mask.bool()])
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_one_hot_sim_is_attention_to_that_document_alone(attention):
     lm = make()
     ids, mask, _ = make_batch()
@@ -374,7 +377,7 @@ def enable_checkpointing(lm, **settings):
     lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_gradient_checkpointing_changes_nothing(attention):
     lm = make()
     batch = make_batch()
@@ -422,7 +425,7 @@ def test_lora_starts_as_the_base_and_gets_gradients():
     assert all(torch.equal(again[name], lora[name]) for name in lora)
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 def test_bfloat16_and_autocast_are_near(attention):
     ids, mask, sim = make_batch(dtype=torch.float32)
     lm = make(dtype=torch.float32)
@@ -495,5 +498,5 @@ def test_batches_that_make_no_sense():
     for message, batch in cases.items():
         with pytest.raises(PackingError, match=message):
             logits(lm, *batch, value_norm=False)
-    with pytest.raises(InBatchError, match="'flash' is unknown; valid are pairs, dense"):
+    with pytest.raises(InBatchError, match="'flash' is unknown; valid are sparse, dense"):
         logits(lm, ids, mask, sim, value_norm=False, attention="flash")

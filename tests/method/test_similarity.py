@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revela.method.similarity import scores, similarity
+from revela.method.cosine import scores
+from revela.method.similarity import similarity
 
 
 def directions(*angles):

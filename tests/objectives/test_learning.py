@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from revela.objectives import Revela
+from revela.objectives.revela import Revela
 from revela.retriever import Retriever
-from revela.study.study import Training
+from revela.study.settings import Training
 
 BATCH, KEYS, NOISE, VALUES = 16, 16, 16, 32
 STEPS = 100

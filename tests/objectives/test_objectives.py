@@ -8,12 +8,17 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revela.method import inbatch, similarity
-from revela.objectives import OBJECTIVES, Contriever, Replug, Revela, replug
+from revela.objectives import replug, replug_scores
 from revela.objectives import revela as revela_module
-from revela.objectives.base import ObjectiveError
-from revela.objectives.replug import score_batch
+from revela.objectives.contriever import Contriever
+from revela.objectives.replug import Replug
+from revela.objectives.replug_scores import score_batch
+from revela.objectives.revela import Revela
+from revela.objectives.tokens import ObjectiveError
 from revela.retriever import Retriever
-from revela.study.study import Training
+from revela.study.methods import METHODS
+from revela.study.settings import Training
+from revela.study.specification import ReplugScoreSpec
 from revela.training.compilation import compile_layers
 
 TEXTS = [
@@ -42,7 +47,7 @@ def make(backbone, lm):
             max_length=chosen.retriever_max_length,
         )
         model = AutoModelForCausalLM.from_pretrained(lm, dtype=torch.float32)
-        return OBJECTIVES[name](chosen, retriever, model, AutoTokenizer.from_pretrained(lm)).train()
+        return METHODS[name].load_objective()(chosen, retriever, model, AutoTokenizer.from_pretrained(lm)).train()
 
     return make
 
@@ -104,7 +109,7 @@ def test_a_chunk_without_a_token_is_named(make):
 # --- Revela: loss
 
 
-@pytest.mark.parametrize("attention", ["pairs", "dense"])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
 @pytest.mark.parametrize("value_norm", [False, True])
 def test_loss_is_the_h_streams_cross_entropy(make, attention, value_norm):
     objective = make(attention=attention, value_norm=value_norm)
@@ -239,7 +244,7 @@ def test_both_sides_run_through_the_retriever_at_once_without_pads(make, checkpo
     torch.testing.assert_close(gradient, retriever.backbone.layers[0].mlp.up_proj.weight.grad)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", METHODS)
 def test_interface(make, name):
     """The loss is a sum over count() items; collate gives tensors alone and is repeatable."""
     objective = make(name)
@@ -315,10 +320,12 @@ def test_replug_scores_equal_plain_concatenation(backbone, lm, bos, mean, monkey
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer("")["input_ids"]) == bos
-    chosen = settings(lm_max_length=14, length_normalised=mean)  # some texts are cut, some are not
+    chosen = ReplugScoreSpec(
+        lm_max_length=14, length_normalised=mean, precision="fp32"
+    )  # some texts are cut, some are not
     lengths = [len(tokenizer(text)["input_ids"]) for text in TEXTS]
     assert min(lengths) < 14 < max(lengths)
-    monkeypatch.setattr(replug, "LOGITS", 7 * model.config.vocab_size)  # several pieces
+    monkeypatch.setattr(replug_scores, "LOGITS", 7 * model.config.vocab_size)  # several pieces
     scores = score_batch(model, tokenizer, TEXTS, chosen, rows=3)
     assert scores.dtype == torch.float32 and not scores.requires_grad and model.training
     with torch.no_grad():

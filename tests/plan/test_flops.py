@@ -6,11 +6,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from revela.objectives import OBJECTIVES
-from revela.objectives.replug import score_batch
+from revela.objectives.replug_scores import score_batch
 from revela.plan import flops
 from revela.retriever import Retriever, add_lora
-from revela.study.study import Lora, Training
+from revela.study.methods import METHODS
+from revela.study.settings import Lora, Training
 
 TEXTS = ["A retriever finds the passage."] * 3  # of one length: torch counts pads, too
 LLAMA_1B = {
@@ -47,13 +47,15 @@ def test_training(method, lora, freeze_lm, backbone, lm):
     retriever = Retriever.from_backbone(backbone, max_length=60, lora=lora)
     model = AutoModelForCausalLM.from_pretrained(lm, dtype=torch.float32)
     model = add_lora(model, lora, "CAUSAL_LM") if lora and not freeze_lm else model
-    objective = OBJECTIVES[method](settings, retriever, model, AutoTokenizer.from_pretrained(lm))
+    objective = METHODS[method].load_objective()(settings, retriever, model, AutoTokenizer.from_pretrained(lm))
     batch = objective.collate({"text": TEXTS, "query": TEXTS[0], "passages": TEXTS})
     lengths = {n.split("_")[0]: mask.sum(1).tolist() for n, mask in batch.items() if n.endswith("attention_mask")}
     shapes = [flops.Shape.from_config(m.config.to_dict()) for m in (retriever.backbone, model)]
     # torch counts both halves of causal attention; frozen embeddings spare it part of the first layer.
     expected = counted(lambda: objective(batch)[0].backward())
-    assert flops.training(method, settings, *shapes, lengths, attended=2) == pytest.approx(expected, rel=0.05)
+    assert METHODS[method].load_operations()(settings, *shapes, lengths, attended=2) == pytest.approx(
+        expected, rel=0.05
+    )
 
 
 def test_uniform_similarity_costs_no_retriever():
@@ -63,7 +65,7 @@ def test_uniform_similarity_costs_no_retriever():
     layers = 3 * 2 * 973_078_528 * 2 * tokens
     attention = 3 * 16 * 32 * 64 * (2 * 2 * (100**2 + 50**2) + 4 * tokens * tokens / 2)
     expected = layers + attention + 3 * 2 * 2048 * 128256 * (tokens - 2)
-    assert flops.training("revela", settings, shape, shape, lengths) == pytest.approx(expected, rel=1e-12)
+    assert flops.revela(settings, shape, shape, lengths) == pytest.approx(expected, rel=1e-12)
 
 
 def test_replug_scores(lm):

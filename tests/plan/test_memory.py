@@ -8,7 +8,7 @@ from revela.method.packing import Packing, run
 from revela.plan import memory
 from revela.plan.flops import Shape
 from revela.retriever import add_lora
-from revela.study.study import Cell, Lora, Training
+from revela.study.settings import Lora, Training
 
 LLAMA_1B = Shape(16, 2048, 8192, 32, 8, 64, 128256)
 
@@ -55,20 +55,20 @@ def test_static_memory_by_hand():
         (3, 4, (2 * base + 4 * adapters) / 4 + (1 + 3) * adapters),
     ]:
         chosen = settings.model_copy(update={"zero_stage": stage})
-        total = memory.training(chosen, [LLAMA_1B, LLAMA_1B], 2, processes)
+        total = memory.peak(chosen, [LLAMA_1B, LLAMA_1B], 2, processes)
         assert total == pytest.approx(2 * expected + memory.LOGITS, rel=0.03)
 
 
 def test_alternatives_spare_memory():
-    cell, settings = Cell("revela", "code", "a", "b", 16), Training(lora=Lora())
-    now = memory.training(settings, [LLAMA_1B, LLAMA_1B], 16, 4)
-    needs = memory.alternatives(cell, settings, [LLAMA_1B, LLAMA_1B], 4)
+    settings = Training(lora=Lora())
+    now = memory.peak(settings, [LLAMA_1B, LLAMA_1B], 16, 4)
+    needs = memory.alternatives(settings, [LLAMA_1B, LLAMA_1B], 16, 4)
     assert list(needs) == [
         "gradient_checkpointing: true", "zero_stage: 3", "both", "all that and batch size 8", "all that and batch size 4"
     ]  # fmt: skip
     assert all(need < now for need in needs.values()) and needs["both"] < needs["zero_stage: 3"]
     assert 15e9 < now < 80e9  # what the paper trained on A100s of 80 GB
     spare = settings.model_copy(update={"gradient_checkpointing": True})
-    assert list(memory.alternatives(cell, spare, [LLAMA_1B], 1)) == [
+    assert list(memory.alternatives(spare, [LLAMA_1B], 16, 1)) == [
         "all that and batch size 8", "all that and batch size 4"
     ]  # fmt: skip

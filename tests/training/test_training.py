@@ -24,14 +24,17 @@ import torch
 from conftest import TEXTS
 from safetensors.torch import load_file
 
-from revela import objectives
-from revela.objectives import OBJECTIVES
+from revela.lookahead import lookahead
+from revela.objectives import revela as revela_module
 from revela.provenance import read_manifest
 from revela.retriever import Retriever
-from revela.study.study import Training
-from revela.training import checkpoint, launch
-from revela.training import loop as training
-from revela.training.loop import Job, Rows, TrainingError, count_steps, read_job
+from revela.study.methods import METHODS
+from revela.study.settings import Training
+from revela.training import TrainingError, advice, checkpoint, entry, launch, loop
+from revela.training.engine import load_models
+from revela.training.job import Job, read_job
+from revela.training.loop import count_steps
+from revela.training.rows import Rows
 
 B = 4
 SETTINGS = {
@@ -45,14 +48,16 @@ SETTINGS = {
     "max_steps": 8,
     "precision": "fp32",
     "zero_stage": 1,
-    "checkpoint_every": 2,
 }
+MACHINE = {"checkpoint_every": 2, "time_budget_minutes": None}
 FULL = {"lora": None, "learning_rate": 0.003}
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
-        "revela.training.loop",
+        "revela.training.entry",
+        "revela.objectives.contriever",
+        "revela.objectives.replug",
         "deepspeed.runtime.zero.muon.muon_optimizer",
         "peft.tuners.lora",
         "torch.distributed.run",
@@ -86,7 +91,9 @@ def write_job(data, backbone, lm):
     """Writes the file of a job, settings changed by keyword, into a folder and returns its path."""
 
     def write(folder, method="revela", **changes):
+        machine = {name: changes.pop(name, value) for name, value in MACHINE.items()}
         job = {
+            **machine,
             "cell": f"{method}/code/tiny/{'tiny' if method == 'revela' else 'none'}/bs{B}",
             "training": SETTINGS | changes,
             "retriever": str(backbone),
@@ -109,7 +116,7 @@ def work(job, environment, prepare):
     os.dup2(os.open(job.with_name("messages"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     if prepare:
         prepare()
-    sys.exit(training.main([str(job)]))
+    sys.exit(entry.main([str(job)]))
 
 
 class Run:
@@ -145,6 +152,12 @@ def run(job, number=1, prepare=None, status=0):
     """Runs a job to its end and returns its folder."""
     assert Run(job, number, prepare).end() == {status}, messages(job.parent)
     return job.parent
+
+
+def objective_of(job):
+    """The objective of a job on models of its own."""
+    kind = METHODS[job.cell.partition("/")[0]].load_objective()
+    return kind(job.training, *load_models(job.training, job.retriever, job.lm))
 
 
 def messages(folder):
@@ -213,7 +226,7 @@ def test_full_fine_tuning_exports_whole_models(tmp_path, write_job):
 def test_the_baselines_train_the_retriever_alone(tmp_path, write_job, method):
     path = write_job(tmp_path, method, max_steps=2, zero_stage=0, lm_temperature=0.1)
     folder, job = run(path), read_job([str(path)])
-    rows, objective = Rows(job.data, job.scores, 42), OBJECTIVES[method](job.training, *training.load_models(job))
+    rows, objective = Rows(job.data, job.scores, 42), objective_of(job)
     batches = [objective.collate(rows[position]) for position in range(4)]
     expected = sum(objective(batch)[0].item() for batch in batches) / sum(map(objective.count, batches))
     assert log(folder)[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -227,7 +240,7 @@ def test_a_frozen_language_model_is_not_exported(tmp_path, write_job):
 
 
 def head_in_pieces():
-    objectives.revela.LOGITS = 2_000
+    revela_module.LOGITS = 2_000
 
 
 @pytest.mark.parametrize(("stage", "number", "prepare"), [(1, 1, None), (3, 2, head_in_pieces)])
@@ -264,7 +277,7 @@ def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job
     job = write_job(tmp_path, **FULL, zero_stage=0, max_steps=6, max_grad_norm=2.0, weight_decay=0.01)
     folder, job = run(job), read_job([str(job)])
     settings, rows = job.training, Rows(job.data, None, job.training.seed)
-    objective = OBJECTIVES["revela"](settings, *training.load_models(job)).train()
+    objective = objective_of(job).train()
     optimizer = torch.optim.AdamW(objective.parameters(), weight_decay=0.01)
     expected = []
     for step, rate in enumerate([0, 1 / 2, 1, 3 / 4, 2 / 4, 1 / 4]):
@@ -289,14 +302,14 @@ def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job
 
 def interrupt(number, batch):
     """Sends the first process a signal in the middle of a step: before that batch of its batches."""
-    original, count = training.seed_of, itertools.count(1)
+    original, count = loop.seed_of, itertools.count(1)
 
     def seed_of(*arguments):
         if next(count) == batch and os.environ["RANK"] == "0":
             os.kill(os.getpid(), number)
         return original(*arguments)
 
-    training.seed_of = seed_of
+    loop.seed_of = seed_of
 
 
 def interrupt_saving(step):
@@ -375,7 +388,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, write_job, undisturbed):
 def test_a_terminated_run_saves_and_asks_to_be_submitted_again(tmp_path, write_job, undisturbed, number):
     """SIGTERM to one process stops all after the step: the third, which no periodic checkpoint follows."""
     job = write_job(tmp_path)
-    run(job, number, partial(interrupt, signal.SIGTERM, 12 // number), status=training.RESUBMIT)
+    run(job, number, partial(interrupt, signal.SIGTERM, 12 // number), status=launch.RESUBMIT)
     assert max(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == "step-00000003"
     run(job, number)
     assert_same(tmp_path, undisturbed(1, number))
@@ -397,8 +410,8 @@ def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, line, stat
 
 BLOCKS = """
 import sys, torch
-from revela.training.launch import give_back
-give_back(int(sys.argv[1]))
+from revela.training.launch import configure_malloc
+configure_malloc(int(sys.argv[1]))
 held = lambda: int(open("/proc/self/statm").read().split()[0]) * 4096 / 2**20  # MB of address space
 for size in (6, 12, 40):
     block, above = torch.zeros(size * 2**18), torch.zeros(2**18)  # so that it is not at the heap's end
@@ -431,7 +444,7 @@ def test_a_launcher_that_is_told_to_stop_tells_its_processes(tmp_path):
         time.sleep(0.01)
     launcher.terminate()
     launcher.join()
-    assert launcher.exitcode == training.RESUBMIT
+    assert launcher.exitcode == launch.RESUBMIT
 
 
 def test_a_launcher_that_is_killed_takes_its_processes_with_it(tmp_path, write_job):
@@ -471,7 +484,7 @@ def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, numbe
 
 def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
     """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
-    run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=training.RESUBMIT)
+    run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=launch.RESUBMIT)
     run(write_job(tmp_path, learning_rate=0.02, max_steps=2), status=1)
     expected = "differ in learning_rate (0.03 there, 0.02 now); delete the folder to start anew"
     assert expected in messages(tmp_path) and not (tmp_path / "output").exists()
@@ -483,9 +496,8 @@ def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job
 
 def spoil(where):
     """Gives a process a Revela whose loss or gradient is not a number from its ninth batch on, or with an idle weight."""
-    original = OBJECTIVES["revela"]
 
-    class Spoiled(original):
+    class Spoiled(revela_module.Revela):
         seen = 0
 
         def __init__(self, *arguments):
@@ -504,7 +516,7 @@ def spoil(where):
                 loss = loss + zero.abs().sqrt()  # the derivative of the root is infinite at zero
             return loss, scalars
 
-    OBJECTIVES["revela"] = Spoiled
+    revela_module.Revela = Spoiled
 
 
 @pytest.mark.parametrize(
@@ -532,7 +544,7 @@ def test_adapters_that_are_still_zero_are_not_exported(tmp_path, write_job):
 
 def small_gpu():
     spoil("memory")
-    training.device_memory = lambda: 10**9
+    advice.device_memory = lambda: 10**9
 
 
 def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
@@ -559,7 +571,7 @@ def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert message(lambda: read_job([])) == "usage: python -m revela.training.loop JOB.json"
+    assert message(lambda: read_job([])) == "usage: python -m revela.training.entry JOB.json"
     path.write_text(json.dumps(job | {"data": "nowhere.parquet"}))
     assert "data: nowhere.parquet does not exist" in message(lambda: read_job([str(path)]))
     path.write_text(json.dumps(job | {"training": {"learning_rat": 1}}))
@@ -567,10 +579,10 @@ def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
     path.write_text(json.dumps(job | {"cell": "revel/code/tiny/tiny/bs4"}))
     assert "unknown method; valid are revela, replug" in message(lambda: read_job([str(path)]))
     valid = Job.model_validate(job)
-    assert "not a multiple of 3 processes" in message(lambda: count_steps(valid, 24, 3))
-    one_epoch = valid.model_copy(update={"training": Training(batches_per_step=32)})
-    assert "24 batches are less than a step of 32" in message(lambda: count_steps(one_epoch, 24, 1))
-    assert count_steps(one_epoch, 95, 2) == 2
+    rows, one_epoch = Rows(valid.data, None, 0), Training(batches_per_step=32)
+    assert "not a multiple of 3 processes" in message(lambda: count_steps(valid.training, rows, 3))
+    assert "24 batches are less than a step of 32" in message(lambda: count_steps(one_epoch, rows, 1))
+    assert count_steps(one_epoch, range(95), 2) == 2
 
 
 # --- batches that are made ahead
@@ -583,17 +595,17 @@ def test_the_next_steps_batches_are_made_while_the_caller_is_busy():
         made.append(step)
         return -step
 
-    steps = training.prefetched(make, range(3, 7))
-    assert next(steps) == (3, -3)
+    steps = lookahead(make, range(3, 7))
+    assert next(steps) == -3
     while made != [3, 4]:  # in a thread
         time.sleep(0.001)
-    assert list(steps) == [(4, -4), (5, -5), (6, -6)] and made == [3, 4, 5, 6]
-    assert list(training.prefetched(make, [])) == [] and list(training.prefetched(make, [1])) == [(1, -1)]
+    assert list(steps) == [-4, -5, -6] and made == [3, 4, 5, 6]
+    assert list(lookahead(make, [])) == [] and list(lookahead(make, [1])) == [-1]
 
 
 def test_a_fault_in_a_batch_made_ahead_is_met_at_its_step():
-    steps = training.prefetched(lambda step: 1 // (step - 2), range(1, 4))
-    assert next(steps) == (1, -1)
+    steps = lookahead(lambda step: 1 // (step - 2), range(1, 4))
+    assert next(steps) == -1
     with pytest.raises(ZeroDivisionError):
         next(steps)
 
@@ -616,15 +628,6 @@ def test_each_epoch_sees_each_row_once_with_its_chunks_in_an_order_of_its_own(da
         assert set(zip(row["text"], row["document"])) == pairs
     assert seen[30] == Rows(data / "batches.parquet", None, seed=1)[30]
     assert seen[30] != Rows(data / "batches.parquet", None, seed=2)[30]
-
-
-@pytest.mark.parametrize("documents, expected", [(["aa", "ab", "cd"], 1), (["aa", "bb"], 0), (None, 0)])
-def test_the_batch_that_is_watched_is_of_several_documents(tmp_path, documents, expected):
-    columns = {"text": [["x", "y"], ["z", "w"], ["v", "u"]][: len(documents or "xyz")]}
-    columns |= {"document": list(map(list, documents))} if documents else {}
-    pq.write_table(pa.table(columns), tmp_path / "batches.parquet")
-    found = Rows(tmp_path / "batches.parquet", None, 1).first_of_several_documents()
-    assert found == pa.table(columns).to_pylist()[expected]
 
 
 def test_scores_follow_their_chunks(data):

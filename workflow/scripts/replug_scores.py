@@ -1,11 +1,19 @@
 """REPLUG's language model scores of a corpus's batches."""
 
+from functools import partial
+
 from job import job
 
 with job(snakemake):
-    from revela.objectives.replug import write_scores
-    from revela.study.study import Training
+    from tqdm import tqdm
+
+    from revela.objectives.replug_scores import write_scores
+    from revela.study.specification import ReplugScoreSpec
 
     write_scores(
-        snakemake.input.lm, snakemake.input.batches, snakemake.output[0], Training(**snakemake.params.settings)
+        snakemake.input.lm,
+        snakemake.input.batches,
+        snakemake.output[0],
+        ReplugScoreSpec.model_validate(snakemake.params.spec),
+        progress=partial(tqdm, desc="REPLUG scores", disable=None),
     )

@@ -6,8 +6,8 @@ import yaml
 from job import job
 
 with job(snakemake):
-    from revela.demo.pretraining import read_chunks, train_tokenizer
-    from revela.study.study import Pretraining
+    from revela.demo.data import read_chunks, train_tokenizer
+    from revela.demo.settings import Pretraining
 
     settings = Pretraining.model_validate(yaml.safe_load(Path(snakemake.input.config).read_text()))
     documents = read_chunks(Path(snakemake.input.chunks))

@@ -1,6 +1,5 @@
-"""Train a cell: write down what `revela.training.loop` is to do, and launch it on the job's processes."""
+"""Train a cell: write the job of `revela.training.entry`, and launch it on the job's processes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,39 +10,38 @@ from job import job
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
 with job(snakemake):
-    from revela.files import atomic_write
-    from revela.study.study import Cell, load
+    from revela.files import write_json
+    from revela.study.layout import Layout
+    from revela.study.settings import Compute
+    from revela.study.specification import TrainingSpec
     from revela.plan.usage import record
 
-    study, cell = load(snakemake.config["study"]), Cell.parse(snakemake.wildcards.cell)
-    settings = study.training_settings(cell)
-    if settings.time_budget_minutes is None and "SLURM_JOB_ID" in os.environ:
-        # The rest of the job's time is for saving.
-        settings = settings.model_copy(update={"time_budget_minutes": 0.95 * snakemake.resources.runtime})
-    checkpoints = f"{study.config.results}/checkpoints/{cell.path}"
+    spec = TrainingSpec.model_validate(snakemake.params.spec)
+    compute, layout = Compute.model_validate(snakemake.params.compute), Layout(snakemake.params.results)
+    minutes = compute.time_budget_minutes
+    if minutes is None and "SLURM_JOB_ID" in os.environ:
+        minutes = 0.95 * snakemake.resources.runtime  # the rest of the job's time is for saving
     task = {
-        "cell": cell.path,
-        "training": settings.model_dump(mode="json"),
+        "cell": spec.cell,
+        "training": spec.settings.model_dump(mode="json"),
+        "checkpoint_every": compute.checkpoint_every,
+        "time_budget_minutes": minutes,
         "retriever": snakemake.input.retriever,
         "lm": snakemake.input.get("lm"),
         "data": snakemake.input.data,
         "scores": snakemake.input.get("scores"),
         "output": snakemake.output[0],
-        "checkpoints": checkpoints,
+        "checkpoints": layout.checkpoints(spec.cell),
     }
     task_file = f"{snakemake.log[0].removesuffix('.log')}.json"
-    with atomic_write(task_file) as partial:
-        partial.write_text(json.dumps(task, indent=1) + "\n")
+    write_json(task_file, task)
     gpus = snakemake.resources.gpu
     command = [
-        sys.executable,
-        "-m",
-        "revela.training.launch",
-        task_file,
-        f"--processes={gpus or snakemake.resources.processes}",
+        *(sys.executable, "-m", "revela.training.launch", task_file),
+        *(f"--processes={gpus or snakemake.resources.processes}", f"--threads={snakemake.threads}"),
     ]
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the training got it, too, and is given the time to save
-    with record(f"{study.config.results}/usage/{cell.path}", gpus=gpus) as attempt:
-        status = subprocess.run([*command, f"--threads={snakemake.threads}"], check=False).returncode
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and needs the time to save
+    with record(layout.usage(spec.cell), gpus=gpus) as attempt:
+        status = subprocess.run(command, check=False).returncode
         attempt["outcome"] = OUTCOMES.get(status, f"status {status}")
     sys.exit(status)

@@ -1,0 +1,35 @@
+"""Texts as the tokens of a language model, and rows of tokens as tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from revela.errors import RevelaError
+
+Tokens = dict[str, Tensor]  # of a batch: names like "query_input_ids" -> [n, L]
+
+
+class ObjectiveError(RevelaError):
+    """A row of the training file, or a setup, that an objective cannot use. The message is one line."""
+
+
+def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+    """Texts as a language model reads them: BOS in front where its tokenizer puts one, no prefix, no EOS.
+
+    Raises ObjectiveError for a text that has no token, because there is nothing to predict and nothing to attend to.
+    """
+    ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+    ids = [row[:-1] if row[-1:] == [tokenizer.eos_token_id] else row for row in ids]
+    for text, row in zip(texts, ids):
+        if row in ([], [tokenizer.bos_token_id]):
+            raise ObjectiveError(f"a chunk has no token for the language model: {text!r}")
+    return ids
+
+
+def pad(rows: list[list[int]], value: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of ids as [n, L], filled with `value` on the right, and their lengths [n]."""
+    ids = [torch.tensor(row) for row in rows]
+    lengths = torch.tensor([len(row) for row in rows])
+    return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=value), lengths

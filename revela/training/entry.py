@@ -1,0 +1,155 @@
+"""One process of a training run: it builds what the job says, trains it, keeps the log and the checkpoints, exports it.
+
+    torchrun --standalone --nproc_per_node N -m revela.training.entry JOB.json     (python -m ... for one process)
+
+What decides the weights is in `revela.training.loop` and in the method's objective. Here is everything around them.
+
+Exit status: 0 the cell is complete; 75 it was told to stop or its time is up, and a checkpoint is saved: submit it
+again; anything else is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+import warnings
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from revela.errors import RevelaError
+from revela.method.packing import PackingError
+from revela.objectives.tokens import ObjectiveError
+from revela.provenance import git_commit
+from revela.study.cell import Cell
+from revela.training.advice import out_of_memory
+from revela.training.checkpoint import Checkpoints, SaveError
+from revela.training.engine import set_arithmetic
+from revela.training.job import Job, fingerprint, read_job
+from revela.training.launch import RESUBMIT, configure_malloc, end_with_parent
+from revela.training.log import TENSORBOARD, Log
+from revela.training.loop import count_steps, prepare, sum_over_processes, train
+from revela.training.rows import Rows
+from revela.training.speed import Speedometer
+from revela.training.trained import export
+from revela.training.watch import FILE, Watch, first_of_several_documents
+
+OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the job of a JSON file and returns the exit status."""
+    stop = StopRequest()
+    join_processes()
+    set_arithmetic()
+    try:
+        job = read_job(arguments)
+        configure_malloc(Cell.parse(job.cell).batch_size)
+        complete = run(job, stop)
+    except torch.OutOfMemoryError as error:
+        print(f"error: {out_of_memory(job, error)}", file=sys.stderr)
+        return 1
+    except (RevelaError, OSError) as error:
+        if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    dist.destroy_process_group()
+    return 0 if complete else RESUBMIT
+
+
+def run(job: Job, stop: StopRequest) -> bool:
+    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end."""
+    settings, method, started = job.training, Cell.parse(job.cell).needs, time.monotonic()
+    first, processes = dist.get_rank() == 0, dist.get_world_size()
+    if job.time_budget_minutes is not None:
+        stop.deadline = started + 60 * job.time_budget_minutes
+    rows = Rows(job.data, job.scores, settings.seed)
+    steps = count_steps(settings, rows, processes)
+    engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
+    checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if first else {})
+    done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
+    commits = list(dict.fromkeys([*done["commits"], git_commit()]))
+    log = Log(checkpoints.log, steps) if first else None
+    watch = Watch(engine.module, first_of_several_documents(rows.table), checkpoints.folder / FILE if first else None)
+    watch(done["step"])
+    speedometer = Speedometer(method.load_operations(), engine.module)
+    for step in train(engine, settings, rows, range(done["step"] + 1, steps + 1)):
+        elapsed = done["elapsed"] + time.monotonic() - started
+        speed = speedometer.read(step)
+        (stops,) = sum_over_processes([stop.requested()])
+        if log:
+            log.write(
+                {
+                    "step": step.number,
+                    **step.means,
+                    "lr": step.learning_rate,
+                    "grad_norm": step.gradient_norm,
+                    **speed,
+                    "elapsed": elapsed,
+                    "gpu_hours": processes * torch.cuda.is_available() * elapsed / 3600,
+                }
+            )
+        if step.number < steps and (stops or step.number % job.checkpoint_every == 0):
+            checkpoints.save(engine, step.number, elapsed=elapsed, commits=commits)
+        if step.number < steps and stops:
+            if log:
+                log.close()
+                print(
+                    f"stopped after step {step.number}/{steps}, which is saved; start it again to go on",
+                    file=sys.stderr,
+                )
+            return False
+        speedometer.start()
+        watch(step.number)
+
+    if log:
+        log.close()
+    records = [checkpoints.log, checkpoints.folder / FILE, checkpoints.folder / TENSORBOARD]
+    export(job, engine, records, steps=steps, commits=commits, wall_seconds=elapsed)
+    if first:
+        checkpoints.remove()
+    return True
+
+
+class StopRequest:
+    """Whether the run was told to stop by SIGTERM, or its time is up.
+
+    deadline: by `time.monotonic`.
+    """
+
+    def __init__(self):
+        self.signalled, self.deadline = False, math.inf
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_) -> None:
+        self.signalled = True
+
+    def requested(self) -> bool:
+        return self.signalled or time.monotonic() >= self.deadline
+
+
+def join_processes() -> None:
+    """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
+    if "RANK" in os.environ:
+        # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
+        end_with_parent(signal.SIGKILL)
+    else:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if os.environ["WORLD_SIZE"] == "1":
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled now; gloo does as well
+    deepspeed.init_distributed(backend)
+    warnings.simplefilter("ignore", FutureWarning)  # DeepSpeed and PEFT call what will go; that is theirs to mend
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""What one run of training reads and writes, and what its weights depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from pydantic import Field, ValidationError
+
+from revela.files import sha256_file
+from revela.provenance import folder_sha256
+from revela.study.base import Strict
+from revela.study.cell import Cell
+from revela.study.methods import METHODS
+from revela.study.settings import Training
+from revela.training import TrainingError
+
+
+class Job(Strict):
+    """What one run reads and writes; paths are relative to the working directory.
+
+    training: all that the result depends on besides the inputs. checkpoint_every: steps between checkpoints.
+    time_budget_minutes: after so long the run saves and stops, to be started again; None: never.
+    """
+
+    cell: str
+    training: Training
+    checkpoint_every: int = Field(500, ge=1)
+    time_budget_minutes: float | None = Field(None, gt=0)
+    retriever: Path
+    lm: Path | None = None
+    data: Path
+    scores: Path | None = None
+    output: Path
+    checkpoints: Path
+
+
+def read_job(arguments: list[str]) -> Job:
+    """The job of a JSON file, with inputs that exist. Raises TrainingError that names the key."""
+    if len(arguments) != 1:
+        raise TrainingError("usage: python -m revela.training.entry JOB.json")
+    path = Path(arguments[0])
+    try:
+        job = Job.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(
+            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}"
+        ) from None
+    if Cell.parse(job.cell).method not in METHODS:
+        raise TrainingError(f"{path}: cell: {job.cell}: unknown method; valid are {', '.join(METHODS)}")
+    for name in ("retriever", "lm", "data", "scores"):
+        value = getattr(job, name)
+        if value is not None and not value.exists():
+            raise TrainingError(f"{path}: {name}: {value} does not exist")
+    return job
+
+
+def inputs(job: Job) -> dict[str, str]:
+    """SHA-256 of each input."""
+    hashes = {"retriever": folder_sha256, "lm": folder_sha256, "data": sha256_file, "scores": sha256_file}
+    return {name: sha256(path) for name, sha256 in hashes.items() if (path := getattr(job, name)) is not None}
+
+
+def fingerprint(job: Job) -> dict[str, Any]:
+    """All that the weights depend on, by name, apart from code and versions."""
+    settings = job.training.model_dump(mode="json")
+    return {"cell": job.cell, **settings, **inputs(job), "processes": dist.get_world_size()}
