@@ -253,7 +253,13 @@ def test_every_suffix_that_is_read_is_listed():
 
 def test_every_switch_of_the_protocol_exists():
     """The settings that docs/protocol.md names, written as in the configuration."""
-    models = {"training": Training, "evaluation": Evaluation, "compute": Compute, "chunking": Chunking, "corpora": Corpus}
+    models = {
+        "training": Training,
+        "evaluation": Evaluation,
+        "compute": Compute,
+        "chunking": Chunking,
+        "corpora": Corpus,
+    }
     page = (ROOT / "docs/protocol.md").read_text()
     named = re.findall(r"`((?:training|evaluation|compute|chunking|corpora|methods)\.[\w.*]+)`", page)
     assert len(named) > 12

@@ -373,7 +373,10 @@ def test_own_tables_of_a_spreadsheet(tmp_path, suffix, sign):
     assert [text for _, text in found] == [f"{TEXTS[0]}\n{long}", TEXTS[5].splitlines()[0], ""]
     assert read_passages(path)[0] == (f"notes.{suffix}:0", f"{TEXTS[0]}\n{long}")
     path.write_text('number\n"1')
-    for read in (lambda: list(documents(TextSource(dataset="mine", mixed=True), tmp_path)), lambda: read_passages(path)):
+    for read in (
+        lambda: list(documents(TextSource(dataset="mine", mixed=True), tmp_path)),
+        lambda: read_passages(path),
+    ):
         with pytest.raises(RevelaError) as error:
             read()
         one_line(error.value, path)

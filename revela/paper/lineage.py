@@ -14,8 +14,8 @@ from revela.files import sha256_file, write_json
 from revela.paper import PaperError
 from revela.paper.logs import read_log
 from revela.paper.values import columns, rows
-from revela.provenance import git_commit, read_manifest
 from revela.plan.usage import total
+from revela.provenance import git_commit, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from revela.files import atomic_write
 from revela.plan.costs import Cost, Costs
+from revela.plan.usage import total
 from revela.provenance import CHECKOUT
 from revela.study.base import ConfigError
 from revela.study.layout import Layout
 from revela.study.site import Site, load_site
 from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
-from revela.plan.usage import total
 from revela.workflow import Job, dry_run
 
 # --- what has been measured

@@ -11,10 +11,10 @@ OUTCOMES = {0: "complete", 75: "resubmit"}
 
 with job(snakemake):
     from revela.files import write_json
+    from revela.plan.usage import record
     from revela.study.layout import Layout
     from revela.study.settings import Compute
     from revela.study.specification import TrainingSpec
-    from revela.plan.usage import record
 
     spec = TrainingSpec.model_validate(snakemake.params.spec)
     compute, layout = Compute.model_validate(snakemake.params.compute), Layout(snakemake.params.results)
