@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from revela.errors import RevelaError
 from revela.study.settings import Chunking, TextSource
 from revela.text.chunking import chunk, sentence_splitter
-from revela.text.corpora import read_table
 from revela.text.documents import CorpusError, documents, is_table
+from revela.text.parquet import read_table
 from revela.text.resources import build_punkt, matching
 
 
