@@ -15,7 +15,7 @@ ARRAYS = ("Tensor", "ndarray")
 # A letter, a name, 1 or .. for a dimension, or a product of them: [B, L], [1, streams * T, hidden], [.., d]
 SHAPE = re.compile(r"\[(?:(?:[\w' *-]*[A-Za-z1][\w' *-]*|\.{2,3})(?:, |(?=\])))+\]")
 METHOD = [*(ROOT / "revela" / f"{name}.py" for name in ("method/similarity", "method/inbatch", "text/batching", "text/pairs")),
-          *sorted((ROOT / "revela/objectives").glob("*.py"))]  # fmt: skip
+          *(path for path in sorted((ROOT / "revela/objectives").glob("*.py")) if path.name != "tokens.py")]  # fmt: skip
 SOURCE = re.compile(r"(?:sections? \d(?:\.\d)?|App\. [A-C](?:\.\d)?|eq\. \d)(?!\d)")
 
 
@@ -58,17 +58,13 @@ def is_property_or_short(node):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_module_says_what_it_is_for(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert docstring and docstring[0].isupper() or docstring.startswith("`"), path
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_public_names_have_docstrings(path):
+def test_public_methods_have_docstrings(path):
+    """Or their interface has them. The linter asks for those of modules, classes and functions."""
     bare = [
         name
         for name, node, _ in public(path)
-        if not ast.get_docstring(node)
+        if "." in name
+        and not ast.get_docstring(node)
         and name.rpartition(".")[2] not in INTERFACE
         and not (isinstance(node, ast.FunctionDef) and is_property_or_short(node))
     ]
@@ -86,7 +82,7 @@ def test_functions_of_arrays_give_shapes(path):
         said = (ast.get_docstring(node) or "") + of_class
         if (arguments or node.returns and is_array(node.returns)) and not (SHAPE.search(said) or "scalar" in said):
             silent.append(name)
-        if "as for `" in said:
+        if "as for `" in said or "are those of `" in said:
             continue
         silent += [f"{name}({one.arg})" for one in arguments if not re.search(rf"\b{one.arg}\b", said, re.IGNORECASE)]
     assert not silent, f"{path}: no shapes: {', '.join(silent)}"
@@ -113,9 +109,14 @@ def raised(node, helpers):
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name != "cli.py"], ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 def test_errors_are_documented(path):
-    """By the name of the error, in the docstring of the function, or of the class or interface that it belongs to."""
+    """By the name of the error, in the docstring of the function, or of the class or interface that it belongs to.
+
+    A command's docstring is its help, and its errors end in a line on the terminal.
+    """
     body = ast.parse(path.read_text()).body
     helpers = {node.name: node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("_")}
     silent = []

@@ -44,7 +44,9 @@ class ApiEncoder:
     """An encoder behind an API. Its answers are kept in a file."""
 
     def __init__(self, system: Api, cache: str | Path, *, budget: float, base_url: str | None = None):
-        """cache: an SQLite file. budget: US dollars for all requests that the cache knows of. base_url: overrides the
+        """Open the cache and the provider's client.
+
+        cache: an SQLite file. budget: US dollars for all requests that the cache knows of. base_url: overrides the
         provider's.
 
         Raises EvaluationError where the key, the price or the client is missing.

@@ -48,8 +48,10 @@ class AsSaved:
 
 
 def load_model(model: str, *, max_length: int | None = None) -> Ranker:
-    """The ranker of what a user would type: ``bm25``, or a folder. The folder is that of a trained cell, a retriever, an
-    export, or a language model as it is (EOS pooling, no prefixes, 512 tokens).
+    """The ranker of what a user would type: ``bm25``, or a folder.
+
+    The folder is that of a trained cell, a retriever, an export, or a language model as it is (EOS pooling, no prefixes,
+    512 tokens).
 
     Raises:
         EvaluationError: It is none of them.

@@ -332,8 +332,8 @@ class Config(Strict):
     evaluation: Evaluation = Evaluation()
     lm_evaluation: LmEvaluation = LmEvaluation()
     export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
-    tables: dict[Name, Table] = {}
-    figures: dict[Name, Figure] = {}
+    tables: dict[Name, Table] = Field({})
+    figures: dict[Name, Figure] = Field({})
     compute: Compute = Compute()
 
     @model_validator(mode="before")

@@ -37,7 +37,7 @@ class TaskSize(Strict):
 class Sizes(Strict):
     """How large things are that have not been fetched (`config/sizes.yaml`)."""
 
-    models: dict[str, ModelSize] = {}
+    models: dict[str, ModelSize] = Field({})
     datasets: dict[str, float] = Field({}, description="Name -> GB to fetch.")
     tasks: dict[str, TaskSize] = Field({}, description="benchmark/task -> size.")
 

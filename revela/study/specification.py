@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from revela.study.base import Strict
 from revela.study.cell import Cell
 from revela.study.settings import LM_EVAL, Corpus, Dataset, Figure, LmEvaluation, Table, TextSource, Training
@@ -91,10 +93,10 @@ class BatchSpec(Strict):
     seed: int
     batches: int | None  # in all; None: as many as there are
     take: Literal["random", "first"]
-    sources: dict[str, int | Literal["rest"] | None] = {}  # dataset -> its batches
+    sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
     group_size: int | None = None  # of sources
     min_chunks: int = 1  # of sources
-    mix: dict[str, int] = {}  # corpus -> its batches
+    mix: dict[str, int] = Field({})  # corpus -> its batches
     ready: str | None = None  # a dataset of ready batches
 
 

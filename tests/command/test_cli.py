@@ -405,7 +405,7 @@ def wait_for(path):
         (["encode", "retriever", "empty.txt", "--out", "x.npy"], "empty.txt: holds no text"),
         (["search", "retriever", "empty.txt", "query"], "empty.txt: holds no text"),
         (["search", "retriever", "onnx", "query"], "onnx: none of its 1 files is text"),
-        (["encode", "retriever", "broken.jsonl", "--out", "x.npy"], "broken.jsonl: row 0 is not JSON"),
+        (["encode", "retriever", "broken.jsonl", "--out", "x.npy"], "broken.jsonl:1: not JSON"),
         (["encode", "retriever", "broken.parquet", "--out", "x.npy"], "not a parquet file"),
         (["search", "notes", "notes", "query"], "notes: no retriever.json here, so this is not a saved retriever"),
         (["search", "backbone", "notes", "query"], "backbone: a language model, so this is not a saved retriever"),

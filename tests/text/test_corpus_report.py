@@ -55,7 +55,7 @@ def test_a_report(tmp_path):
 
 
 def test_the_figure_of_a_report(tmp_path):
-    from revela.paper.figures import corpus_figure
+    from revela.paper.figure_corpus import corpus_figure
 
     whole, _, _ = make_report(tmp_path, tmp_path / "report.json")
     ready = whole | {"chunks": None, "group_sizes": None}

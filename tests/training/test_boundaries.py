@@ -92,7 +92,7 @@ def changed_by(tmp_path, monkeypatch):
         ("training/log.py", "loss {record['loss']:.4f}", "{record['loss']:.3f}"),
         ("training/watch.py", "STEPS = (0, 100, 200)", "STEPS = (0, 50)"),
         ("training/speed.py", "rate / 1e12", "rate / 1e9"),
-        ("training/usage.py", "INTERVAL = 10.0", "INTERVAL = 20.0"),
+        ("plan/usage.py", "INTERVAL = 10.0", "INTERVAL = 20.0"),
         ("training/entry.py", "start it again to go on", "start it again"),
         ("training/checkpoint.py", "KEPT = 2", "KEPT = 3"),
         ("training/trained.py", '"settings.json"', '"settings2.json"'),

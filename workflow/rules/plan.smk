@@ -13,10 +13,7 @@ rule plan:
         mem_mb=2000,
         runtime=30,
     params:
-        python=sys.executable,
         study=config["study"],
         results=LAYOUT.root,
-    message:
-        "Planning every table"
-    shell:
-        "{params.python} -m revela.plan.jobs --tables --configfile {params.study} --output {params.results} 2>&1 | tee {log}"
+    script:
+        "../scripts/plan.py"
