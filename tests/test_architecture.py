@@ -102,8 +102,8 @@ def rules():
 # What a script may use without a hash: it carries a job out, or says how it went.
 CARRIES_OUT = ("revela.study", "revela.errors", "revela.files", "revela.provenance", "revela.plan.usage")
 CARRIES_OUT += ("revela.text.bars", "revela.text.resources")  # shows progress; puts what was made into a folder
-# Fetched as they are published, and verified by their manifests; the folders name their commits.
-WITHOUT_HASH = {"dataset", "model", "check"}
+# What is fetched is verified by its manifest, which names the commit; a plan and a verdict are made anew each time.
+WITHOUT_HASH = {"dataset", "model", "check", "plan"}
 # How the demo's own language models were made; the result is in resources/backbones.
 WITHOUT_HASH |= {"tokenizer", "backbone"}
 
