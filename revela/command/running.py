@@ -14,7 +14,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.provenance import CHECKOUT
-from revela.study.layout import Layout
+from revela.study.layout import LOG, Layout
 from revela.workflow import snakemake
 
 PROFILE = CHECKOUT / "workflow/profiles/local"
@@ -114,9 +114,8 @@ def _watch(process: subprocess.Popen, layout: Layout) -> Iterator[bytes]:
 
 def _training_steps(layout: Layout) -> int:
     """Steps in the log of the training that is running; 0 if none is."""
-    log = Path(layout.cell_log("**")).name  # a checkpoint has it, under the same name
     try:
-        return sum(path.read_bytes().count(b"\n") for path in _glob(f"{layout.checkpoints('**')}/{log}"))
+        return sum(path.read_bytes().count(b"\n") for path in _glob(f"{layout.checkpoints('**')}/{LOG}"))
     except FileNotFoundError:  # it has just ended
         return 0
 

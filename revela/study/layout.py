@@ -12,6 +12,9 @@ from pathlib import Path
 from revela.study.base import ConfigError
 from revela.study.cell import Cell
 
+# Files in the folder of a trained cell; a run under way keeps the last two beside its checkpoints.
+SETTINGS, LOG, DYNAMICS = "settings.json", "log.jsonl", "dynamics.jsonl"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -71,14 +74,14 @@ class Layout:
         return f"{self.cell(cell)}/lm"
 
     def cell_settings(self, cell: Cell | str) -> str:
-        return f"{self.cell(cell)}/settings.json"
+        return f"{self.cell(cell)}/{SETTINGS}"
 
     def cell_log(self, cell: Cell | str) -> str:
-        return f"{self.cell(cell)}/log.jsonl"
+        return f"{self.cell(cell)}/{LOG}"
 
     def cell_dynamics(self, cell: Cell | str) -> str:
         """What the watched batch looked like at some steps."""
-        return f"{self.cell(cell)}/dynamics.jsonl"
+        return f"{self.cell(cell)}/{DYNAMICS}"
 
     def checkpoints(self, cell: Cell | str) -> str:
         """Of a training that is under way; apart from its output, which Snakemake deletes before each attempt."""

@@ -308,7 +308,7 @@ def table_spec(study: Study, table: str) -> TableSpec:
 def _column(study: Study, label: str, name: str) -> ColumnSpec:
     system = study.system(name)
     learned = False
-    if system.kind == "trained" and system.cell.method == "revela":
+    if system.kind == "trained" and system.cell.needs.lm == "beside":
         learned = study.training_settings(system.cell).similarity == "learned"
     return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned)
 

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from revela.errors import RevelaError
 from revela.files import PARTIAL, atomic_folder
 from revela.provenance import ProvenanceError, read_manifest, write_manifest
+from revela.study.layout import LOG
 
-LOG = "log.jsonl"
 LOCK = "lock"
 STATE = "state"
 KEPT = 2

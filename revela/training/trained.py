@@ -16,6 +16,7 @@ from revela.files import atomic_folder, sha256_json, write_json
 from revela.pretrained import load_tokenizer, quietly
 from revela.provenance import folder_sha256, versions, write_manifest
 from revela.retriever import Retriever, reference, save_adapter
+from revela.study.layout import SETTINGS
 from revela.training import TrainingError
 from revela.training.job import Job, inputs
 
@@ -36,7 +37,7 @@ def export(job: Job, engine: deepspeed.DeepSpeedEngine, records: list[Path], **f
                 retriever.save(partial / "retriever")
                 if lm is not None and any(parameter.requires_grad for parameter in lm.parameters()):
                     save_language_model(lm, job, partial / "lm")
-                write_json(partial / "settings.json", settings)
+                write_json(partial / SETTINGS, settings)
                 for record in records:
                     if record.is_dir():
                         shutil.copytree(record, partial / record.name)
