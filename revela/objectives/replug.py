@@ -16,7 +16,11 @@ from revela.objectives.tokens import ObjectiveError, Tokens
 
 
 class Replug(Objective):
-    """KL(P_LM || P_retriever) for each document of a batch; both distributions are over all of it, itself included."""
+    """KL(P_LM || P_retriever) for each document of a batch.
+
+    Both distributions are over all of the batch, the document itself included, as B.3 has it. A language model gives
+    nearly all mass to the document itself, so with `include_self: false` both are over the others alone.
+    """
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"text": B chunks, "src": source, "scores": [B, B] of the language model}.
@@ -34,9 +38,23 @@ class Replug(Objective):
         return len(batch["scores"])
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
-        """The divergence summed over anchors, a scalar in nats; and how often both distributions agree on the best."""
+        """The divergence summed over anchors, a scalar in nats.
+
+        Logged are how often both distributions agree on the best, and the mass that the language model's gives to the
+        document itself.
+        """
         logits = scores(*self.embed(batch), **self.cosines)
-        target = (-batch["scores"].to(logits.dtype) / self.settings.lm_temperature).log_softmax(1)
+        lm_logits = -batch["scores"].to(logits.dtype) / self.settings.lm_temperature
+        itself = lm_logits.softmax(1).diagonal().mean()
+        if not self.settings.include_self:
+            logits, lm_logits = _without_diagonal(logits), _without_diagonal(lm_logits)
+        target = lm_logits.log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
-        return loss, {"agreement": agreement}
+        return loss, {"agreement": agreement, "target_on_itself": itself}
+
+
+def _without_diagonal(square: Tensor) -> Tensor:
+    """The entries [B, B - 1] of [B, B] beside the diagonal."""
+    others = ~torch.eye(len(square), dtype=torch.bool, device=square.device)
+    return square[others].view(len(square), -1)

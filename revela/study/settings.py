@@ -54,12 +54,16 @@ class Training(Strict):
     freeze_lm: bool = Field(False, description="Train the retriever alone.")
     # REPLUG (App. B.3)
     lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
+    include_self: bool = Field(True, description="A document is among those that REPLUG's distributions are over.")
     length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
     # optimisation
     lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(100, ge=0)
+    warmup: Literal["linear", "log"] = Field(
+        "linear", description="How the learning rate rises in the warm-up: by the step, or by its logarithm."
+    )
     max_grad_norm: float = Field(1.0, gt=0)
     batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")

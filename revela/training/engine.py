@@ -70,7 +70,7 @@ def load_models(
 
 
 def build_engine(objective: Objective, settings: Training, steps: int) -> deepspeed.DeepSpeedEngine:
-    """The objective under DeepSpeed: AdamW over what is trainable, linear warm-up and decay, clipping, ZeRO."""
+    """The objective under DeepSpeed: AdamW over what is trainable, warm-up and linear decay, clipping, ZeRO."""
     trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
     config = {
@@ -100,7 +100,7 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
             total_num_steps=steps,
             warmup_max_lr=settings.learning_rate,
             warmup_num_steps=max(1, settings.warmup_steps),
-            warmup_type="linear",
+            warmup_type=settings.warmup,
             last_batch_iteration=0,
         )
         scheduler.step(0)

@@ -287,6 +287,33 @@ def test_replug_includes_each_document_itself(make):
     torch.testing.assert_close(objective(batch)[0], (p * (p / q).log()).sum(), rtol=1e-4, atol=1e-5)
 
 
+def test_replug_without_the_document_itself(make):
+    """Both distributions over the other three; what the language model makes of a document alone changes nothing."""
+    objective = make("replug", lm_temperature=0.1, include_self=False)
+    lm_scores = torch.rand(4, 4)
+    losses = []
+    for own in (0.0, 5.0):
+        batch = objective.collate(ROW | {"scores": lm_scores.fill_diagonal_(own).numpy()})
+        queries = objective.retriever(batch["query_input_ids"], batch["query_attention_mask"])
+        passages = objective.retriever(batch["passage_input_ids"], batch["passage_attention_mask"])
+        itself = torch.eye(4, dtype=torch.bool)
+        p, q = (
+            x.masked_fill(itself, float("-inf")).softmax(1)[~itself]
+            for x in (-lm_scores / 0.1, queries @ passages.T / 0.1)
+        )
+        loss, scalars = objective(batch)
+        torch.testing.assert_close(loss, (p * (p / q).log()).sum(), rtol=1e-4, atol=1e-5)
+        losses.append(loss.item())
+    assert losses[0] == losses[1] and scalars["target_on_itself"] < 1e-6
+
+
+def test_replugs_target_is_the_identity_where_a_document_explains_itself(make):
+    """What App. B.3 comes to at eta = 1e-3: the mass that is logged is all of it."""
+    batch = make("replug").collate(ROW | {"scores": (torch.rand(4, 4) + 1).fill_diagonal_(0.5).numpy()})
+    _, scalars = make("replug", lm_temperature=1e-3)(batch)
+    assert scalars["target_on_itself"] == 1
+
+
 def test_replug_at_the_papers_temperatures_is_finite(make):
     objective = make("replug", temperature=1e-3, lm_temperature=1e-3)
     batch = objective.collate(ROW | {"scores": 300 * torch.rand(4, 4).numpy()})

@@ -184,20 +184,22 @@ def test_the_papers_means_follow_from_its_rows_but_for_the_known_ones():
             *parts, mean = values.values()
             assert list(values)[-1] in ("Mean", "AVG", "Avg")
             seen += 1
-            if abs(sum(parts) / len(parts) - mean) > 0.1 + 1e-9:
+            if abs(sum(parts) / len(parts) - mean) > 0.06:
                 wrong.add((f"table{int(path.stem[5:7])}", label))
     assert seen == 13 + 4 + 12 + 11 + 4 + 4 + 4 * 9 + 4 * 3 + 2
-    assert wrong == {("table1", "REPLUG-3B"), ("table1", "Ada-2"), ("table1", "Voyage-2")}
+    assert wrong == {("table1", "REPLUG-3B"), ("table1", "Ada-2"), ("table1", "Voyage-2"), ("table6", "REPLUG-0.5B")}
     assert wrong == {(e.table, e.column) for e in read_errata(PAPER / "errata.csv")}
 
 
 def test_the_errata_mend_the_means():
-    printed = read_printed(PAPER / "table01_coir.csv")
-    for erratum in read_errata(PAPER / "errata.csv"):
-        assert printed[erratum.column][erratum.row] == erratum.printed
-        printed[erratum.column][erratum.row] = erratum.corrected
-    for label in ("REPLUG-3B", "Ada-2", "Voyage-2"):
-        *parts, mean = printed[label].values()
+    printed = {f"table{int(path.stem[5:7])}": read_printed(path) for path in PAPER.glob("table*.csv")}
+    errata = read_errata(PAPER / "errata.csv")
+    for erratum in errata:
+        column = printed[erratum.table][erratum.column]
+        assert column[erratum.row] == erratum.printed
+        column[erratum.row] = erratum.corrected
+    for table, label in {(erratum.table, erratum.column) for erratum in errata}:
+        *parts, mean = printed[table][label].values()
         assert sum(parts) / len(parts) == pytest.approx(mean, abs=0.05)
 
 

@@ -47,8 +47,8 @@ def checkout(tmp_path):
 @pytest.fixture
 def prepared(checkout):
     """A checkout in which everything is there to train a cell, made without the workflow."""
-    steps = "max_steps: 400, checkpoint_every: 2", "max_steps: 200, checkpoint_every: 10"
-    checkout.edit("tests/small/config.yaml", *steps)
+    checkout.edit("tests/small/config.yaml", "max_steps: 400", "max_steps: 200")
+    checkout.edit("tests/small/config.yaml", "checkpoint_every: 2", "checkpoint_every: 10")
     make_backbone(checkout.folder / R / "resources/models/random", bos=True)
     (checkout.folder / R / "checkpoints").mkdir()
     batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"

@@ -297,6 +297,14 @@ def test_the_loop_is_plain_adamw_on_the_mean_over_all_tokens(tmp_path, write_job
         torch.testing.assert_close(saved[name], tensor, rtol=0, atol=2e-5)
 
 
+def test_the_logarithmic_warmup(tmp_path, write_job):
+    """log(step) / log(warmup_steps + 1) of the rate as DeepSpeed has it, which its linear one reaches at the same step."""
+    job = write_job(tmp_path, zero_stage=0, max_steps=6, warmup_steps=4, warmup="log")
+    found = [record["lr"] / read_job([str(job)]).training.learning_rate for record in log(run(job))]
+    rising = [math.log(step + 1) / math.log(4) for step in range(4)]
+    np.testing.assert_allclose(found[:4], rising, rtol=1e-6)
+
+
 # --- interruptions
 
 
