@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,15 @@ from revela.files import atomic_folder
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.base import STUDY_MARK
 from revela.study.source import HubSource, PathSource
-from revela.text import embedded, punkt
+from revela.text import embedded, punkt, weights
 from revela.text.documents import kind_of
 
 if TYPE_CHECKING:
     from revela.study.settings import Dataset
     from revela.study.specification import DatasetSpec
 
-# Weights as safetensors, tokenizer and configuration. Pickles and the code of a checkpoint are left behind.
+# Weights as safetensors, tokenizer and configuration. The code of a checkpoint is left behind; pickles, too, unless
+# there is nothing else.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 
@@ -86,8 +88,9 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
 def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -> dict:
     """Make a model's folder in the Hugging Face layout and return its manifest.
 
-    Only safetensors, tokenizer and configuration are taken: no pickles, no code. A local folder with a manifest is
-    verified against it.
+    Only safetensors, tokenizer and configuration are taken: no pickles, no code. Where a model has pickles alone, its
+    tensors are written as safetensors (`revela.text.weights`), and the manifest has the SHA-256 of each pickle as
+    `converted_from`. A local folder with a manifest is verified against it.
 
     Args:
         name: The model's name, for errors.
@@ -95,8 +98,8 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
         folder: The folder to make.
 
     Raises:
-        ResourceError: The model cannot be had, or has no weights as safetensors. The line says what the place lacks, or
-            which page to open.
+        ResourceError: The model cannot be had, or its weights are neither safetensors nor pickles that hold tensors and
+            nothing else. The line says what the place lacks, or which page to open.
     """
     folder = Path(folder)
     with atomic_folder(folder) as partial:
@@ -107,12 +110,26 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
         else:
             place = source.path
             facts = {"path": place, "origin": _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES)}
-        if not any(partial.rglob("*.safetensors")):
-            raise ResourceError(
-                f"model {name}: {place} has no weights as safetensors, and pickles are not loaded; "
-                "for a hub model name a revision that has them, for example hub:owner/name@refs/pr/1"
-            )
+        if not any(partial.glob("*.safetensors")):
+            facts["converted_from"] = _converted(name, source, facts, partial)
         return write_manifest(partial, **facts)
+
+
+def _converted(name: str, source: HubSource | PathSource, facts: dict, folder: Path) -> dict[str, str]:
+    """Write the weights of a model's pickles as safetensors into its folder; pickle -> its SHA-256."""
+    try:
+        if isinstance(source, PathSource):
+            return weights.convert(source.path, folder)
+        with tempfile.TemporaryDirectory() as scratch:  # holds copies if the cache is on another file system
+            commit = facts["hub"][source.repository]
+            _snapshot("model", source.repository, commit, weights.PICKLES, None, Path(scratch), needed=False)
+            return weights.convert(scratch, folder)
+    except weights.WeightsError as error:
+        place = source.path if isinstance(source, PathSource) else source.repository
+        raise ResourceError(
+            f"model {name}: {place} has no weights as safetensors, and pickles are not loaded; they could not be "
+            f"converted ({error}); for a hub model name a revision that has them, for example hub:owner/name@refs/pr/1"
+        ) from None
 
 
 def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
@@ -125,9 +142,18 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
 
 
 def _snapshot(
-    kind: str, name: str, revision: str, patterns: list[str] | None, ignored: list[str] | None, target: Path
+    kind: str,
+    name: str,
+    revision: str,
+    patterns: list[str] | None,
+    ignored: list[str] | None,
+    target: Path,
+    needed: bool = True,
 ) -> str:
-    """Download a snapshot into the hub's cache, place its files in `target`, and return the commit."""
+    """Download a snapshot into the hub's cache, place its files in `target`, and return the commit.
+
+    If they are needed, there must be one.
+    """
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     try:
         snapshot = snapshot_download(
@@ -156,7 +182,7 @@ def _snapshot(
     snapshot = Path(snapshot)
     # The cache may hold more files of this commit than are wanted now.
     found = _files(snapshot, patterns, ignored)
-    if not found:
+    if needed and not found:
         raise ResourceError(
             f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {page}/tree/main"
         )
