@@ -110,16 +110,21 @@ def _check(folder: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, found = transformers.AutoModel.from_pretrained(
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = transformers.CONFIG_MAPPING  # of transformers' own classes alone, whatever code the checkpoint names
+        if settings.get("model_type") not in known:
+            raise WeightsError(f"config.json: model_type {settings.get('model_type')!r} is none of transformers' own")
+        config = known[settings["model_type"]].from_dict(settings)
+        model, found = transformers.MODEL_MAPPING[type(config)].from_pretrained(
             folder,
+            config=config,
             device_map="meta",
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
-            trust_remote_code=False,
             local_files_only=True,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise WeightsError(f"config.json: {' '.join(str(error).split())[:200]}") from None
     finally:
         logging.set_verbosity(level)

@@ -163,8 +163,10 @@ FAULTS = {
     ),
     "own code": (
         lambda f, w: (f / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.C"}}'),
-        r"config\.json: .*",
+        r"config\.json: model_type 'mine' is none of transformers' own",
     ),
+    "no config": (lambda f, w: (f / "config.json").unlink(), r"config\.json: .*No such file"),
+    "a broken config": (lambda f, w: (f / "config.json").write_text("[1]"), r"config\.json: "),
 }
 
 
