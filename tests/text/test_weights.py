@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from pickles import tiny_bert
+import transformers
+from pickles import CONFIG, tiny_bert
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -81,6 +82,38 @@ def test_several_pickles_with_an_index(published, tmp_path):
     found = {name: load_file(tmp_path / "made" / shard)[name] for name, shard in index.items()}
     same(found, weights)
     AutoModel.from_pretrained(tmp_path / "made", use_safetensors=True)
+
+
+PUBLISHED = {
+    "LaPraDoR": ("DistilBertForMaskedLM", {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}),
+    "Contriever": ("BertModel", {}),
+    "UniXcoder": ("RobertaModel", {}),
+    "GraphCodeBERT": ("RobertaForMaskedLM", {}),
+    "BGE-M3": ("XLMRobertaModel", {}),
+    "E5-Mistral": ("MistralModel", {"num_key_value_heads": 1}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_architectures_of_the_paper_s_encoders(tmp_path, name):
+    """With and without a head, a pooler and the prefix of the base model in the names of weights."""
+    kind, settings = PUBLISHED[name]
+    made = getattr(transformers, kind)
+    model = made(made.config_class(**CONFIG | {"pad_token_id": 0} | settings)).eval()
+    model.config.save_pretrained(tmp_path)
+    weights = dict(model.state_dict())
+    if any(key.endswith("embeddings.word_embeddings.weight") for key in weights):
+        [word] = [key for key in weights if key.endswith("embeddings.word_embeddings.weight")]
+        weights[word.replace("word_embeddings.weight", "position_ids")] = torch.arange(12)[None]
+    saved(tmp_path, weights)
+    convert(tmp_path, tmp_path)
+    same(load_file(tmp_path / "model.safetensors"), weights)
+    loaded = AutoModel.from_pretrained(tmp_path, use_safetensors=True).eval()
+    tokens = torch.tensor([[3, 7, 11, 2]])
+    base = getattr(model, model.base_model_prefix, model)
+    expected = base(tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+    found = loaded(tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 class Code:
