@@ -4,12 +4,17 @@ A resource comes from the Hugging Face hub at a revision whose commit is recorde
 that are installed on this machine. Its `manifest.json` says which, and holds the SHA-256 of every file
 (`provenance.read_manifest(folder, verify=True)` hashes again). Code downstream reads the folder and cannot tell where it
 came from. A folder appears only when it is whole: downloads collect in the hub's own cache, which resumes them.
+
+Beside a folder from the hub lies `{folder}.commits.json`: the commit of each branch that was fetched into it. A folder
+that is made again, because a pattern was added or because it was deleted, is of the same commit. Whoever wants the newest
+deletes that file as well.
 """
 
 from __future__ import annotations
 
 import glob
 import itertools
+import json
 import os
 import re
 import shutil
@@ -17,7 +22,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -32,7 +37,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 
 from revela.errors import RevelaError
-from revela.files import atomic_folder
+from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.base import STUDY_MARK
 from revela.study.source import HubSource, PathSource
@@ -72,7 +77,8 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
             commits = {}
             for name in repositories:
                 target = partial if isinstance(dataset.hub, str) else partial / name.rpartition("/")[2]
-                commits[name] = _snapshot("dataset", name, dataset.revision, dataset.patterns or None, None, target)
+                wanted = dataset.patterns or None
+                commits[name] = _pinned_snapshot(folder, "dataset", name, dataset.revision, wanted, None, target)
             facts = {"hub": commits, "revision": dataset.revision, "patterns": dataset.patterns}
         elif dataset.path:
             facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
@@ -82,7 +88,8 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
             facts = {"pattern": dataset.files, "count": len(matched.names)}
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
-        return write_manifest(partial, **facts)
+        manifest = write_manifest(partial, **facts)
+    return _pin(folder, manifest)
 
 
 def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -> dict:
@@ -105,14 +112,15 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
     with atomic_folder(folder) as partial:
         if isinstance(source, HubSource):
             place = source.repository
-            commit = _snapshot("model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
+            commit = _pinned_snapshot(folder, "model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
             facts = {"hub": {place: commit}, "revision": source.revision}
         else:
             place = source.path
             facts = {"path": place, "origin": _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES)}
         if not any(partial.glob("*.safetensors")):
             facts["converted_from"] = _converted(name, source, facts, partial)
-        return write_manifest(partial, **facts)
+        manifest = write_manifest(partial, **facts)
+    return _pin(folder, manifest)
 
 
 def _converted(name: str, source: HubSource | PathSource, facts: dict, folder: Path) -> dict[str, str]:
@@ -139,6 +147,35 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
     """
     with atomic_folder(folder) as partial:
         return write_manifest(partial, **punkt.write_parameters(texts, partial))
+
+
+def _commits(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.commits.json")
+
+
+def _pinned_snapshot(folder: Path, kind: str, name: str, revision: str, *files: Any) -> str:
+    """As `_snapshot`, of the commit that the folder was made of before, if its revision was the same."""
+    record = _commits(folder)
+    pinned = json.loads(record.read_text(encoding="utf-8")).get(f"{name}@{revision}") if record.is_file() else None
+    try:
+        return _snapshot(kind, name, pinned or revision, *files)
+    except ResourceError as error:
+        if pinned is None:
+            raise
+        raise ResourceError(
+            f"{error} (of this commit it was made before, by {record}: delete that to change)"
+        ) from None
+
+
+def _pin(folder: Path, manifest: dict) -> dict:
+    """Record the commits of a folder that is whole; returns its manifest."""
+    revision = manifest.get("revision")
+    found = {f"{name}@{revision}": commit for name, commit in manifest.get("hub", {}).items() if commit != revision}
+    if found:
+        record = _commits(folder)
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        write_json(record, known | found)
+    return manifest
 
 
 def _snapshot(

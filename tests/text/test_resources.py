@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -74,6 +75,8 @@ class Hub(BaseHTTPRequestHandler):
             if path == f"api/{name}/tree/{COMMIT}":
                 tree = [{"type": "file", "path": f, "size": len(b), "oid": sha1(b)} for f, b in files.items()]
                 return self.answer(json.dumps(tree).encode())
+            if path.startswith(f"api/{name}/tree/"):
+                return self.refuse(404, "RevisionNotFound")
             for file, content in files.items():
                 if path == f"{name.removeprefix('models/')}/resolve/{COMMIT}/{file}":
                     if name.endswith("/gated"):
@@ -199,6 +202,34 @@ def test_of_table_18_s_datasets_enough_is_fetched(hub, tmp_path, monkeypatch, na
     assert not {path.name for path in (tmp_path / name).iterdir()} & {"qqp", "record", "mnli"}
 
 
+def test_a_folder_is_made_again_of_the_same_commit(hub, tmp_path, monkeypatch):
+    """Also when its branch has moved on and a pattern was added; another folder, or revision, is of the new commit."""
+    hub.repositories["datasets/o/d"] = hub.repositories["models/o/m"] = {"a.jsonl": b"1", "b.jsonl": b"1"}
+    fetch_dataset(Dataset(hub="o/d"), tmp_path / "cached")
+    fetch_dataset(Dataset(hub="o/d", patterns=["a*"]), tmp_path / "d")
+    moved = "f" * 40
+    monkeypatch.setitem(globals(), "COMMIT", moved)
+    hub.repositories["datasets/o/d"] = {"a.jsonl": b"2", "b.jsonl": b"2"}
+    shutil.rmtree(tmp_path / "d")
+    again = fetch_dataset(Dataset(hub="o/d", patterns=["a*", "b*"]), tmp_path / "d")
+    assert again["hub"] != {"o/d": moved} and again["revision"] == "main"
+    assert {path.read_bytes() for path in (tmp_path / "d").glob("*.jsonl")} == {b"1"}
+    assert fetch_dataset(Dataset(hub="o/d"), tmp_path / "other")["hub"] == {"o/d": moved}
+    (tmp_path / "d.commits.json").unlink()
+    shutil.rmtree(tmp_path / "d")
+    assert fetch_dataset(Dataset(hub="o/d"), tmp_path / "d")["hub"] == {"o/d": moved}
+    fetch_dataset(Dataset(hub="o/d", revision=moved), tmp_path / "exact")
+    assert not (tmp_path / "exact.commits.json").exists()
+
+
+def test_a_commit_that_is_gone(hub, tmp_path):
+    hub.repositories["datasets/o/d"] = {"a.jsonl": b"1"}
+    (tmp_path / "d.commits.json").write_text(json.dumps({"o/d@main": "e" * 40}))
+    with pytest.raises(ResourceError, match=r"no revision 'e+'.* made before, by .*d\.commits\.json: delete") as error:
+        fetch_dataset(Dataset(hub="o/d"), tmp_path / "d")
+    one_line(error)
+
+
 def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(hub, tmp_path):
     hub.repositories["datasets/o/d"] = {"a.jsonl": b'{"text": "one"}', "b.jsonl": b'{"text": "two"}' * 100}
     hub.broken.add("b.jsonl")
@@ -305,6 +336,7 @@ def test_a_hub_model_without_weights(hub, tmp_path):
     with pytest.raises(ResourceError, match=r"could not be converted \(there is no pytorch_model\.bin") as error:
         fetch_model("tiny", HubSource("o/m"), tmp_path / "m")
     one_line(error)
+    assert not (tmp_path / "m.commits.json").exists()
 
 
 # --- local folders
