@@ -6,7 +6,7 @@ without saying in which file and line a bad row stands. So it decides which file
 Files are found in two ways:
 
 - By the card, if README.md lists `configs`: functions of `datasets` resolve the patterns of the one config that is
-  needed. `load_dataset_builder` would first infer a format from the card's first config, which may not have been fetched.
+  needed. `load_dataset_builder` would first infer a format from the card's first config, which may not be here.
 - By name, if there is no such card. The names are those of `datasets` (`data/{split}-00000-of-00001*.*`, with or
   without a hash) and of beir's loader (`corpus.jsonl`, `qrels/test.tsv`). This is done here, since `datasets` puts all
   files of BEIR's layout into one split, and takes a second to import, which each of some thousand jobs would pay.
