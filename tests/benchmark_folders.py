@@ -99,6 +99,14 @@ def real_cosqa():
     return folder
 
 
+def published_cosqa():
+    """The folder with CosQA under names that the hub has, with a hash; the test is skipped where there is none."""
+    folder = shared_data().parent / "hub" / "CoIR-Retrieval"
+    if not folder.is_dir():
+        pytest.skip(f"needs CosQA as it was published, in {folder}; REVELA_SHARED names the folder above hub/")
+    return folder
+
+
 def cosqa_of_distinct(folder, queries=None, documents=None):
     """The real CosQA in CoIR's layout, with one document of each text, so that none tie; all of it, or its first rows.
 

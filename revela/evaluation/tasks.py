@@ -3,13 +3,13 @@
 Files are read as the benchmarks' own harnesses read them (coir-eval's `load_data_from_hf`, beir's `GenericDataLoader`;
 tests compare the results), but not through them. Both hold a corpus as a dict of dicts, importing coir-eval loads
 sentence-transformers (12 s and 550 MB before a BM25 job can begin), and its loader turns an error into a task that is
-silently missing. Here a corpus is streamed, and an error names the file and the line.
+silently missing. Here a corpus is streamed, and an error names the file and the line. Which files make a split is
+decided as `datasets` decides it (`splits`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from revela.evaluation import EvaluationError
+from revela.evaluation.splits import BenchmarkError, needed_files, split_files
 from revela.text.rows import RowError, read_rows
 
 if TYPE_CHECKING:
     from revela.study.sheets import Task
 
 Row = dict[str, Any]
-
-
-class BenchmarkError(EvaluationError):
-    """A benchmark folder that cannot be read. The message names the file, and the line where there is one."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,13 @@ class Corpus:
 
     def __init__(self, files: list[Path], *, id: str = "_id", text: str = "text", title: str | None = "title"):
         self.files, self._id, self._text, self._title = files, id, text, title
+        self._repeated: frozenset[int] = frozenset()  # places of rows that repeat an earlier one; `index` finds them
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(id, text) of every document, in the order of the files."""
-        for _, row in self._rows():
+        for place, (_, row) in enumerate(self._rows()):
+            if place in self._repeated:
+                continue
             text = row[self._text] or ""
             yield str(row[self._id]), f"{row.get(self._title) or ''} {text}".strip() if self._title else text
 
@@ -67,7 +66,8 @@ class Corpus:
     def index(self) -> Index:
         """Ids, their order, and which documents have the same text. Reads the corpus once.
 
-        Raises BenchmarkError if it is empty or an id occurs twice.
+        A document that stands twice, with the same text, counts once, as in the dicts of other harnesses. Raises
+        BenchmarkError if the corpus is empty, or an id has two texts.
         """
         blocks, ids, digests, together = [], [], bytearray(), hashlib.blake2b(digest_size=16)
         for id, text in self:
@@ -80,15 +80,21 @@ class Corpus:
         ids = np.concatenate([*blocks, np.array(ids, np.dtypes.StringDType())])
         if not len(ids):
             raise BenchmarkError(f"{self.files[0]}: the corpus is empty")
-        order = np.argsort(ids, stable=True)
+        texts, order = np.frombuffer(digests, "S16"), np.argsort(ids, stable=True)
         twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
-        if len(twice):
-            id = ids[order[twice[0]]]
+        differ = twice[texts[order[twice + 1]] != texts[order[twice]]]
+        if len(differ):
+            id = ids[order[differ[0]]]
             first, second, *_ = (where for where, row in self._rows() if str(row[self._id]) == id)
             raise BenchmarkError(f"{second}: document {id!r} stands twice, first in {first}")
+        if len(twice):
+            repeated = order[twice + 1]
+            self._repeated = frozenset(repeated.tolist())
+            ids, texts = np.delete(ids, repeated), np.delete(texts, repeated)
+            order = np.argsort(ids, stable=True)
         rank = np.empty(len(ids), np.int64)
         rank[order] = np.arange(len(ids))
-        _, first, text = np.unique(np.frombuffer(digests, "S16"), return_index=True, return_inverse=True)
+        _, first, text = np.unique(texts, return_index=True, return_inverse=True)
         return Index(ids, rank, np.argsort(np.argsort(first))[text], together.hexdigest())
 
     def unique_texts(self) -> Iterator[str]:
@@ -129,15 +135,17 @@ def load_task(
         ``{part}-queries-corpus/`` with the splits ``corpus`` and ``queries``, and ``{part}-qrels/`` with
         the task's split: the repositories CoIR-Retrieval/... of the hub, side by side.
     beir
-        ``{part}/corpus.jsonl``, ``{part}/queries.jsonl``, ``{part}/qrels/{split}.tsv``, as in BEIR's zip files. From
-        the hub, ``corpus`` and ``queries`` may be folders of parquet files, and the qrels may be in ``{part}-qrels/``,
-        or a split among the part's own files. Without ``{part}/`` the folder itself is the part.
+        ``{part}/corpus.jsonl``, ``{part}/queries.jsonl``, ``{part}/qrels/{split}.tsv``, as in BEIR's zip files, or
+        what the card calls ``corpus``, ``queries`` and ``default``, as in mteb's repositories. ``corpus`` and
+        ``queries`` may be folders of parquet files, and the qrels may be in ``{part}-qrels/``, or a split among the
+        part's own files. Without ``{part}/`` the folder itself is the part.
     bright
         ``documents/`` and ``examples/``, each with a split named as the part.
 
-    A split is a file ``{split}.jsonl``, ``.jsonl.gz``, ``.parquet`` or ``.tsv``, or the hub's numbered shards
-    ``{split}-00000-of-00003.parquet``, in the folder or in its ``data/``. It may also be a folder ``{split}/`` of such
-    files of any name.
+    Where the folder has a card (README.md) that lists the split, the files are those that it names. Elsewhere a split
+    is a file ``{split}.jsonl``, ``.jsonl.gz``, ``.parquet`` or ``.tsv``, or the hub's numbered shards
+    ``{split}-00000-of-00003.parquet``, with a hash after them or without, in the folder or in its ``data/``. It may also
+    be a folder ``{split}/`` of such files of any name.
 
     Args:
         task: A row of benchmarks.tsv.
@@ -161,27 +169,37 @@ def load_task(
 
 # --- the three layouts
 
+QRELS = ("default", "qrels")  # the config of judgements in mteb's repositories
+
 
 def _coir(name: str, folder: Path, task: Task, title: str | None) -> Part:
     data, judgements = folder / f"{name}-queries-corpus", folder / f"{name}-qrels"
-    corpus = Corpus(_split(data, "corpus"), title=title)
-    return _judged(name, corpus, _split(data, "queries"), _split(judgements, task.split), task)
+    corpus = Corpus(needed_files(data, "corpus"), title=title)
+    return _judged(name, corpus, needed_files(data, "queries"), needed_files(judgements, task.split), task)
 
 
 def _beir(name: str, folder: Path, task: Task, title: str | None) -> Part:
     base = folder / name if (folder / name).is_dir() else folder
-    places = [place for place in (base / "qrels", folder / f"{name}-qrels", base) if _find(place, task.split)]
-    qrels = _split(places[0] if places else base / "qrels", task.split)
-    corpus = Corpus(_split(base, "corpus"), title=title)
-    return _judged(name, corpus, _split(base, "queries"), qrels, task)
+    corpus = Corpus(needed_files(base, "corpus", ["corpus"]), title=title)
+    queries = needed_files(base, "queries", ["queries", "query"])
+    beside = folder / f"{name}-qrels"
+    for place in ((base, task.split, QRELS, "qrels"), (beside, task.split), (base, task.split)):
+        if qrels := split_files(*place):
+            return _judged(name, corpus, queries, qrels, task)
+    return _judged(name, corpus, queries, needed_files(base / "qrels", task.split), task)
 
 
 def _bright(name: str, folder: Path, task: Task, title: str | None) -> Part:
-    corpus = Corpus(_split(folder / "documents", name), id="id", text="content", title=None)
-    texts, qrels, excluded, lines = {}, {}, {}, {}
-    for where, row in _rows(_split(folder / "examples", name), ["id", "query", "gold_ids", "excluded_ids"]):
+    corpus = Corpus(needed_files(folder, name, ["documents"], "documents"), id="id", text="content", title=None)
+    rows, texts, qrels, excluded, lines = {}, {}, {}, {}, {}
+    files = needed_files(folder, name, ["examples"], "examples")
+    for where, row in _rows(files, ["id", "query", "gold_ids", "excluded_ids"]):
         query = str(row["id"])
+        if row == rows.setdefault(query, row) and query in texts:
+            continue  # the same row once more
         _new(query, texts, where)
+        if not row["gold_ids"]:
+            continue  # not judged
         texts[query] = row["query"]
         qrels[query] = {document: 1 for document in row["gold_ids"]}
         excluded[query] = frozenset(row["excluded_ids"]) - {"N/A"}
@@ -207,7 +225,10 @@ def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Pat
         if query not in texts:
             raise BenchmarkError(f"{where}: query {query!r} is not in {queries[0]}")
         try:
-            qrels.setdefault(query, {})[document] = int(row["score"])
+            score = int(row["score"])
+            if isinstance(row["score"], float) and score != row["score"]:  # JSON may have 1.0
+                raise ValueError
+            qrels.setdefault(query, {})[document] = score
         except (TypeError, ValueError):
             raise BenchmarkError(f"{where}: score {row['score']!r} is no integer") from None
         lines[query, document] = where
@@ -253,31 +274,7 @@ def _checked(
     )
 
 
-# --- files
-
-
-def _split(folder: Path, name: str) -> list[Path]:
-    """The files of a split, in order. BenchmarkError if there are none, or if shards are missing."""
-    if not (found := _find(folder, name)):
-        raise BenchmarkError(f"{folder}: no {name}.jsonl, {name}.tsv, {name}-*.parquet or folder {name}/")
-    for path in found:
-        shards = re.search(r"-of-(\d{5})\.", path.name)
-        if shards and int(shards[1]) != len(found):
-            raise BenchmarkError(f"{path}: {len(found)} of {int(shards[1])} shards are there")
-    return found
-
-
-def _find(folder: Path, name: str) -> list[Path]:
-    file = r"(-\d{5}-of-\d{5})?\.(parquet|jsonl|jsonl\.gz|tsv)"
-    for place, pattern in (
-        (folder, re.escape(name) + file),
-        (folder / "data", re.escape(name) + file),
-        (folder / name, ".+" + file),
-    ):
-        found = sorted(path for path in place.glob("*") if re.fullmatch(pattern, path.name))
-        if found:
-            return found
-    return []
+# --- rows
 
 
 def _rows(files: list[Path], columns: list[str], optional: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:

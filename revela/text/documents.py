@@ -13,8 +13,9 @@ one kind of file, the first of these that it holds:
 - CSV and TSV, with the names of the columns in the first line.
 - Text files: a file is a row with the one column `text`.
 
-So a README, a licence or a loading script beside tables does not become text. A source that is `mixed` reads all of its
-files: tables by their suffix, and every other file as UTF-8 text.
+So a README, a licence or a loading script beside tables does not become text. `datasets` is not asked for the files: it
+refuses the first of these repositories for its script, and takes a folder of one's own for splits. A source that is
+`mixed` reads all of its files: tables by their suffix, and every other file as UTF-8 text.
 """
 
 from __future__ import annotations

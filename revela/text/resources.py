@@ -4,19 +4,25 @@ A resource comes from the Hugging Face hub at a revision whose commit is recorde
 that are installed on this machine. Its `manifest.json` says which, and holds the SHA-256 of every file
 (`provenance.read_manifest(folder, verify=True)` hashes again). Code downstream reads the folder and cannot tell where it
 came from. A folder appears only when it is whole: downloads collect in the hub's own cache, which resumes them.
+
+Beside a folder from the hub lies `{folder}.commits.json`: the commit of each branch that was fetched into it. A folder
+that is made again, because a pattern was added or because it was deleted, is of the same commit. Whoever wants the newest
+deletes that file as well.
 """
 
 from __future__ import annotations
 
 import glob
 import itertools
+import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -31,18 +37,19 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 
 from revela.errors import RevelaError
-from revela.files import atomic_folder
+from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.base import STUDY_MARK
 from revela.study.source import HubSource, PathSource
-from revela.text import embedded, punkt
+from revela.text import embedded, punkt, weights
 from revela.text.documents import kind_of
 
 if TYPE_CHECKING:
     from revela.study.settings import Dataset
     from revela.study.specification import DatasetSpec
 
-# Weights as safetensors, tokenizer and configuration. Pickles and the code of a checkpoint are left behind.
+# Weights as safetensors, tokenizer and configuration. The code of a checkpoint is left behind; pickles, too, unless
+# there is nothing else.
 MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 
@@ -70,7 +77,8 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
             commits = {}
             for name in repositories:
                 target = partial if isinstance(dataset.hub, str) else partial / name.rpartition("/")[2]
-                commits[name] = _snapshot("dataset", name, dataset.revision, dataset.patterns or None, None, target)
+                wanted = dataset.patterns or None
+                commits[name] = _pinned_snapshot(folder, "dataset", name, dataset.revision, wanted, None, target)
             facts = {"hub": commits, "revision": dataset.revision, "patterns": dataset.patterns}
         elif dataset.path:
             facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
@@ -80,14 +88,16 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
             facts = {"pattern": dataset.files, "count": len(matched.names)}
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
-        return write_manifest(partial, **facts)
+        manifest = write_manifest(partial, **facts)
+    return _pin(folder, manifest)
 
 
 def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -> dict:
     """Make a model's folder in the Hugging Face layout and return its manifest.
 
-    Only safetensors, tokenizer and configuration are taken: no pickles, no code. A local folder with a manifest is
-    verified against it.
+    Only safetensors, tokenizer and configuration are taken: no pickles, no code. Where a model has pickles alone, its
+    tensors are written as safetensors (`revela.text.weights`), and the manifest has the SHA-256 of each pickle as
+    `converted_from`. A local folder with a manifest is verified against it.
 
     Args:
         name: The model's name, for errors.
@@ -95,24 +105,39 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
         folder: The folder to make.
 
     Raises:
-        ResourceError: The model cannot be had, or has no weights as safetensors. The line says what the place lacks, or
-            which page to open.
+        ResourceError: The model cannot be had, or its weights are neither safetensors nor pickles that hold tensors and
+            nothing else. The line says what the place lacks, or which page to open.
     """
     folder = Path(folder)
     with atomic_folder(folder) as partial:
         if isinstance(source, HubSource):
             place = source.repository
-            commit = _snapshot("model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
+            commit = _pinned_snapshot(folder, "model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
             facts = {"hub": {place: commit}, "revision": source.revision}
         else:
             place = source.path
             facts = {"path": place, "origin": _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES)}
-        if not any(partial.rglob("*.safetensors")):
-            raise ResourceError(
-                f"model {name}: {place} has no weights as safetensors, and pickles are not loaded; "
-                "for a hub model name a revision that has them, for example hub:owner/name@refs/pr/1"
-            )
-        return write_manifest(partial, **facts)
+        if not any(partial.glob("*.safetensors")):
+            facts["converted_from"] = _converted(name, source, facts, partial)
+        manifest = write_manifest(partial, **facts)
+    return _pin(folder, manifest)
+
+
+def _converted(name: str, source: HubSource | PathSource, facts: dict, folder: Path) -> dict[str, str]:
+    """Write the weights of a model's pickles as safetensors into its folder; pickle -> its SHA-256."""
+    try:
+        if isinstance(source, PathSource):
+            return weights.convert(source.path, folder)
+        with tempfile.TemporaryDirectory() as scratch:  # holds copies if the cache is on another file system
+            commit = facts["hub"][source.repository]
+            _snapshot("model", source.repository, commit, weights.PICKLES, None, Path(scratch), needed=False)
+            return weights.convert(scratch, folder)
+    except weights.WeightsError as error:
+        place = source.path if isinstance(source, PathSource) else source.repository
+        raise ResourceError(
+            f"model {name}: {place} has no weights as safetensors, and pickles are not loaded; they could not be "
+            f"converted ({error}); for a hub model name a revision that has them, for example hub:owner/name@refs/pr/1"
+        ) from None
 
 
 def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
@@ -124,10 +149,48 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
         return write_manifest(partial, **punkt.write_parameters(texts, partial))
 
 
+def _commits(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.commits.json")
+
+
+def _pinned_snapshot(folder: Path, kind: str, name: str, revision: str, *files: Any) -> str:
+    """As `_snapshot`, of the commit that the folder was made of before, if its revision was the same."""
+    record = _commits(folder)
+    pinned = json.loads(record.read_text(encoding="utf-8")).get(f"{name}@{revision}") if record.is_file() else None
+    try:
+        return _snapshot(kind, name, pinned or revision, *files)
+    except ResourceError as error:
+        if pinned is None:
+            raise
+        raise ResourceError(
+            f"{error} (of this commit it was made before, by {record}: delete that to change)"
+        ) from None
+
+
+def _pin(folder: Path, manifest: dict) -> dict:
+    """Record the commits of a folder that is whole; returns its manifest."""
+    revision = manifest.get("revision")
+    found = {f"{name}@{revision}": commit for name, commit in manifest.get("hub", {}).items() if commit != revision}
+    if found:
+        record = _commits(folder)
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        write_json(record, known | found)
+    return manifest
+
+
 def _snapshot(
-    kind: str, name: str, revision: str, patterns: list[str] | None, ignored: list[str] | None, target: Path
+    kind: str,
+    name: str,
+    revision: str,
+    patterns: list[str] | None,
+    ignored: list[str] | None,
+    target: Path,
+    needed: bool = True,
 ) -> str:
-    """Download a snapshot into the hub's cache, place its files in `target`, and return the commit."""
+    """Download a snapshot into the hub's cache, place its files in `target`, and return the commit.
+
+    If they are needed, there must be one.
+    """
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     try:
         snapshot = snapshot_download(
@@ -156,7 +219,7 @@ def _snapshot(
     snapshot = Path(snapshot)
     # The cache may hold more files of this commit than are wanted now.
     found = _files(snapshot, patterns, ignored)
-    if not found:
+    if needed and not found:
         raise ResourceError(
             f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {page}/tree/main"
         )

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from revela.errors import RevelaError
 
 LOCKS = Path("/tmp/revela-gpus")
+DRIVER = Path("/proc/driver/nvidia/version")
+# CUDA of a build -> the lowest driver (docs.nvidia.com/deploy/cuda-compatibility)
+LOWEST_DRIVER = {"11": "450", "12": "525", "13": "580"}
 _held: list[IO] = []  # open for as long as the process lives
 
 
 class DeviceError(RevelaError):
-    """More GPUs are asked for than there are. The message is one line."""
+    """More GPUs are asked for than there are, or torch cannot use one. The message is one line."""
 
 
 def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
@@ -58,6 +63,48 @@ def visible() -> list[str]:
     if named is not None:
         return [name for name in named.split(",") if name]
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def check(numbers: Iterable[int] | None = None) -> None:
+    """Uses each GPU that CUDA_VISIBLE_DEVICES names, or those of these numbers, once; does nothing if it names none.
+
+    Otherwise a job that asked for GPUs would quietly run on a CPU where torch was built for CPUs, or where the driver is
+    too old. Raises DeviceError with the driver, the build and the remedy.
+    """
+    wanted = visible() if os.environ.get("CUDA_VISIBLE_DEVICES") else []
+    if not wanted:
+        return
+    import torch
+
+    build = torch.version.cuda
+    if build is None:
+        raise DeviceError(
+            f"this job has {len(wanted)} GPUs, but torch {torch.__version__} is a build without CUDA; {_driver()}: "
+            "install a build with CUDA (docs/cluster.md), or set training_gpus and evaluation_gpus to 0"
+        )
+    try:
+        for number in range(len(wanted)) if numbers is None else numbers:
+            torch.ones(1, device=f"cuda:{number}").sum().item()
+        found = torch.cuda.device_count()
+        reason = None if found >= len(wanted) else f"it sees {found}"
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    if reason:
+        lowest = LOWEST_DRIVER.get(build.partition(".")[0])
+        needed = f", which needs driver {lowest} or newer" if lowest else ""
+        raise DeviceError(
+            f"this job has {len(wanted)} GPUs ({','.join(wanted)}), but torch {torch.__version__} cannot use them "
+            f"({reason}): it is built for CUDA {build}{needed}; {_driver()}: update the driver, or install a build of "
+            "torch for an older CUDA (docs/cluster.md)"
+        )
+
+
+def _driver() -> str:
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return "no NVIDIA driver is loaded"
+    return f"the driver is {found[1]}" if found else "the driver is of an unknown version"
 
 
 def _lock(path: Path) -> IO | None:

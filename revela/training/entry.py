@@ -28,6 +28,7 @@ from revela.provenance import git_commit
 from revela.study.cell import Cell
 from revela.training.advice import out_of_memory
 from revela.training.checkpoint import Checkpoints, SaveError
+from revela.training.devices import DeviceError, check
 from revela.training.engine import set_arithmetic
 from revela.training.job import Job, fingerprint, read_job
 from revela.training.launch import RESUBMIT, configure_malloc, end_with_parent
@@ -44,6 +45,11 @@ OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one pr
 def main(arguments: list[str]) -> int:
     """Runs the job of a JSON file and returns the exit status."""
     stop = StopRequest()
+    try:
+        check([int(os.environ.get("LOCAL_RANK", "0"))])
+    except DeviceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     join_processes()
     set_arithmetic()
     try:

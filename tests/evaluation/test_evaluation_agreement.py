@@ -6,17 +6,17 @@ import harnesses
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from benchmark_folders import real_cosqa, write_parquet
+from benchmark_folders import published_cosqa, real_cosqa, write_parquet
 
 
-def slice_of_cosqa(folder, queries, documents):
-    """The first queries, their documents and some more, in a folder as on the hub."""
-    source, target = real_cosqa(), folder / "CoIR-Retrieval"
-    names = {
-        "corpus": "cosqa-queries-corpus/data/corpus-00000-of-00001.parquet",
-        "queries": "cosqa-queries-corpus/data/queries-00000-of-00001.parquet",
-        "test": "cosqa-qrels/data/test-00000-of-00001.parquet",
-    }
+def slice_of_cosqa(folder, queries, documents, source=None):
+    """The first queries, their documents and some more, in a folder as on the hub, under the names of the source."""
+    source, target = source or real_cosqa(), folder / "CoIR-Retrieval"
+    splits = {"corpus": "cosqa-queries-corpus", "queries": "cosqa-queries-corpus", "test": "cosqa-qrels"}
+    names = {}
+    for split, repository in splits.items():
+        [path] = source.glob(f"{repository}/data/{split}-*.parquet")
+        names[split] = path.relative_to(source)
     rows = {split: pq.read_table(source / name).to_pylist() for split, name in names.items()}
     judged = [row for row in rows["test"] if row["score"] > 0][:queries]
     asked, relevant = ({row[column] for row in judged} for column in ("query_id", "corpus_id"))
@@ -60,3 +60,11 @@ def test_a_difference_would_be_seen(tmp_path):
     embed = harnesses.remembered(lambda texts: rng.standard_normal((len(texts), 8)))
     folder = slice_of_cosqa(tmp_path, 60, 400)
     assert harnesses.project(harnesses.dense(embed), folder, "cosqa", tmp_path)["nDCG@10"] < 0.1
+
+
+def test_the_same_number_from_files_with_a_published_name(agreement, tmp_path):
+    """By all harnesses, and the number of the files with plain names."""
+    folder = slice_of_cosqa(tmp_path, 60, 400, published_cosqa())
+    words = {"words": (harnesses.dense(harnesses.words), harnesses.words)}
+    found = harnesses.compare(words, folder, "cosqa", tmp_path)
+    assert found == {system: agreement[system] for system in ("bm25", "words")}

@@ -381,7 +381,7 @@ def test_settings_of_the_paper_by_task(monkeypatch):
 # --- the code behind a ranking
 
 
-RANKING = {"evaluation", "evaluation.ranking", "evaluation.runs", "evaluation.tasks"}
+RANKING = {"evaluation", "evaluation.ranking", "evaluation.runs", "evaluation.splits", "evaluation.tasks"}
 DENSE = {"evaluation.dense", "evaluation.search", "lookahead"}
 LOCAL = {"evaluation.encoders", "evaluation.store", "retriever", "pretrained", "provenance"}
 

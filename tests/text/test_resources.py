@@ -1,8 +1,10 @@
 """Resources: manifests, local folders, a hub (a small one that runs here), installed text, Punkt."""
 
 import hashlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pickles import tiny_bert
 
 from revela.files import sha256_file
 from revela.provenance import ProvenanceError, read_manifest, write_manifest
@@ -19,12 +23,14 @@ from revela.study.base import ConfigError
 from revela.study.settings import Dataset
 from revela.study.source import HubSource, PathSource, parse_source
 from revela.study.specification import DatasetSpec
+from revela.study.study import load
 from revela.text import punkt, resources
 from revela.text.chunking import PUNKT_FILE, sentence_splitter
 from revela.text.documents import texts
 from revela.text.punkt import PunktError
 from revela.text.resources import ResourceError, build_punkt, fetch_model
 
+ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TEXTS = [
     "The matrix is dense (approx. 3 rows). It was made by Dr. Ada. See eq. 4 below.",
@@ -69,6 +75,8 @@ class Hub(BaseHTTPRequestHandler):
             if path == f"api/{name}/tree/{COMMIT}":
                 tree = [{"type": "file", "path": f, "size": len(b), "oid": sha1(b)} for f, b in files.items()]
                 return self.answer(json.dumps(tree).encode())
+            if path.startswith(f"api/{name}/tree/"):
+                return self.refuse(404, "RevisionNotFound")
             for file, content in files.items():
                 if path == f"{name.removeprefix('models/')}/resolve/{COMMIT}/{file}":
                     if name.endswith("/gated"):
@@ -154,6 +162,74 @@ def test_what_was_fetched_before_is_there_without_a_network(hub, tmp_path, monke
     assert list(manifest["files"]) == ["b.jsonl"] and manifest["hub"] == {"o/d": COMMIT}
 
 
+def parquet(**row):
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row]), table)
+    return table.getvalue()
+
+
+def repository_of(configs):
+    """A card and files as in nyu-mll/glue: a folder for each config, with three splits."""
+    card = ["---", "configs:"]
+    files = {}
+    for name in configs:
+        card += [f"- config_name: {name}", "  data_files:"]
+        for split in ("train", "validation", "test"):
+            card += [f"  - split: {split}", f"    path: {name}/{split}-*"]
+            files[f"{name}/{split}-00000-of-00001.parquet"] = parquet(label=len(files), config=name)
+    return {"README.md": "\n".join([*card, "---", ""]).encode(), **files}
+
+
+@pytest.mark.parametrize(
+    ("name", "configs", "used"),
+    [
+        ("lm-glue", ["ax", "cola", "mnli", "qqp", "rte"], ["rte"]),
+        ("lm-super-glue", ["axb", "axg", "boolq", "cb", "copa", "record", "wic"], ["copa", "wic"]),
+        ("lm-super-glue", ["boolq", "cb", "copa", "record", "wic", "axb"], ["copa", "wic"]),
+    ],
+)
+def test_of_table_18_s_datasets_enough_is_fetched(hub, tmp_path, monkeypatch, name, configs, used):
+    """By the patterns of the paper's configuration `datasets` reads the configs that are used, and few are fetched."""
+    datasets = pytest.importorskip("datasets")
+    dataset = load(ROOT / "config/config.yaml").config.datasets[name]
+    hub.repositories[f"datasets/{dataset.hub}"] = repository_of(configs)
+    fetch_dataset(dataset, tmp_path / name)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for config in used:
+        found = datasets.load_dataset(str(tmp_path / name), config, cache_dir=str(tmp_path / "cache"))
+        read = {split: table["config"][:] for split, table in found.items()}
+        assert read == {split: [config] for split in ("train", "validation", "test")}
+    assert not {path.name for path in (tmp_path / name).iterdir()} & {"qqp", "record", "mnli"}
+
+
+def test_a_folder_is_made_again_of_the_same_commit(hub, tmp_path, monkeypatch):
+    """Also when its branch has moved on and a pattern was added; another folder, or revision, is of the new commit."""
+    hub.repositories["datasets/o/d"] = hub.repositories["models/o/m"] = {"a.jsonl": b"1", "b.jsonl": b"1"}
+    fetch_dataset(Dataset(hub="o/d"), tmp_path / "cached")
+    fetch_dataset(Dataset(hub="o/d", patterns=["a*"]), tmp_path / "d")
+    moved = "f" * 40
+    monkeypatch.setitem(globals(), "COMMIT", moved)
+    hub.repositories["datasets/o/d"] = {"a.jsonl": b"2", "b.jsonl": b"2"}
+    shutil.rmtree(tmp_path / "d")
+    again = fetch_dataset(Dataset(hub="o/d", patterns=["a*", "b*"]), tmp_path / "d")
+    assert again["hub"] != {"o/d": moved} and again["revision"] == "main"
+    assert {path.read_bytes() for path in (tmp_path / "d").glob("*.jsonl")} == {b"1"}
+    assert fetch_dataset(Dataset(hub="o/d"), tmp_path / "other")["hub"] == {"o/d": moved}
+    (tmp_path / "d.commits.json").unlink()
+    shutil.rmtree(tmp_path / "d")
+    assert fetch_dataset(Dataset(hub="o/d"), tmp_path / "d")["hub"] == {"o/d": moved}
+    fetch_dataset(Dataset(hub="o/d", revision=moved), tmp_path / "exact")
+    assert not (tmp_path / "exact.commits.json").exists()
+
+
+def test_a_commit_that_is_gone(hub, tmp_path):
+    hub.repositories["datasets/o/d"] = {"a.jsonl": b"1"}
+    (tmp_path / "d.commits.json").write_text(json.dumps({"o/d@main": "e" * 40}))
+    with pytest.raises(ResourceError, match=r"no revision 'e+'.* made before, by .*d\.commits\.json: delete") as error:
+        fetch_dataset(Dataset(hub="o/d"), tmp_path / "d")
+    one_line(error)
+
+
 def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(hub, tmp_path):
     hub.repositories["datasets/o/d"] = {"a.jsonl": b'{"text": "one"}', "b.jsonl": b'{"text": "two"}' * 100}
     hub.broken.add("b.jsonl")
@@ -228,6 +304,39 @@ def test_a_hub_model_with_pickles_alone(hub, tmp_path):
         fetch_model("tiny", HubSource("facebook/contriever"), tmp_path / "m")
     one_line(error)
     assert not (tmp_path / "m").exists()
+
+
+def test_a_hub_model_with_pickles_alone_is_converted(hub, tmp_path):
+    tiny_bert(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    hub.repositories["models/o/m"] = files | {"colbert_linear.pt": b"head", "m.py": b"import os", "rust_model.ot": b"x"}
+    manifest = fetch_model("tiny", HubSource("o/m"), tmp_path / "m")
+    assert files_of(tmp_path / "m") == ["config.json", "manifest.json", "model.safetensors"]
+    assert manifest["converted_from"] == {"pytorch_model.bin": hashlib.sha256(files["pytorch_model.bin"]).hexdigest()}
+    assert manifest["hub"] == {"o/m": COMMIT}
+    assert read_manifest(tmp_path / "m", verify=True) == manifest
+    assert not any(path.endswith((".pt", ".py", ".ot")) for path in hub.requested)
+    (tmp_path / "published" / "notes.log").write_text("of the training")
+    assert (
+        fetch_model("tiny", PathSource(str(tmp_path / "published")), tmp_path / "local")["files"] == manifest["files"]
+    )
+
+
+def test_safetensors_of_a_part_do_not_stand_for_the_model_s(hub, tmp_path):
+    """As in sentence-transformers' folders, whose dense layer may be newer than the model."""
+    tiny_bert(tmp_path / "published")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    hub.repositories["models/o/m"] = files | {"2_Dense/model.safetensors": b"layer"}
+    fetch_model("tiny", HubSource("o/m"), tmp_path / "m")
+    assert (tmp_path / "m" / "model.safetensors").is_file()
+
+
+def test_a_hub_model_without_weights(hub, tmp_path):
+    hub.repositories["models/o/m"] = {"config.json": b"{}", "tf_model.h5": b"weights"}
+    with pytest.raises(ResourceError, match=r"could not be converted \(there is no pytorch_model\.bin") as error:
+        fetch_model("tiny", HubSource("o/m"), tmp_path / "m")
+    one_line(error)
+    assert not (tmp_path / "m.commits.json").exists()
 
 
 # --- local folders

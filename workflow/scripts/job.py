@@ -9,8 +9,10 @@ gc.set_threshold(100_000)  # importing torch and transformers makes few cycles; 
 
 
 @contextmanager
-def job(snakemake, *, network=False):
+def job(snakemake, *, network=False, check_gpus=True):
     """Run the block with stdout and stderr in the job's log, with the network and the GPUs that the job asked for.
+
+    The GPUs are checked, unless other processes of the job will use them and check them.
 
     An error that a person can mend (of the project, or of the operating system) is printed as its message; any other
     keeps its traceback, for it is a bug. Either way the job fails.
@@ -28,9 +30,11 @@ def job(snakemake, *, network=False):
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         else:
-            from revela.training.devices import claim
+            from revela.training.devices import check, claim
 
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
+            if check_gpus:
+                check()
         yield
     except (OSError, RevelaError) as error:
         sys.exit(f"error: {error}")

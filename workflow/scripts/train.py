@@ -9,7 +9,7 @@ from job import job
 
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
-with job(snakemake):
+with job(snakemake, check_gpus=False):
     from revela.files import write_json
     from revela.plan.usage import record
     from revela.study.layout import Layout
