@@ -23,7 +23,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, run
-from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
+from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -330,9 +330,10 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
-    """The model with fresh float32 adapters, everything else frozen."""
+    """The model with fresh float32 adapters, everything else frozen. PretrainedError for a target that it lacks."""
     from peft import LoraConfig, get_peft_model
 
+    check_targets(model, lora.targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -53,7 +53,7 @@ def train(
             help="Folder in BEIR's layout, on which BM25 and the retriever before and after training are compared."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2, help="Chunks in a batch.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=3, help="Chunks in a batch.")] = 16,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")

@@ -35,7 +35,7 @@ from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
-from revela.training.trained import export
+from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, Watch, first_of_several_documents
 
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
@@ -70,6 +70,7 @@ def run(job: Job, stop: StopRequest) -> bool:
     rows = Rows(job.data, job.scores, settings.seed)
     steps = count_steps(settings, rows, processes)
     engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
+    start = weights_of(engine)  # of which checkpoints know nothing
     checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if first else {})
     done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
@@ -109,7 +110,7 @@ def run(job: Job, stop: StopRequest) -> bool:
     if log:
         log.close()
     records = [checkpoints.log, checkpoints.folder / FILE, checkpoints.folder / TENSORBOARD]
-    export(job, engine, records, steps=steps, commits=commits, wall_seconds=elapsed)
+    export(job, engine, start, records, steps=steps, commits=commits, wall_seconds=elapsed)
     if first:
         checkpoints.remove()
     return True

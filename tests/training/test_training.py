@@ -542,6 +542,12 @@ def test_adapters_that_are_still_zero_are_not_exported(tmp_path, write_job):
     assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
 
 
+def test_weights_that_have_not_moved_are_not_exported(tmp_path, write_job):
+    folder = run(write_job(tmp_path, **FULL, max_steps=1), status=1)
+    assert "the retriever's weights are those of its start, so nothing was learned" in messages(folder)
+    assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
+
+
 def small_gpu():
     spoil("memory")
     advice.device_memory = lambda: 10**9
@@ -550,7 +556,7 @@ def small_gpu():
 def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
     folder = run(write_job(tmp_path), 2, small_gpu, status=1)
     assert "error: out of memory (CUDA out of memory); by estimate these would fit into 0.9 GiB: " in messages(folder)
-    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 2 ("):
+    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 3 ("):
         assert change in messages(folder)
 
 
