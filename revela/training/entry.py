@@ -38,14 +38,15 @@ from revela.training.speed import Speedometer
 from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, Watch, first_of_several_documents
 
+OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
 
 
 def main(arguments: list[str]) -> int:
     """Runs the job of a JSON file and returns the exit status."""
+    set_arithmetic()  # first, for threads have it from the one that starts them
     stop = StopRequest()
     join_processes()
-    set_arithmetic()
     try:
         job = read_job(arguments)
         configure_malloc(Cell.parse(job.cell).batch_size)
@@ -135,7 +136,7 @@ class StopRequest:
 
 def join_processes() -> None:
     """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
-    if "RANK" in os.environ:
+    if OF_TORCHRUN <= os.environ.keys():
         # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
         end_with_parent(signal.SIGKILL)
     else:
@@ -148,7 +149,7 @@ def join_processes() -> None:
     else:
         dist.init_process_group(backend)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled now; gloo does as well
-    deepspeed.init_distributed(backend)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False)
     warnings.simplefilter("ignore", FutureWarning)  # DeepSpeed and PEFT call what will go; that is theirs to mend
 
 

@@ -482,6 +482,68 @@ def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, numbe
         time.sleep(0.01)
 
 
+LEFT_BEHIND = {  # by another launcher, in the shell from which a run is started
+    **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "ROLE_RANK": "1"},
+    **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "PET_NNODES": "2"},
+    **{"TORCHELASTIC_USE_AGENT_STORE": "True", "NODE_RANK": "1", "CROSS_SIZE": "2", "AZUREML_EXPERIMENT_ID": "x"},
+    **{"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true", "MKL_NUM_THREADS": "7"},
+}
+
+
+@pytest.mark.parametrize("left, number", [({"RANK": "0"}, 1), (LEFT_BEHIND, 1), (LEFT_BEHIND, 2)])
+def test_another_launchers_variables_are_of_no_account(tmp_path, write_job, undisturbed, left, number):
+    job = write_job(tmp_path)
+    command = [sys.executable, "-m", "revela.training.launch", str(job), f"--processes={number}", "--threads=2"]
+    subprocess.run(command, env=os.environ | left, check=True, timeout=300, capture_output=True)
+    assert losses(tmp_path) == pytest.approx(losses(undisturbed(1, number)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "own, expected",
+    [({}, {"OMP_WAIT_POLICY": "passive"}), ({"GOMP_SPINCOUNT": "9"}, {}), ({"OMP_WAIT_POLICY": "ACTIVE"}, {})],
+)
+def test_threads_sleep_while_they_wait_unless_told_otherwise(own, expected):
+    environment = dict(own)
+    launch.rest_between(environment)
+    assert environment == own | expected
+
+
+def test_launchers_variables_are_told_from_others():
+    others = {
+        "SLURM_JOB_ID": "1",
+        "NCCL_SOCKET_IFNAME": "x",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "HF_HOME": "y",
+        "RANKING": "z",
+    }
+    environment = LEFT_BEHIND | others
+    launch.clear(environment)
+    assert environment == others | {"MKL_NUM_THREADS": "7"}
+
+
+SUBNORMAL = """
+import threading, torch
+from revela.training.engine import set_arithmetic
+set_arithmetic()
+def flushed():
+    found.append(bool((torch.full((2, 2**20), 1e-30) * 1e-10 == 0).all()))
+found = []
+flushed()
+thread = threading.Thread(target=flushed)
+thread.start()
+thread.join()
+print(found, 1e-310 * 1.0 == 0.0)
+"""
+
+
+def test_every_thread_that_computes_flushes_subnormals():
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    found = subprocess.run(
+        [sys.executable, "-c", SUBNORMAL], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout.split("] ")[0] == "[True, True"
+
+
 def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
     """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
     run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=launch.RESUBMIT)

@@ -16,6 +16,7 @@ def job(snakemake, *, network=False):
     keeps its traceback, for it is a bug. Either way the job fails.
     """
     from revela.errors import RevelaError
+    from revela.training.launch import rest_between
 
     log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -23,6 +24,7 @@ def job(snakemake, *, network=False):
     sys.stdout.reconfigure(line_buffering=True)
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    rest_between(os.environ)
     gpus = snakemake.resources.get("gpu")
     try:
         if not gpus:
