@@ -124,7 +124,7 @@ class Retriever(nn.Module):
         Texts are encoded in order of length, at most `batch_tokens` tokens with padding at a time (one text at least).
         The default is 16,384 on a GPU, and 4,096 on a CPU, whose caches hold less. Texts of the same tokens are encoded
         once, so that their rows are equal to the last bit and tie in a ranking. Raises RetrieverError for an embedding
-        that is not finite.
+        that is not finite, and for a bare string in the place of texts.
         """
         return self.embed(self.prepare(texts, kind), batch_tokens=batch_tokens)
 
@@ -165,6 +165,8 @@ class Retriever(nn.Module):
         """The ids of each text: prefix + text, cut, then EOS (for EOS pooling)."""
         if kind not in ("query", "passage"):
             raise RetrieverError(f"kind {kind!r} is unknown; valid are query, passage")
+        if isinstance(texts, str):  # of which each character would be a text
+            raise RetrieverError(f"one text where a list of texts is expected; write [{texts[:60]!r}]")
         prefix = self.query_prefix if kind == "query" else self.passage_prefix
         texts = [prefix + text for text in texts]
         cut = {"truncation": True, "max_length": self.max_length, "return_attention_mask": False}

@@ -180,6 +180,12 @@ def test_encoding_nothing_gives_no_rows_and_the_mode_is_kept(backbone):
     assert retriever.training and retriever.backbone.training
 
 
+def test_a_bare_string_is_no_list_of_texts(backbone):
+    for call in (load(backbone).encode, load(backbone).tokenize):
+        with pytest.raises(RetrieverError, match=r"one text where a list .* write \['how to sort a list'\]"):
+            call("how to sort a list", "query")
+
+
 def test_an_embedding_that_is_not_finite_is_an_error_that_names_the_text(backbone):
     retriever = load(backbone)
     row = retriever.tokenizer.encode("~")[0]

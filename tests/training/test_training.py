@@ -482,12 +482,11 @@ def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, numbe
         time.sleep(0.01)
 
 
-LEFT_BEHIND = {  # by another launcher, in the shell from which a run is started
-    **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "ROLE_RANK": "1"},
-    **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "PET_NNODES": "2"},
-    **{"TORCHELASTIC_USE_AGENT_STORE": "True", "NODE_RANK": "1", "CROSS_SIZE": "2", "AZUREML_EXPERIMENT_ID": "x"},
-    **{"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true", "MKL_NUM_THREADS": "7"},
-}
+# By another launcher, in the shell from which a run is started.
+LEFT_BEHIND = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+LEFT_BEHIND |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "PET_NNODES": "2"}
+LEFT_BEHIND |= {"ROLE_RANK": "1", "NODE_RANK": "1", "CROSS_SIZE": "2", "AZUREML_EXPERIMENT_ID": "x"}
+LEFT_BEHIND |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "ACCELERATE_USE_FSDP": "true", "MKL_NUM_THREADS": "7"}
 
 
 @pytest.mark.parametrize("left, number", [({"RANK": "0"}, 1), (LEFT_BEHIND, 1), (LEFT_BEHIND, 2)])

@@ -35,4 +35,6 @@ def job(snakemake, *, network=False):
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))
         yield
     except (OSError, RevelaError) as error:
-        sys.exit(f"error: {error}")
+        from revela.text.own_files import as_named_by_user
+
+        sys.exit(f"error: {as_named_by_user(str(error), snakemake.input)}")
