@@ -9,6 +9,7 @@ silently missing. Here a corpus is streamed, and an error names the file and the
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -206,12 +207,20 @@ def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Pat
         query, document = str(row["query_id"]), str(row["corpus_id"])
         if query not in texts:
             raise BenchmarkError(f"{where}: query {query!r} is not in {queries[0]}")
-        try:
-            qrels.setdefault(query, {})[document] = int(row["score"])
-        except (TypeError, ValueError):
-            raise BenchmarkError(f"{where}: score {row['score']!r} is no integer") from None
+        qrels.setdefault(query, {})[document] = _grade(row["score"], where)
         lines[query, document] = where
     return _checked(name, corpus, texts, qrels, {}, lines, task)
+
+
+def _grade(score: Any, where: str) -> int:
+    """A whole number, in whatever type or format it is written: 1, "1", 1.0."""
+    try:
+        number = math.nan if isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer():
+        raise BenchmarkError(f"{where}: score {score!r} is no integer")
+    return int(number)
 
 
 def _new(query: str, queries: dict[str, str], where: str) -> None:
@@ -241,7 +250,7 @@ def _checked(
         raise BenchmarkError(
             f"{lines[query, document]}: document {document!r}, relevant to query {query!r}, {fault} "
             f"({len(unknown) + len(own)} such judgements, allowed are {task.unretrievable}: `unretrievable` in "
-            "benchmarks.tsv, --unretrievable of `revela evaluate`)"
+            "benchmarks.tsv, --unretrievable of `revela evaluate` and `revela train`)"
         )
     queries = sorted(qrels)
     return Part(

@@ -1,5 +1,6 @@
 """The command `revela`: what it does, what it says as JSON, and what it says about faulty input."""
 
+import gzip
 import json
 import os
 import re
@@ -239,6 +240,21 @@ def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, ca
     assert study.config.corpora["mine"].sources[0].text == "body"
     assert list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
     assert planned == [(f"{out}/config.yaml", [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"])] * 2
+
+
+def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, planned):
+    qrels = {"q1": {"d0": 1, "gone": 1}}
+    write_beir(tmp_path, "arguana", documents=DOCUMENTS, queries=QUERIES, qrels=qrels)
+    corpus, out = tmp_path / "arguana/corpus.jsonl", tmp_path / "out"
+    (tmp_path / "arguana/corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    corpus.unlink()
+    options = ["--text", "notes", "--backbone", backbone, "--out", out, "--benchmark", tmp_path / "arguana", "-n"]
+    said = fail(capsys, "train", *options)
+    assert "'gone', relevant to query 'q1', is not in the corpus (1 such" in said and "--unretrievable" in said
+    assert not out.exists()
+    succeed(capsys, "train", *options, "--unretrievable", 1)
+    assert load(out / "config.yaml").task("own", "own").unretrievable == 1
+    succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
 
 
 def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
