@@ -26,6 +26,7 @@ from revela.method.packing import PackingError
 from revela.objectives.tokens import ObjectiveError
 from revela.provenance import git_commit
 from revela.study.cell import Cell
+from revela.study.reason import give
 from revela.training.advice import out_of_memory
 from revela.training.checkpoint import Checkpoints, SaveError
 from revela.training.engine import set_arithmetic
@@ -51,15 +52,24 @@ def main(arguments: list[str]) -> int:
         job = read_job(arguments)
         configure_malloc(Cell.parse(job.cell).batch_size)
         complete = run(job, stop)
+        if not complete and dist.get_rank() == 0:
+            give(arguments[0], stop.why(job))
     except torch.OutOfMemoryError as error:
-        print(f"error: {out_of_memory(job, error)}", file=sys.stderr)
-        return 1
+        return fail(arguments, out_of_memory(job, error))
     except (RevelaError, OSError) as error:
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            fail(arguments, " ".join(str(error).split()))
         return 1
     dist.destroy_process_group()
     return 0 if complete else RESUBMIT
+
+
+def fail(arguments: list[str], message: str) -> int:
+    """Says why the run fails, to its log and as data beside the job's file."""
+    print(f"error: {message}", file=sys.stderr)
+    if len(arguments) == 1:
+        give(arguments[0], message)
+    return 1
 
 
 def run(job: Job, stop: StopRequest) -> bool:
@@ -129,6 +139,12 @@ class StopRequest:
 
     def _note(self, *_) -> None:
         self.signalled = True
+
+    def why(self, job: Job) -> str:
+        """A sentence on the stop."""
+        minutes = job.time_budget_minutes
+        why = "told to stop by SIGTERM" if self.signalled else f"its time is up (time_budget_minutes: {minutes:g})"
+        return f"{job.cell}: {why}; a checkpoint is saved, so give the same command again to go on"
 
     def requested(self) -> bool:
         return self.signalled or time.monotonic() >= self.deadline

@@ -97,7 +97,8 @@ def torchrun(arguments: list[str]) -> int:
     try:
         run.run(run.parse_args(arguments))
     except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode
+        status = error.get_first_failure()[1].exitcode
+        return 128 - status if status < 0 else status  # of a signal, as a shell tells it
     except SignalException:  # the processes got the signal as well, and had the time to save
         return RESUBMIT
     return 0

@@ -369,6 +369,29 @@ def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch, ca
     assert "not a target" in (tmp_path / "snakemake.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "left, said",
+    [
+        ({"reason": "its time is up"}, "its time is up"),
+        ({"running": 2**22 + 1}, "killed by SIGKILL, as the kernel does where memory runs out"),  # no such process
+        ({"running": os.getpid()}, "At least one job did not complete"),
+    ],
+)
+def test_a_job_hands_up_its_reason(tmp_path, monkeypatch, left, said):
+    config, script, log = tmp_path / "config.yaml", tmp_path / "snakemake", tmp_path / "logs/train/x.log"
+    config.write_text("")
+    (tmp_path / "left.json").write_text(json.dumps(left))
+    script.write_text(
+        f"#!/bin/sh\nmkdir -p {log.parent}\ntouch {log}\ncp {tmp_path}/left.json {log.with_suffix('.reason.json')}\n"
+        "echo 'At least one job did not complete'\nexit 1\n"
+    )
+    script.chmod(0o755)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
+    with pytest.raises(running.RunError, match=said):
+        running.run(config, Layout(str(tmp_path)), [], cores=1)
+
+
 RUN = """
 import subprocess, sys
 from revela.command import cli

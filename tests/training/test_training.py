@@ -28,6 +28,7 @@ from revela.lookahead import lookahead
 from revela.objectives import revela as revela_module
 from revela.provenance import read_manifest
 from revela.retriever import Retriever
+from revela.study import reason
 from revela.study.methods import METHODS
 from revela.study.settings import Training
 from revela.training import TrainingError, advice, checkpoint, entry, launch, loop
@@ -394,11 +395,26 @@ def test_a_terminated_run_saves_and_asks_to_be_submitted_again(tmp_path, write_j
     assert_same(tmp_path, undisturbed(1, number))
 
 
+def test_a_run_hands_up_why_it_stopped(tmp_path, write_job):
+    run(write_job(tmp_path, time_budget_minutes=1e-6), status=75)
+    assert reason.read(tmp_path / "job.reason.json") == (
+        f"revela/code/tiny/tiny/bs{B}: its time is up (time_budget_minutes: 1e-06); a checkpoint is saved, so give the "
+        "same command again to go on"
+    )
+    job = json.loads((tmp_path / "job.json").read_text())
+    (tmp_path / "job.json").write_text(json.dumps(job | {"data": "nowhere.parquet"}))
+    run(tmp_path / "job.json", status=1)
+    assert "data: nowhere.parquet does not exist" in reason.read(tmp_path / "job.reason.json")
+
+
 def launched(script):
     sys.exit(launch.torchrun(["--standalone", "--nproc_per_node=2", str(script)]))
 
 
-@pytest.mark.parametrize(("line", "status"), [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(3)", 3)])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)],
+)
 def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, line, status):
     script = tmp_path / "script.py"
     script.write_text(f"import sys\n{line}\n")
