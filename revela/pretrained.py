@@ -6,7 +6,7 @@ Here both are errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +54,21 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
     except ValueError as error:
         raise PretrainedError(f"{folder}: {_reason(error)}") from None
+
+
+def check_targets(model: nn.Module, targets: Iterable[str]) -> None:
+    """Raises PretrainedError, which names the model's linear layers, for a target that is the name of no layer.
+
+    PEFT passes over such a target where another one matches, and half of the model stays as it was.
+    """
+    names = [name for name, _ in model.named_modules()]
+    odd = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if odd:
+        linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+        there = dict.fromkeys(name.rpartition(".")[2] for name in linear if name != "lm_head")
+        raise PretrainedError(
+            f"training.lora.targets: {type(model).__name__} has no {', '.join(odd)}; its linear layers: {', '.join(there)}"
+        )
 
 
 def output_head(lm: nn.Module) -> nn.Module:

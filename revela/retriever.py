@@ -23,7 +23,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, run
-from revela.pretrained import PretrainedError, load_model, load_tokenizer, quietly
+from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -124,7 +124,7 @@ class Retriever(nn.Module):
         Texts are encoded in order of length, at most `batch_tokens` tokens with padding at a time (one text at least).
         The default is 16,384 on a GPU, and 4,096 on a CPU, whose caches hold less. Texts of the same tokens are encoded
         once, so that their rows are equal to the last bit and tie in a ranking. Raises RetrieverError for an embedding
-        that is not finite.
+        that is not finite, and for a bare string in the place of texts.
         """
         return self.embed(self.prepare(texts, kind), batch_tokens=batch_tokens)
 
@@ -165,6 +165,8 @@ class Retriever(nn.Module):
         """The ids of each text: prefix + text, cut, then EOS (for EOS pooling)."""
         if kind not in ("query", "passage"):
             raise RetrieverError(f"kind {kind!r} is unknown; valid are query, passage")
+        if isinstance(texts, str):  # of which each character would be a text
+            raise RetrieverError(f"one text where a list of texts is expected; write [{texts[:60]!r}]")
         prefix = self.query_prefix if kind == "query" else self.passage_prefix
         texts = [prefix + text for text in texts]
         cut = {"truncation": True, "max_length": self.max_length, "return_attention_mask": False}
@@ -330,9 +332,10 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
-    """The model with fresh float32 adapters, everything else frozen."""
+    """The model with fresh float32 adapters, everything else frozen. PretrainedError for a target that it lacks."""
     from peft import LoraConfig, get_peft_model
 
+    check_targets(model, lora.targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

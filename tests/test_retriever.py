@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, make_backbone
+from conftest import TEXTS, make_backbone, make_tokenizer
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from revela.pretrained import PretrainedError
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError, add_lora, load_adapter, save_adapter
 from revela.study.settings import Lora
@@ -179,6 +180,12 @@ def test_encoding_nothing_gives_no_rows_and_the_mode_is_kept(backbone):
     assert retriever.training and retriever.backbone.training
 
 
+def test_a_bare_string_is_no_list_of_texts(backbone):
+    for call in (load(backbone).encode, load(backbone).tokenize):
+        with pytest.raises(RetrieverError, match=r"one text where a list .* write \['how to sort a list'\]"):
+            call("how to sort a list", "query")
+
+
 def test_an_embedding_that_is_not_finite_is_an_error_that_names_the_text(backbone):
     retriever = load(backbone)
     row = retriever.tokenizer.encode("~")[0]
@@ -233,6 +240,23 @@ def test_lora_trains_float32_adapters_alone_on_a_bfloat16_base(backbone):
         assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16)
     assert retriever.encode(TEXTS).dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(retriever.encode(TEXTS), axis=1), 1, atol=1e-6)
+
+
+def test_every_target_of_an_adapter_is_a_layer(tmp_path, backbone):
+    """Phi-3 has fused matrices; PEFT alone would adapt o_proj and down_proj, and say nothing of the rest."""
+    make_tokenizer(tmp_path)
+    config = Phi3Config(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, pad_token_id=1
+    )
+    Phi3ForCausalLM(config).save_pretrained(tmp_path)
+    lacks = "training.lora.targets: .* has no q_proj, k_proj, v_proj, gate_proj, up_proj; its linear layers: "
+    with pytest.raises(PretrainedError, match=lacks + "o_proj, qkv_proj, gate_up_proj, down_proj$"):
+        load(tmp_path, lora=LORA)
+    fused = LORA.model_copy(update={"targets": ["qkv_proj", "self_attn.o_proj"]})
+    adapted = {name for name, _ in load(tmp_path, lora=fused).named_parameters() if "lora_A" in name}
+    assert {name.split(".")[-4] for name in adapted} == {"qkv_proj", "o_proj"}
+    with pytest.raises(PretrainedError, match="has no j_proj; its linear layers: q_proj"):
+        load(backbone, lora=LORA.model_copy(update={"targets": ["o_proj", "j_proj"]}))
 
 
 def test_a_tree_below_the_working_directory_can_be_moved(tmp_path, monkeypatch):
@@ -320,7 +344,6 @@ def test_loading_says_nothing_but_refuses_a_model_that_lacks_weights(backbone, t
 
 
 def test_encoders_and_other_decoders_serve_as_backbones(tmp_path):
-    from conftest import make_tokenizer
     from transformers import BertConfig, BertModel, Qwen2Config, Qwen2Model
 
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -28,6 +28,9 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Column = Annotated[str, typer.Option(help="Column of tables that holds the text.")]
+Unretrievable = Annotated[
+    int, typer.Option(min=0, help="Judgements of documents that the corpus is known to lack (ArguAna: 5).")
+]
 Model = Annotated[str, typer.Argument(help="Folder of a trained cell, a retriever or an export.", show_default=False)]
 
 
@@ -53,7 +56,8 @@ def train(
             help="Folder in BEIR's layout, on which BM25 and the retriever before and after training are compared."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=2, help="Chunks in a batch.")] = 16,
+    unretrievable: Unretrievable = 0,
+    batch_size: Annotated[int, typer.Option(min=3, help="Chunks in a batch.")] = 16,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")
@@ -78,6 +82,7 @@ def train(
         column=column,
         lm=lm,
         benchmark=benchmark,
+        unretrievable=unretrievable,
         batch_size=batch_size,
         steps=steps,
         settings=settings or [],
@@ -192,9 +197,7 @@ def evaluate(
         str | None, typer.Option(help="Name within the folder, for example cosqa in CoIR's layout.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the judgements.")] = "test",
-    unretrievable: Annotated[
-        int, typer.Option(min=0, help="Judgements of documents that the corpus is known to lack (ArguAna: 5).")
-    ] = 0,
+    unretrievable: Unretrievable = 0,
     max_length: Annotated[
         int | None, typer.Option(min=4, help="Tokens of a text at most; by default as saved.")
     ] = None,

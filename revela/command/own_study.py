@@ -20,6 +20,7 @@ from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
 from revela.study.cell import Cell
 from revela.study.layout import Layout
 from revela.study.settings import Chunking, Training
+from revela.study.sheets import Task
 from revela.study.study import PAPER, Study, load
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def write_study(
     column: str = "text",
     lm: str | None = None,
     benchmark: str | Path | None = None,
+    unretrievable: int = 0,
     batch_size: int = 16,
     steps: int | None = None,
     settings: Sequence[str] = (),
@@ -74,6 +76,7 @@ def write_study(
         column: The column of tables that holds the text.
         lm: The language model beside it; none: a second copy of the backbone.
         benchmark: A folder in the BEIR layout, on which a table compares the cell, its start and BM25.
+        unretrievable: Judgements of documents that the benchmark's corpus is known to lack.
         batch_size: Chunks in a batch (B).
         steps: Steps of the optimiser; none: one epoch.
         settings: ``key=value`` pairs such as ``training.temperature=0.01``, which overrule everything else.
@@ -83,15 +86,15 @@ def write_study(
             GPUs does not differ by that.
 
     Raises:
-        OwnStudyError, ConfigError, ResourceError: One line on what cannot be used, and what would be valid.
+        OwnStudyError, ConfigError, ResourceError, BenchmarkError: One line on what cannot be used, and what would be valid.
     """
     from revela.text.resources import matching
 
     out = Path(out)
     if not re.fullmatch(FOLDER, str(out)):
         raise OwnStudyError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
-    if benchmark and not Path(benchmark, "corpus.jsonl").is_file():
-        raise OwnStudyError(f"--benchmark {benchmark}: no folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    if benchmark:
+        _check_benchmark(Path(benchmark), unretrievable)
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
     config: dict[str, Any] = {
@@ -117,7 +120,7 @@ def write_study(
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
-    files = _sheets(cell, names, backbone, benchmark)
+    files = _sheets(cell, names, backbone, benchmark, unretrievable)
     files["config.yaml"] = (
         f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
         + yaml.safe_dump(config, sort_keys=False)
@@ -183,8 +186,11 @@ def _compute(gpus: int, cores: int) -> dict[str, int]:
     }
 
 
-def _sheets(cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str | Path | None) -> dict[str, str]:
+def _sheets(
+    cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str | Path | None, unretrievable: int
+) -> dict[str, str]:
     """File -> content of the sheets; `names` holds the name of each model by its place."""
+    known = {"unretrievable": unretrievable} if unretrievable else {}
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),
@@ -199,8 +205,8 @@ def _sheets(cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str 
             ("own", cell.method, cell.corpus, cell.retriever, cell.lm, cell.batch_size, "table1=Revela"),
         ],
         "benchmarks": [
-            ("scale", "benchmark", "task", "label", "layout", "dataset"),
-            *([("own", "own", "own", Path(benchmark).name, "beir", "benchmark")] if benchmark else []),
+            ("scale", "benchmark", "task", "label", "layout", "dataset", *known),
+            *([("own", "own", "own", Path(benchmark).name, "beir", "benchmark", *known.values())] if benchmark else []),
         ],
     }
     return {f"{name}.tsv": "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in sheets.items()}
@@ -267,6 +273,18 @@ def _assign(config: dict[str, Any], assignment: str) -> None:
 
 
 # --- what is refused before anything is written
+
+
+def _check_benchmark(folder: Path, unretrievable: int) -> None:
+    """Reads a benchmark as it will be read after training. BenchmarkError for what is wrong in it."""
+    from revela.evaluation.tasks import load_task
+
+    if not any(found for pattern in ("corpus*", "data/corpus*") for found in folder.glob(pattern)):
+        raise OwnStudyError(f"--benchmark {folder}: no folder with corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    task = Task(
+        scale="own", benchmark="own", task="own", label="own", layout="beir", dataset="own", unretrievable=unretrievable
+    )
+    load_task(task, folder)
 
 
 def _refuse_other(out: Path, files: Mapping[str, str], overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.provenance import CHECKOUT
+from revela.study import reason
 from revela.study.layout import LOG, Layout
 from revela.workflow import snakemake
 
@@ -69,7 +70,14 @@ def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: in
 
 
 def _reason(layout: Layout, started: float) -> str | None:
-    """The error of the job that failed last, with its log; None where no log written since `started` holds one."""
+    """The error of the job that failed last, with its log; None where nothing written since `started` holds one.
+
+    Jobs hand it up. One that could not even begin has it in its log alone.
+    """
+    given = [path for path in _glob(str(reason.reason_file(layout.log("**", "*")))) if path.stat().st_mtime >= started]
+    for path in sorted(given, key=os.path.getmtime, reverse=True):
+        if said := reason.read(path):
+            return f"{said} (log: {str(path).removesuffix(reason.SUFFIX)}.log)"
     logs = [path for path in _glob(layout.log("**", "*")) if path.stat().st_mtime >= started]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
         for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):

@@ -10,6 +10,7 @@ decided as `datasets` decides it (`splits`).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -224,15 +225,20 @@ def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Pat
         query, document = str(row["query_id"]), str(row["corpus_id"])
         if query not in texts:
             raise BenchmarkError(f"{where}: query {query!r} is not in {queries[0]}")
-        try:
-            score = int(row["score"])
-            if isinstance(row["score"], float) and score != row["score"]:  # JSON may have 1.0
-                raise ValueError
-            qrels.setdefault(query, {})[document] = score
-        except (TypeError, ValueError):
-            raise BenchmarkError(f"{where}: score {row['score']!r} is no integer") from None
+        qrels.setdefault(query, {})[document] = _grade(row["score"], where)
         lines[query, document] = where
     return _checked(name, corpus, texts, qrels, {}, lines, task)
+
+
+def _grade(score: Any, where: str) -> int:
+    """A whole number, in whatever type or format it is written: 1, "1", 1.0."""
+    try:
+        number = math.nan if isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer():
+        raise BenchmarkError(f"{where}: score {score!r} is no integer")
+    return int(number)
 
 
 def _new(query: str, queries: dict[str, str], where: str) -> None:
@@ -262,7 +268,7 @@ def _checked(
         raise BenchmarkError(
             f"{lines[query, document]}: document {document!r}, relevant to query {query!r}, {fault} "
             f"({len(unknown) + len(own)} such judgements, allowed are {task.unretrievable}: `unretrievable` in "
-            "benchmarks.tsv, --unretrievable of `revela evaluate`)"
+            "benchmarks.tsv, --unretrievable of `revela evaluate` and `revela train`)"
         )
     queries = sorted(qrels)
     return Part(

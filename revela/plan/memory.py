@@ -24,8 +24,13 @@ LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives.revela
 BYTES = {"bf16": 2, "fp32": 4}
 
 
-def alternatives(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int) -> dict[str, float]:
-    """Bytes that a process needs under each change of settings that would save memory, by the change."""
+def alternatives(
+    settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int, *, least_batch: int = 2
+) -> dict[str, float]:
+    """Bytes that a process needs under each change of settings that would save memory, by the change.
+
+    No batch has fewer chunks than `least_batch`.
+    """
     changes = {"gradient_checkpointing: true": {"gradient_checkpointing": True}}
     if processes > 1:
         changes["zero_stage: 3"] = {"zero_stage": 3}
@@ -36,8 +41,8 @@ def alternatives(settings: Training, shapes: Sequence[Shape], batch_size: int, p
         for change, values in changes.items()
     }
     all_changes = {"gradient_checkpointing": True, "zero_stage": 3 if processes > 1 else settings.zero_stage}
-    for size in (batch_size // 2, batch_size // 4):
-        if size >= 2:
+    for size in (max(batch_size // 2, least_batch), max(batch_size // 4, least_batch)):
+        if size < batch_size:
             changed = settings.model_copy(update=all_changes)
             needs[f"all that and batch size {size}"] = peak(changed, shapes, size, processes)
     return {change: need for change, need in needs.items() if need < now}

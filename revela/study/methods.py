@@ -22,6 +22,7 @@ class Method:
     data: the training file of a corpus that it reads, batches.parquet or pairs.parquet.
     lm: what a language model is to it. "beside": it is loaded with the retriever and trained, or frozen; "scores": it
         scores the batches once, before any training (`revela.objectives.replug_scores`); "none": the cell names none.
+    least_batch: chunks in a batch at least, for the retriever's weights to have any part in the loss.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Method:
     operations: str
     data: Literal["batches", "pairs"] = "batches"
     lm: Literal["beside", "scores", "none"] = "none"
+    least_batch: int = 2
 
     @property
     def module(self) -> str:
@@ -57,6 +59,7 @@ _METHODS = (
         objective="revela.objectives.revela:Revela",
         operations="revela.plan.flops:revela",
         lm="beside",
+        least_batch=3,  # of two chunks each has one other, so Sim is 1 whatever the retriever says
     ),
     Method(
         "replug",

@@ -24,10 +24,14 @@ from revela.study.system import Api, System
 
 
 class DatasetSpec(Strict):
-    """A raw dataset to fetch or to build. `results` is the folder of results, none of which is text of a dataset."""
+    """A raw dataset to fetch or to build. `results` is the folder of results, none of which is text of a dataset.
+
+    content: one hash over the user's files that it is a copy of, so that it is made again when they change.
+    """
 
     dataset: Dataset
     results: str
+    content: str | None = None
 
 
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:

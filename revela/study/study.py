@@ -70,8 +70,11 @@ class Study:
         check_known(f"{cell.path}: lm", cell.lm, ["none"] if cell.needs.lm == "none" else self.backbones)
         if cell.variant:
             check_known(f"{cell.path}: variant", cell.variant, self.config.variants)
-        if cell.batch_size < 2:
-            raise ConfigError(f"{cell.path}: batch size {cell.batch_size}; valid: 2 or more, for chunks tell of others")
+        if cell.batch_size < (least := cell.needs.least_batch):
+            raise ConfigError(
+                f"{cell.path}: batch size {cell.batch_size}; valid: {least} or more, for {cell.needs.label} learns from "
+                "the choice among other chunks"
+            )
         return cell
 
     def training_settings(self, cell: Cell) -> Training:

@@ -12,15 +12,11 @@ deletes that file as well.
 
 from __future__ import annotations
 
-import glob
-import itertools
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +32,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
-from revela.errors import RevelaError
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
-from revela.study.base import STUDY_MARK
 from revela.study.source import HubSource, PathSource
 from revela.text import embedded, punkt, weights
-from revela.text.documents import kind_of
+from revela.text.own_files import Matched, ResourceError, matching, visible
+
+__all__ = ["Matched", "ResourceError", "build_punkt", "fetch_dataset", "fetch_model", "matching"]
 
 if TYPE_CHECKING:
     from revela.study.settings import Dataset
@@ -54,16 +50,12 @@ MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENS
 NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 
 
-class ResourceError(RevelaError):
-    """A resource cannot be had, or is not what it should be. The message is one line."""
-
-
 def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
     """Make a dataset's folder and return its manifest.
 
     `hub`: the files of the repositories that match `patterns`. Several repositories become subfolders, named without
-    the owner. `path`: the files of a local folder except hidden ones, as hard links where the file system allows them,
-    otherwise as copies; if the folder has a manifest, it is verified first. `files`: the files that `matching` finds
+    the owner. `path`: copies of the files of a local folder except hidden ones; if the folder has a manifest, it is
+    verified first. `files`: the files that `matching` finds
     outside the folder of results, likewise. `installed`: text or a benchmark made from installed packages
     (`revela.text.embedded`); where `sha256` is given, the text must have this hash.
 
@@ -81,11 +73,11 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
                 commits[name] = _pinned_snapshot(folder, "dataset", name, dataset.revision, wanted, None, target)
             facts = {"hub": commits, "revision": dataset.revision, "patterns": dataset.patterns}
         elif dataset.path:
-            facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None)}
+            facts = {"path": dataset.path, "origin": _local(Path(dataset.path), folder, partial, "*", None, _copy)}
         elif dataset.files:
             matched = matching(dataset.files, spec.results)
-            _place(matched.folder, matched.names, partial)
-            facts = {"pattern": dataset.files, "count": len(matched.names)}
+            _copy(matched.folder, matched.names, partial)
+            facts = {"pattern": dataset.files, "place": str(matched.folder), "count": len(matched.names)}
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
         manifest = write_manifest(partial, **facts)
@@ -116,7 +108,8 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
             facts = {"hub": {place: commit}, "revision": source.revision}
         else:
             place = source.path
-            facts = {"path": place, "origin": _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES)}
+            origin = _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES, _place)
+            facts = {"path": place, "origin": origin}
         if not any(partial.glob("*.safetensors")):
             facts["converted_from"] = _converted(name, source, facts, partial)
         manifest = write_manifest(partial, **facts)
@@ -228,9 +221,9 @@ def _snapshot(
 
 
 def _local(
-    source: Path, folder: Path, target: Path, patterns: str | list[str], ignored: list[str] | None
+    source: Path, folder: Path, target: Path, patterns: str | list[str], ignored: list[str] | None, place: Callable
 ) -> dict | None:
-    """Place a local folder's files in `target`. If it has a manifest, verify it and return its facts."""
+    """Place a local folder's files in `target` by `place`. If it has a manifest, verify it and return its facts."""
     if not source.is_dir():
         raise ResourceError(f"{source}: no such folder")
     if folder.resolve().is_relative_to(source.resolve()):
@@ -242,71 +235,13 @@ def _local(
     found = [name for name in _files(source, patterns, ignored) if name != MANIFEST]
     if not found:
         raise ResourceError(f"{source}: no files that can be used ({patterns if patterns != '*' else 'it is empty'})")
-    _place(source, found, target)
+    place(source, found, target)
     return origin
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Files of own text, by their names in a folder, sorted: `names` are read, `others` are passed over."""
-
-    folder: Path
-    names: list[str]
-    others: list[str]
-
-
-def matching(pattern: str, results: str | Path | None = None) -> Matched:
-    """The files that a folder, a file, or a glob pattern with {a,b} stands for, hidden ones left out.
-
-    A folder stands for the files that its suffixes mark as text or tables (`documents.KINDS`); the others are passed
-    over. A pattern stands for every file that it matches, named from its last plain folder on. Files below `results`,
-    or in the folder of a study that `revela train` wrote, are left out as well. Raises ResourceError where no file is
-    left.
-    """
-    place, every = Path(pattern), True
-    if place.is_dir():
-        source, every = place, False
-        found = glob.glob("**/*", root_dir=source, recursive=True)
-    elif place.is_file():
-        source, found = place.parent, [place.name]
-    else:
-        source = Path(*itertools.takewhile(lambda part: not set(part) & set("*?[{"), place.parent.parts))
-        matched = {name for plain in _alternatives(pattern) for name in glob.glob(plain, recursive=True)}
-        found = [Path(name).relative_to(source).as_posix() for name in matched]
-    found = sorted(name for name in found if name != MANIFEST and (source / name).is_file())
-    results_too = [Path(results)] if results else []
-    never = [folder.resolve() for folder in (*results_too, *_studies(source, found))]
-    never = [folder for folder in never if folder.is_relative_to(source.resolve())]
-    if never:
-        found = [name for name in found if not any(map((source / name).resolve().is_relative_to, never))]
-    names = [name for name in found if every or kind_of(Path(name))]
-    if not names:
-        fault = f"none of its {len(found)} files is text or a table by its suffix" if found else "no file matches"
-        valid = "valid: a folder, a file, or a pattern with *, ** (folders at any depth) and {a,b}, outside the results"
-        raise ResourceError(f"{pattern}: {fault}; {valid}")
-    return Matched(source, names, sorted(set(found).difference(names)))
-
-
-def _studies(source: Path, names: list[str]) -> list[Path]:
-    """The folders below `source` that hold a study of `revela train`, found by the mark in its configuration."""
-    configs = [source / name for name in names if "/" in name and name.endswith("/config.yaml")]
-    return [path.parent for path in configs if path.read_bytes().startswith(STUDY_MARK.encode())]
-
-
-def _alternatives(pattern: str) -> list[str]:
-    """The patterns without braces that one with {a,b} stands for."""
-    braces = re.search(r"{([^{}]*)}", pattern)
-    if not braces:
-        return [pattern]
-    before, after = pattern[: braces.start()], pattern[braces.end() :]
-    return [one for choice in braces[1].split(",") for one in _alternatives(before + choice + after)]
 
 
 def _files(folder: Path, patterns: str | list[str] | None, ignored: list[str] | None) -> list[str]:
     """The relative names of the visible files of a folder that match the patterns, in order."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    visible = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    return list(filter_repo_objects(visible, allow_patterns=patterns, ignore_patterns=ignored))
+    return list(filter_repo_objects(visible(folder), allow_patterns=patterns, ignore_patterns=ignored))
 
 
 def _place(source: Path, names: list[str], target: Path) -> None:
@@ -317,6 +252,15 @@ def _place(source: Path, names: list[str], target: Path) -> None:
             os.link((source / name).resolve(), target / name)
         except OSError:
             shutil.copyfile(source / name, target / name)
+
+
+def _copy(source: Path, names: list[str], target: Path) -> None:
+    """Make copies that the user's later edits do not reach, with the times of their files (`own_files.content`)."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+        times = (source / name).stat()
+        os.utime(target / name, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _installed(dataset: Dataset, folder: Path) -> dict:

@@ -17,7 +17,9 @@ def out_of_memory(job: Job, error: torch.OutOfMemoryError) -> str:
     """A sentence on a run that did not fit, with the settings under which it would."""
     paths = [job.retriever] if job.lm is None else [job.retriever, job.lm]
     shapes = [flops.Shape.from_config(json.loads((path / "config.json").read_text("utf-8"))) for path in paths]
-    needs = memory.alternatives(job.training, shapes, Cell.parse(job.cell).batch_size, dist.get_world_size())
+    cell = Cell.parse(job.cell)
+    least = cell.needs.least_batch
+    needs = memory.alternatives(job.training, shapes, cell.batch_size, dist.get_world_size(), least_batch=least)
     room = device_memory()
     fitting = [f"{change} ({need / 2**30:.1f} GiB)" for change, need in needs.items() if need < 0.9 * room]
     reason = str(error).split(". ")[0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def set_arithmetic() -> None:
     """Has a CPU flush subnormal floats to zero. To be called before the first computation of the process.
 
+    The setting is one of this thread, and of all threads that it starts from then on.
     Sim at tau = 1e-4 makes subnormals, and a CPU takes twice as long over them.
     """
     torch.set_flush_denormal(True)

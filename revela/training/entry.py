@@ -26,6 +26,7 @@ from revela.method.packing import PackingError
 from revela.objectives.tokens import ObjectiveError
 from revela.provenance import git_commit
 from revela.study.cell import Cell
+from revela.study.reason import give
 from revela.training.advice import out_of_memory
 from revela.training.checkpoint import Checkpoints, SaveError
 from revela.training.devices import DeviceError, check
@@ -36,14 +37,16 @@ from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
-from revela.training.trained import export
+from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, Watch, first_of_several_documents
 
+OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
 
 
 def main(arguments: list[str]) -> int:
     """Runs the job of a JSON file and returns the exit status."""
+    set_arithmetic()  # first, for threads have it from the one that starts them
     stop = StopRequest()
     try:
         check([int(os.environ.get("LOCAL_RANK", "0"))])
@@ -51,20 +54,28 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     join_processes()
-    set_arithmetic()
     try:
         job = read_job(arguments)
         configure_malloc(Cell.parse(job.cell).batch_size)
         complete = run(job, stop)
+        if not complete and dist.get_rank() == 0:
+            give(arguments[0], stop.why(job))
     except torch.OutOfMemoryError as error:
-        print(f"error: {out_of_memory(job, error)}", file=sys.stderr)
-        return 1
+        return fail(arguments, out_of_memory(job, error))
     except (RevelaError, OSError) as error:
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            fail(arguments, " ".join(str(error).split()))
         return 1
     dist.destroy_process_group()
     return 0 if complete else RESUBMIT
+
+
+def fail(arguments: list[str], message: str) -> int:
+    """Says why the run fails, to its log and as data beside the job's file."""
+    print(f"error: {message}", file=sys.stderr)
+    if len(arguments) == 1:
+        give(arguments[0], message)
+    return 1
 
 
 def run(job: Job, stop: StopRequest) -> bool:
@@ -76,6 +87,7 @@ def run(job: Job, stop: StopRequest) -> bool:
     rows = Rows(job.data, job.scores, settings.seed)
     steps = count_steps(settings, rows, processes)
     engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
+    start = weights_of(engine)  # of which checkpoints know nothing
     checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if first else {})
     done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
@@ -115,7 +127,7 @@ def run(job: Job, stop: StopRequest) -> bool:
     if log:
         log.close()
     records = [checkpoints.log, checkpoints.folder / FILE, checkpoints.folder / TENSORBOARD]
-    export(job, engine, records, steps=steps, commits=commits, wall_seconds=elapsed)
+    export(job, engine, start, records, steps=steps, commits=commits, wall_seconds=elapsed)
     if first:
         checkpoints.remove()
     return True
@@ -134,13 +146,19 @@ class StopRequest:
     def _note(self, *_) -> None:
         self.signalled = True
 
+    def why(self, job: Job) -> str:
+        """A sentence on the stop."""
+        minutes = job.time_budget_minutes
+        why = "told to stop by SIGTERM" if self.signalled else f"its time is up (time_budget_minutes: {minutes:g})"
+        return f"{job.cell}: {why}; a checkpoint is saved, so give the same command again to go on"
+
     def requested(self) -> bool:
         return self.signalled or time.monotonic() >= self.deadline
 
 
 def join_processes() -> None:
     """Joins the processes of this run that torchrun started; without torchrun this process is the only one."""
-    if "RANK" in os.environ:
+    if OF_TORCHRUN <= os.environ.keys():
         # torchrun puts its processes into sessions of their own, where they would outlive it if it is killed.
         end_with_parent(signal.SIGKILL)
     else:
@@ -153,7 +171,7 @@ def join_processes() -> None:
     else:
         dist.init_process_group(backend)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled now; gloo does as well
-    deepspeed.init_distributed(backend)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False)
     warnings.simplefilter("ignore", FutureWarning)  # DeepSpeed and PEFT call what will go; that is theirs to mend
 
 

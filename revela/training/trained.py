@@ -21,17 +21,34 @@ from revela.training import TrainingError
 from revela.training.job import Job, inputs
 
 
-def export(job: Job, engine: deepspeed.DeepSpeedEngine, records: list[Path], **facts: Any) -> None:
+def weights_of(engine: deepspeed.DeepSpeedEngine) -> dict[str, int]:
+    """A number for each trainable weight of retriever and language model, by its name, which differs once it has moved.
+
+    It is the sum of its bits read as integers, so that it depends neither on the order of summation nor on the device.
+    To be called by all processes.
+    """
+    with _whole(engine):
+        return {
+            name: int(weight.detach().contiguous().view(torch.int32).sum(dtype=torch.int64))
+            for name, weight in engine.module.named_parameters()
+            if weight.requires_grad
+        }
+
+
+def export(
+    job: Job, engine: deepspeed.DeepSpeedEngine, start: dict[str, int], records: list[Path], **facts: Any
+) -> None:
     """Writes the trained cell, whole or not at all. To be called by all processes.
 
+    start: the `weights_of` its models before the first step.
     records: files and folders of the run that become part of the cell; those that do not exist are left out.
-    facts: stand in the manifest. Raises TrainingError for adapters that learned nothing.
+    facts: stand in the manifest. Raises TrainingError for a model that learned nothing.
     """
     retriever, lm = engine.module.retriever, engine.module.lm
-    trained = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
     settings = job.training.model_dump(mode="json")
-    with deepspeed.zero.GatheredParameters(trained) if job.training.zero_stage == 3 else contextlib.nullcontext():
-        check_trained(job, retriever, lm)
+    end = weights_of(engine)
+    with _whole(engine):
+        check_trained(job, {name for name in start if start[name] != end[name]}, retriever, lm)
         if dist.get_rank() == 0:
             with atomic_folder(job.output) as partial:
                 retriever.save(partial / "retriever")
@@ -57,14 +74,30 @@ def export(job: Job, engine: deepspeed.DeepSpeedEngine, records: list[Path], **f
     dist.barrier()
 
 
-def check_trained(job: Job, retriever: Retriever, lm: nn.Module | None) -> None:
-    """Refuses adapters that change nothing, as before the first step: TrainingError if all their B are zero."""
+def _whole(engine: deepspeed.DeepSpeedEngine) -> contextlib.AbstractContextManager:
+    """Within it all trainable weights are whole, also where the processes share them out."""
+    if engine.zero_optimization_stage() != 3:
+        return contextlib.nullcontext()
+    return deepspeed.zero.GatheredParameters([weight for weight in engine.module.parameters() if weight.requires_grad])
+
+
+def check_trained(job: Job, moved: set[str], retriever: Retriever, lm: nn.Module | None) -> None:
+    """Refuses a model that is as before the first step: TrainingError if no weight has moved, or all B are zero.
+
+    moved: names of weights, as the engine's module has them, that differ from the start.
+    """
     idle = job.training.similarity == "uniform"  # the control whose retriever stays as it was
     for part, model in {"retriever": None if idle else retriever, "lm": lm}.items():
         b = [] if model is None else [weight for name, weight in model.named_parameters() if ".lora_B." in name]
         if b and not any(weight.any() for weight in b):
+            fault = "adapters are all zero"
+        elif model is not None and any(weight.requires_grad for weight in model.parameters()):
+            fault = None if any(name.startswith(f"{part}.") for name in moved) else "weights are those of its start"
+        else:
+            continue
+        if fault:
             raise TrainingError(
-                f"{job.cell}: the {part}'s adapters are all zero, so nothing was learned; is learning_rate "
+                f"{job.cell}: the {part}'s {fault}, so nothing was learned; is learning_rate "
                 f"{job.training.learning_rate} times {job.training.max_steps or 'its'} steps enough?"
             )
 

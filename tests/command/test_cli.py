@@ -1,5 +1,6 @@
 """The command `revela`: what it does, what it says as JSON, and what it says about faulty input."""
 
+import gzip
 import json
 import os
 import re
@@ -241,6 +242,21 @@ def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, ca
     assert planned == [(f"{out}/config.yaml", [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"])] * 2
 
 
+def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, planned):
+    qrels = {"q1": {"d0": 1, "gone": 1}}
+    write_beir(tmp_path, "arguana", documents=DOCUMENTS, queries=QUERIES, qrels=qrels)
+    corpus, out = tmp_path / "arguana/corpus.jsonl", tmp_path / "out"
+    (tmp_path / "arguana/corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    corpus.unlink()
+    options = ["--text", "notes", "--backbone", backbone, "--out", out, "--benchmark", tmp_path / "arguana", "-n"]
+    said = fail(capsys, "train", *options)
+    assert "'gone', relevant to query 'q1', is not in the corpus (1 such" in said and "--unretrievable" in said
+    assert not out.exists()
+    succeed(capsys, "train", *options, "--unretrievable", 1)
+    assert load(out / "config.yaml").task("own", "own").unretrievable == 1
+    succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
+
+
 def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
     study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "out")
     settings = study.training_settings(cell)
@@ -351,6 +367,29 @@ def test_a_job_that_fails_is_explained_by_its_own_line(tmp_path, monkeypatch, ca
     with pytest.raises(running.RunError, match="x: not a target: ... .log: "):
         running.run(config, Layout(str(tmp_path)), [], cores=1)
     assert "not a target" in (tmp_path / "snakemake.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "left, said",
+    [
+        ({"reason": "its time is up"}, "its time is up"),
+        ({"running": 2**22 + 1}, "killed by SIGKILL, as the kernel does where memory runs out"),  # no such process
+        ({"running": os.getpid()}, "At least one job did not complete"),
+    ],
+)
+def test_a_job_hands_up_its_reason(tmp_path, monkeypatch, left, said):
+    config, script, log = tmp_path / "config.yaml", tmp_path / "snakemake", tmp_path / "logs/train/x.log"
+    config.write_text("")
+    (tmp_path / "left.json").write_text(json.dumps(left))
+    script.write_text(
+        f"#!/bin/sh\nmkdir -p {log.parent}\ntouch {log}\ncp {tmp_path}/left.json {log.with_suffix('.reason.json')}\n"
+        "echo 'At least one job did not complete'\nexit 1\n"
+    )
+    script.chmod(0o755)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: popen([script], **options))
+    with pytest.raises(running.RunError, match=said):
+        running.run(config, Layout(str(tmp_path)), [], cores=1)
 
 
 RUN = """

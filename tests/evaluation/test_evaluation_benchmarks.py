@@ -7,6 +7,8 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from benchmark_folders import (
     DOCUMENTS,
@@ -272,3 +274,25 @@ def test_gold_and_excluded(tmp_path):
 
 def test_queries_are_those_of_the_split(tmp_path):
     assert set(QUERIES) - set(load_task(task("beir"), write_beir(tmp_path))[0].queries) == {"q3"}
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("grades, whole", [([1, 2], True), ([1.0, 2.0], True), ([1, 0.5], False), ([1, None], False)])
+def test_a_grade_means_the_same_in_every_format(tmp_path, suffix, grades, whole):
+    """Cut to 0, a grade of 0.9 would take its query out of the mean."""
+    write_beir(tmp_path)
+    (tmp_path / "t/qrels/test.tsv").unlink()
+    rows = [{"query-id": "q1", "corpus-id": f"d{n}", "score": grade} for n, grade in enumerate(grades, start=1)]
+    path = tmp_path / f"t/qrels/test.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [rows[0], *(r.values() for r in rows)]))
+    if whole:
+        [part] = load_task(task("beir"), tmp_path)
+        assert part.qrels == {"q1": {"d1": 1, "d2": 2}} and type(part.qrels["q1"]["d1"]) is int
+    else:
+        with pytest.raises(BenchmarkError, match="is no integer"):
+            load_task(task("beir"), tmp_path)

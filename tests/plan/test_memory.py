@@ -59,6 +59,14 @@ def test_static_memory_by_hand():
         assert total == pytest.approx(2 * expected + memory.LOGITS, rel=0.03)
 
 
+def test_no_batch_is_advised_in_which_the_retriever_has_no_part():
+    def sizes(batch_size):
+        needs = memory.alternatives(Training(), [LLAMA_1B, LLAMA_1B], batch_size, 1, least_batch=3)
+        return [int(change.split()[-1]) for change in needs if "batch size" in change]
+
+    assert [sizes(size) for size in (16, 8, 4, 3)] == [[8, 4], [4, 3], [3], []]
+
+
 def test_alternatives_spare_memory():
     settings = Training(lora=Lora())
     now = memory.peak(settings, [LLAMA_1B, LLAMA_1B], 16, 4)

@@ -234,10 +234,16 @@ def test_files_may_stand_beside_released_batches(write):
     assert config.datasets["built"].files == "notes/*.md"
 
 
-@pytest.mark.parametrize("size", [0, 1])
-def test_a_batch_has_chunks_that_tell_of_others(size):
-    with pytest.raises(ConfigError, match=f"batch size {size}; valid: 2 or more"):
-        load("config/demo.yaml").check_cell(Cell.parse(f"revela/code/tiny-4m/tiny-4m/bs{size}"))
+@pytest.mark.parametrize(
+    ("method", "lm", "least"), [("revela", "tiny-4m", 3), ("replug", "tiny-4m", 2), ("contriever", "none", 2)]
+)
+def test_a_batch_has_chunks_that_tell_of_others(method, lm, least):
+    """Of two chunks each has one other, so Revela's Sim is 1 and the retriever has no part in the loss."""
+    study = load("config/demo.yaml")
+    for size in range(least):
+        with pytest.raises(ConfigError, match=f"batch size {size}; valid: {least} or more"):
+            study.check_cell(Cell.parse(f"{method}/code/tiny-4m/{lm}/bs{size}"))
+    assert study.check_cell(Cell.parse(f"{method}/code/tiny-4m/{lm}/bs{least}")).batch_size == least
 
 
 def test_not_yaml(tmp_path):

@@ -28,6 +28,7 @@ from revela.lookahead import lookahead
 from revela.objectives import revela as revela_module
 from revela.provenance import read_manifest
 from revela.retriever import Retriever
+from revela.study import reason
 from revela.study.methods import METHODS
 from revela.study.settings import Training
 from revela.training import TrainingError, advice, checkpoint, entry, launch, loop
@@ -402,11 +403,26 @@ def test_a_terminated_run_saves_and_asks_to_be_submitted_again(tmp_path, write_j
     assert_same(tmp_path, undisturbed(1, number))
 
 
+def test_a_run_hands_up_why_it_stopped(tmp_path, write_job):
+    run(write_job(tmp_path, time_budget_minutes=1e-6), status=75)
+    assert reason.read(tmp_path / "job.reason.json") == (
+        f"revela/code/tiny/tiny/bs{B}: its time is up (time_budget_minutes: 1e-06); a checkpoint is saved, so give the "
+        "same command again to go on"
+    )
+    job = json.loads((tmp_path / "job.json").read_text())
+    (tmp_path / "job.json").write_text(json.dumps(job | {"data": "nowhere.parquet"}))
+    run(tmp_path / "job.json", status=1)
+    assert "data: nowhere.parquet does not exist" in reason.read(tmp_path / "job.reason.json")
+
+
 def launched(script):
     sys.exit(launch.torchrun(["--standalone", "--nproc_per_node=2", str(script)]))
 
 
-@pytest.mark.parametrize(("line", "status"), [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(3)", 3)])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("sys.exit(0)", 0), ("sys.exit(75)", 75), ("sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)],
+)
 def test_the_launcher_passes_on_how_several_processes_ended(tmp_path, line, status):
     script = tmp_path / "script.py"
     script.write_text(f"import sys\n{line}\n")
@@ -490,6 +506,67 @@ def test_a_run_whose_starter_is_killed_saves_and_ends(tmp_path, write_job, numbe
         time.sleep(0.01)
 
 
+# By another launcher, in the shell from which a run is started.
+LEFT_BEHIND = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+LEFT_BEHIND |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "PET_NNODES": "2"}
+LEFT_BEHIND |= {"ROLE_RANK": "1", "NODE_RANK": "1", "CROSS_SIZE": "2", "AZUREML_EXPERIMENT_ID": "x"}
+LEFT_BEHIND |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "ACCELERATE_USE_FSDP": "true", "MKL_NUM_THREADS": "7"}
+
+
+@pytest.mark.parametrize("left, number", [({"RANK": "0"}, 1), (LEFT_BEHIND, 1), (LEFT_BEHIND, 2)])
+def test_another_launchers_variables_are_of_no_account(tmp_path, write_job, undisturbed, left, number):
+    job = write_job(tmp_path)
+    command = [sys.executable, "-m", "revela.training.launch", str(job), f"--processes={number}", "--threads=2"]
+    subprocess.run(command, env=os.environ | left, check=True, timeout=300, capture_output=True)
+    assert losses(tmp_path) == pytest.approx(losses(undisturbed(1, number)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "own, expected",
+    [({}, {"OMP_WAIT_POLICY": "passive"}), ({"GOMP_SPINCOUNT": "9"}, {}), ({"OMP_WAIT_POLICY": "ACTIVE"}, {})],
+)
+def test_threads_sleep_while_they_wait_unless_told_otherwise(own, expected):
+    environment = dict(own)
+    launch.rest_between(environment)
+    assert environment == own | expected
+
+
+def test_launchers_variables_are_told_from_others():
+    others = {
+        "SLURM_JOB_ID": "1",
+        "NCCL_SOCKET_IFNAME": "x",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "HF_HOME": "y",
+        "RANKING": "z",
+    }
+    environment = LEFT_BEHIND | others
+    launch.clear(environment)
+    assert environment == others | {"MKL_NUM_THREADS": "7"}
+
+
+SUBNORMAL = """
+import threading, torch
+from revela.training.engine import set_arithmetic
+set_arithmetic()
+def flushed():
+    found.append(bool((torch.full((2, 2**20), 1e-30) * 1e-10 == 0).all()))
+found = []
+flushed()
+thread = threading.Thread(target=flushed)
+thread.start()
+thread.join()
+print(found, 1e-310 * 1.0 == 0.0)
+"""
+
+
+def test_every_thread_that_computes_flushes_subnormals():
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    found = subprocess.run(
+        [sys.executable, "-c", SUBNORMAL], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout.split("] ")[0] == "[True, True"
+
+
 def test_a_run_goes_on_with_its_own_settings_and_inputs_only(tmp_path, write_job):
     """A time budget that is used up after one step leaves a checkpoint, which other settings cannot use."""
     run(write_job(tmp_path, time_budget_minutes=1e-9, max_steps=2), status=launch.RESUBMIT)
@@ -550,6 +627,12 @@ def test_adapters_that_are_still_zero_are_not_exported(tmp_path, write_job):
     assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
 
 
+def test_weights_that_have_not_moved_are_not_exported(tmp_path, write_job):
+    folder = run(write_job(tmp_path, **FULL, max_steps=1), status=1)
+    assert "the retriever's weights are those of its start, so nothing was learned" in messages(folder)
+    assert messages(folder).count("error: ") == 1 and not (folder / "output").exists()
+
+
 def small_gpu():
     spoil("memory")
     advice.device_memory = lambda: 10**9
@@ -558,7 +641,7 @@ def small_gpu():
 def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
     folder = run(write_job(tmp_path), 2, small_gpu, status=1)
     assert "error: out of memory (CUDA out of memory); by estimate these would fit into 0.9 GiB: " in messages(folder)
-    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 2 ("):
+    for change in ("gradient_checkpointing: true (", "zero_stage: 3 (", "both (", "all that and batch size 3 ("):
         assert change in messages(folder)
 
 

@@ -67,13 +67,19 @@ def either(names):
 def cell_pattern(*methods):
     """A pattern that matches the paths of all cells of some methods."""
     corpus, backbone = either(CONFIG.corpora), either(STUDY.backbones)
-    with_lm = either(name for name in methods if METHODS[name].lm != "none")
-    without_lm = either(name for name in methods if METHODS[name].lm == "none")
-    end = rf"bs{_SIZE}(-({either(CONFIG.variants)}))?"
-    return f"({with_lm})/({corpus})/({backbone})/({backbone})/{end}|({without_lm})/({corpus})/({backbone})/none/{end}"
+    patterns = []
+    for method in (METHODS[name] for name in methods):
+        lm = "none" if method.lm == "none" else backbone
+        end = rf"bs{batch_sizes(method.least_batch)}(-({either(CONFIG.variants)}))?"
+        patterns.append(f"{method.name}/({corpus})/({backbone})/({lm})/{end}")
+    return "|".join(patterns)
 
 
-_SIZE = r"([2-9]|[1-9]\d+)"
+def batch_sizes(least):
+    """A pattern that matches the numbers from `least` on, which has one digit."""
+    return rf"([{least}-9]|[1-9]\d+)"
+
+
 BM25, ENCODERS, APIS = (STUDY.models_of(kind) for kind in ("bm25", "encoder", "api"))
 UNTRAINED_SYSTEM = f"{UNTRAINED}({either(STUDY.backbones)})"
 DENSE = f"{cell_pattern(*METHODS)}|{UNTRAINED_SYSTEM}|{either(ENCODERS)}"
@@ -88,7 +94,7 @@ wildcard_constraints:
     corpus=either(CONFIG.corpora),
     lm=either(STUDY.backbones),
     scoring=r"(mean|sum)\d+-(bf16|fp32)",
-    batch_size=_SIZE,
+    batch_size=batch_sizes(min(method.least_batch for method in METHODS.values())),
     benchmark=either(STUDY.benchmarks),
     task=either({task.task for task in STUDY.tasks}),
     table=either(CONFIG.tables),

@@ -1,8 +1,19 @@
 # Resources: folders with a manifest, fetched from a hub or built on this machine.
+from revela.text.own_files import content
+
+
 localrules:
     dataset,
     model,
     punkt,
+
+
+def dataset_params(wildcards):
+    """The dataset's specification. Where it is a copy of the user's files, their hash as it is now is part of it."""
+    name = wildcards.dataset
+    spec = specification.dataset_spec(STUDY, name)
+    found = content(spec.dataset, spec.results, LAYOUT.dataset(name))
+    return spec.model_dump(mode="json", exclude={"content"}) | ({"content": found} if found else {})
 
 
 rule dataset:
@@ -19,7 +30,7 @@ rule dataset:
         mem_mb=memory("dataset"),
         runtime=runtime("dataset"),
     params:
-        spec=specified(specification.dataset_spec),
+        spec=dataset_params,
         code=lambda w: code("revela.text.embedded") if CONFIG.datasets[w.dataset].installed else None,
     message:
         "Fetching the dataset {wildcards.dataset}"

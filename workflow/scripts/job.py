@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from contextlib import contextmanager
 
@@ -15,9 +16,11 @@ def job(snakemake, *, network=False, check_gpus=True):
     The GPUs are checked, unless other processes of the job will use them and check them.
 
     An error that a person can mend (of the project, or of the operating system) is printed as its message; any other
-    keeps its traceback, for it is a bug. Either way the job fails.
+    keeps its traceback, for it is a bug. Either way the job fails, and hands up its reason (`revela.study.reason`).
     """
     from revela.errors import RevelaError
+    from revela.study import reason
+    from revela.training.launch import rest_between
 
     log = os.open(snakemake.log[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -25,7 +28,16 @@ def job(snakemake, *, network=False, check_gpus=True):
     sys.stdout.reconfigure(line_buffering=True)
     if not network:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    rest_between(os.environ)
+    reason.begin(snakemake.log[0])
     gpus = snakemake.resources.get("gpu")
+
+    def end(number, _):
+        reason.give(snakemake.log[0], reason.ended(-number))
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -37,4 +49,17 @@ def job(snakemake, *, network=False, check_gpus=True):
                 check()
         yield
     except (OSError, RevelaError) as error:
-        sys.exit(f"error: {error}")
+        from revela.text.own_files import as_named_by_user
+
+        message = as_named_by_user(str(error), snakemake.input)
+        reason.give(snakemake.log[0], message)
+        sys.exit(f"error: {message}")
+    except SystemExit as end:
+        if end.code:
+            said = end.code if isinstance(end.code, str) else reason.ended(end.code)
+            reason.give(snakemake.log[0], said, unless_given=True)
+            raise
+    except BaseException as error:
+        reason.give(snakemake.log[0], f"{type(error).__name__}: {error}")
+        raise
+    reason.done(snakemake.log[0])
