@@ -115,7 +115,7 @@ def receive(module: nn.Module, packing: Packing | None, s_aux: Tensor | None) ->
     packing.layers.add(module.layer_idx)
 
 
-def _attention(
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -177,4 +177,4 @@ def _attention_of(decoder: PreTrainedModel, name: str) -> Iterator[None]:
             layer._gradient_checkpointing_func = function
 
 
-register(NAME, _attention)
+register(NAME, packed_attention)
