@@ -54,11 +54,10 @@ def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes
     for part, (shape, count) in enumerate(zip(shapes, tokens)):
         frozen = part == 1 and settings.freeze_lm
         total += _weights(settings, shape, processes, frozen=frozen)
-        layer, kept = activations(settings, shape, frozen=frozen), 0.0
+        layer = activations(settings, shape, frozen=frozen)
         if frozen:
-            kept = count / 2 * shape.layers * 2 * BYTES[settings.precision] * shape.kv_heads * shape.head_dim
-            count /= 2
-        total += kept
+            count //= 2  # the h-stream's
+            total += count * shape.layers * BYTES[settings.precision] * 2 * shape.kv_heads * shape.head_dim
         if settings.gradient_checkpointing:
             total += count * (shape.layers * BYTES[settings.precision] * shape.hidden + layer)
         else:
