@@ -108,7 +108,7 @@ def logits(
 
 
 def check_gate(gate: Tensor, layers: int, heads: int) -> None:
-    """InBatchError for a tensor that is no gate of a model with so many layers and heads."""
+    """InBatchError for a gate that is none of [], [layers] and [layers, heads]."""
     if gate.shape not in ((), (layers,), (layers, heads)):
         raise InBatchError(
             f"gate is {tuple(gate.shape)}; a model of {layers} layers with {heads} heads takes (), ({layers},) or "
