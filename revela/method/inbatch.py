@@ -98,7 +98,7 @@ def logits(
     attention: Attention = "sparse",
     gate: float | Tensor = 1.0,
 ) -> Tensor:
-    """The h-stream's logits [B, L, V], meaningless at pads. Arguments and errors are those of `hidden_states`.
+    """The h-stream's logits [B, L, V], meaningless at pads. Arguments and errors are as for `hidden_states`.
 
     Raises PretrainedError as well, for a model that changes its logits after the head.
     """

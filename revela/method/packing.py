@@ -129,7 +129,10 @@ def packed_attention(
     packing: Packing | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d]."""
+    """What transformers calls in each layer: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d].
+
+    s_aux: see `receive`.
+    """
     receive(module, packing, s_aux)
     keys, values = packing.to_grid(key), packing.to_grid(value)
     return packing.causal(query, keys, values, window=sliding_window, scale=scaling, dropout_p=dropout), None

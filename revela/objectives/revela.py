@@ -91,13 +91,13 @@ class Revela(Objective):
         return sum(losses.values()), scalars | _sharpness(sim.detach(), batch.get("document")) | self._gates(gate)
 
     def gate(self) -> float | Tensor:
-        """The gate of the step that is taken: a number, or what was learned so far."""
+        """The gate of the step that is taken: a number, or what was learned so far, [layers] or [layers, heads]."""
         if self.learned_gate is not None:
             return self.learned_gate()
         return gate_at(self.step, self.settings.cross_attention)
 
     def streams(self, batch: Tokens, sim: Tensor, gate: float | Tensor) -> tuple[Tensor, Tensor]:
-        """The last hidden states of the h-stream and of the e-stream under some Sim, [B, L, hidden] each."""
+        """The last hidden states of the h-stream and of the e-stream under some Sim and gate, [B, L, hidden] each."""
         return hidden_states(
             self.lm,
             batch["lm_input_ids"],
@@ -118,7 +118,7 @@ class Revela(Objective):
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
 
     def next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in float32, summed. The logits of a large vocabulary are made a piece at a time and not kept."""
+        """Cross-entropy in float32 of hidden states [B, L, hidden] and labels [B, L], summed to a scalar. The logits of a large vocabulary are made a piece at a time and not kept."""
         valid = labels[:, 1:] != IGNORED
         hidden, labels = hidden[:, :-1][valid], labels[:, 1:][valid]
         # Counted for the longest batch there may be, so that under ZeRO-3 all processes call the head equally often.
