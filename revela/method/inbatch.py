@@ -9,8 +9,12 @@ Each document of a batch runs through the model in two streams that share all we
 so that the next token of document i is predicted from its own prefix and from the other documents, as far as Sim lets
 it see them. The gradient of the loss reaches Sim, and through the e-stream's keys and values nothing is detached.
 
+A gate g may stand before b_ij. It is 1 in the paper; below 1, a pretrained model is thrown less far out of what it
+knows. To scale Sim by g is the same.
+
 Both streams of all documents go through the model in one forward, as a row of 2T tokens without pads, e first
-(`revela.method.packing`).
+(`revela.method.packing`). If the model is frozen, the e-stream goes first and alone. It does not depend on Sim, and what
+the gradient to Sim needs of it are its keys and values, so it leaves nothing else behind.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revela.method.packing import Packing, PackingError, receive, register, run
+from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
 from revela.pretrained import output_head
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
+E_STREAM = "revela_e_stream"  # likewise
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
 EPSILON = 1e-6  # of eq. 8 (App. B.5)
 
@@ -43,6 +48,7 @@ def hidden_states(
     *,
     value_norm: bool,
     attention: Attention = "sparse",
+    gate: float | Tensor = 1.0,
     e_stream: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The last hidden states of the h-stream, ready for the model's head.
@@ -54,19 +60,31 @@ def hidden_states(
         value_norm: divide b_ij by N_ij, eq. 8.
         attention: "dense" is eq. 5-9 as written, over all pairs, with the probabilities [H, T, B, L] of a layer in
             memory; "sparse" sends the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention.
+        gate: a factor of all b_ij: one number, [layers], or [layers, heads]. A tensor gets its gradient.
         e_stream: return (h, e) instead of h.
 
     Returns:
         [B, L, hidden] with zeros at the pads.
 
     Raises:
-        InBatchError: Sim does not fit the batch, or the attention is unknown.
+        InBatchError: Sim does not fit the batch, the gate does not fit the model, or the attention is unknown.
         PackingError: a document has no token, or some layers of the model do not take part.
     """
-    batch = _Batch(attention_mask, similarity, value_norm, attention)
-    row = batch.lay_out(input_ids)
-    hidden = run(lm.get_decoder(), torch.cat([row, row], 1), batch, NAME)
-    e, h = hidden.tensor_split(2, dim=1)
+    decoder = lm.get_decoder()
+    if isinstance(gate, Tensor):
+        check_gate(gate, decoder.config.num_hidden_layers, decoder.config.num_attention_heads)
+    options = {"value_norm": value_norm, "attention": attention, "gate": gate}
+    if any(parameter.requires_grad for parameter in lm.parameters()):
+        batch = _Batch(attention_mask, similarity, **options)
+        row = batch.lay_out(input_ids)
+        e, h = run(decoder, torch.cat([row, row], 1), batch, NAME).tensor_split(2, dim=1)
+    else:
+        alone = _EStream(attention_mask)
+        batch = _Batch(attention_mask, similarity, **options, e_stream=alone)
+        row = batch.lay_out(input_ids)
+        with torch.no_grad():
+            e = run(decoder, row, alone, E_STREAM)
+        h = run(decoder, row, batch, NAME)
     return (batch.pad(h), batch.pad(e)) if e_stream else batch.pad(h)
 
 
@@ -78,19 +96,50 @@ def logits(
     *,
     value_norm: bool,
     attention: Attention = "sparse",
+    gate: float | Tensor = 1.0,
 ) -> Tensor:
-    """The h-stream's logits [B, L, V], meaningless at pads. Arguments and errors are those of `hidden_states`.
+    """The h-stream's logits [B, L, V], meaningless at pads. Arguments and errors are as for `hidden_states`.
 
     Raises PretrainedError as well, for a model that changes its logits after the head.
     """
-    hidden = hidden_states(lm, input_ids, attention_mask, similarity, value_norm=value_norm, attention=attention)
+    options = {"value_norm": value_norm, "attention": attention, "gate": gate}
+    hidden = hidden_states(lm, input_ids, attention_mask, similarity, **options)
     return output_head(lm)(hidden)
 
 
-class _Batch(Packing):
-    """What the attention layers have to know of a batch of B documents with T tokens, L in the longest."""
+def check_gate(gate: Tensor, layers: int, heads: int) -> None:
+    """InBatchError for a gate that is none of [], [layers] and [layers, heads]."""
+    if gate.shape not in ((), (layers,), (layers, heads)):
+        raise InBatchError(
+            f"gate is {tuple(gate.shape)}; a model of {layers} layers with {heads} heads takes (), ({layers},) or "
+            f"({layers}, {heads})"
+        )
 
-    def __init__(self, attention_mask: Tensor, similarity: Tensor, value_norm: bool, attention: Attention):
+
+class _EStream(Packing):
+    """The e-stream alone: each layer's key and value [1, H_kv, T, d] are kept for the h-stream."""
+
+    def __init__(self, attention_mask: Tensor):
+        super().__init__(attention_mask)
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+
+class _Batch(Packing):
+    """What the attention layers have to know of a batch of B documents with T tokens, L in the longest.
+
+    e_stream: has gone before; None: it runs beside the h-stream, in the first half of each row.
+    """
+
+    def __init__(
+        self,
+        attention_mask: Tensor,
+        similarity: Tensor,
+        *,
+        value_norm: bool,
+        attention: Attention,
+        gate: float | Tensor,
+        e_stream: _EStream | None = None,
+    ):
         if attention not in ("sparse", "dense"):
             raise InBatchError(f"attention {attention!r} is unknown; valid are sparse, dense")
         size = len(attention_mask)
@@ -98,8 +147,8 @@ class _Batch(Packing):
             raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(size, size)}")
         if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN is reported with the loss
             raise InBatchError("similarity has a non-zero diagonal; a document does not attend to itself (eq. 6)")
-        super().__init__(attention_mask, streams=2)
-        self.value_norm, self.attention = value_norm, attention
+        super().__init__(attention_mask, streams=2 if e_stream is None else 1)
+        self.value_norm, self.attention, self.gate, self.e_stream = value_norm, attention, gate, e_stream
         lengths = torch.tensor(self.lengths, device=attention_mask.device)
         self.keys = torch.arange(self.grid[1], device=attention_mask.device) < lengths[:, None]  # [B, L]
         if attention == "dense":
@@ -110,6 +159,13 @@ class _Batch(Packing):
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
             self.weights = similarity[self.document[self.tokens], source]
+
+    def gated(self, layer: int) -> Tensor:
+        """The weights of b_ij in a layer: one, or one for each head, [1 or H, ...], as Sim has them."""
+        if isinstance(self.gate, Tensor):
+            of_layer = self.gate[layer] if self.gate.ndim else self.gate
+            return self.weights * of_layer.view(-1, *[1] * self.weights.ndim).to(self.weights.dtype)
+        return (self.weights if self.gate == 1 else self.weights * self.gate)[None]
 
 
 def _attention(
@@ -126,23 +182,47 @@ def _attention(
     packing: _Batch | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d]."""
+    """What transformers calls in each layer: query [1, H, 2T, d], key and value [1, H_kv, 2T, d] -> [1, 2T, H, d].
+
+    With T in place of 2T where the e-stream has gone before.
+    """
     receive(module, packing, s_aux)
     keys, values = packing.to_grid(key), packing.to_grid(value)
     settings = {"scale": scaling, "dropout_p": dropout}
     own = packing.causal(query, keys, values, window=sliding_window, **settings)
-
-    half = query.shape[2] // 2
-    if packing.attention == "dense":
-        size = len(keys) // 2
-        other = _dense(packing, query[:, :, half:], keys[:size], values[:size], **settings)
+    dense, before = packing.attention == "dense", packing.e_stream
+    if before is None:
+        half, size = query.shape[2] // 2, len(keys) // 2
+        query = query[:, :, half:]
+        e_key, e_value = (keys[:size], values[:size]) if dense else (key[:, :, :half], value[:, :, :half])
     else:
-        other = _sparse(packing, query[:, :, half:], key[:, :, :half], value[:, :, :half], **settings)
+        e_key, e_value = (packing.to_grid(x) if dense else x for x in before.seen[module.layer_idx])
+    other = (_dense if dense else _sparse)(packing, module.layer_idx, query, e_key, e_value, **settings).transpose(1, 2)
+    if before is not None:
+        return own + other, None
     e, h = own.tensor_split(2, dim=1)
-    return torch.cat([e, h + other.transpose(1, 2)], 1), None
+    return torch.cat([e, h + other], 1), None
 
 
-def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float) -> Tensor:
+def _keep(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    packing: _EStream | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Plain packed attention, which keeps key and value."""
+    done = packed_attention(module, query, key, value, attention_mask, packing=packing, **kwargs)
+    packing.seen[module.layer_idx] = key, value
+    return done
+
+
+def _dense(
+    batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout_p: float
+) -> Tensor:
     """b_i of eq. 6 or 9 for query [1, H, T, d], key and value [B, H_kv, L, d] -> [1, H, T, d], as the paper writes it."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -152,14 +232,14 @@ def _dense(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, *, scale: f
     scores = torch.baddbmm(bias, query[0], key.mT, alpha=scale).unflatten(2, (size, length))  # [H, T, B, L]
     p = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     p = F.dropout(p, dropout_p)
-    weights = batch.weights.to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
+    weights = batch.gated(layer).to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
     if batch.value_norm:
         norms = value.norm(dim=-1).view(heads, 1, size, length)
         weights = weights / ((p * norms).sum(3) + EPSILON)  # N_ij, eq. 8
     return torch.bmm((p * weights[..., None]).flatten(2), value)[None]
 
 
-def _sparse(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
+def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
     """The same from key and value [1, H_kv, T, d], over the pairs whose weight is not negligible."""
     dim = value.shape[3]
     if batch.value_norm:
@@ -177,8 +257,9 @@ def _sparse(batch: _Batch, query: Tensor, key: Tensor, value: Tensor, **settings
     )  # [1, H, pairs' tokens, d]
     if batch.value_norm:
         b = b[..., :dim] / (b[..., dim:] + EPSILON)
-    b = b * batch.weights.to(b.dtype)[:, None]
+    b = b * batch.gated(layer).to(b.dtype)[..., None]
     return b.new_zeros(1, b.shape[1], len(batch.document), dim).index_add(2, batch.tokens, b)
 
 
 register(NAME, _attention)
+register(E_STREAM, _keep)

@@ -115,7 +115,7 @@ def receive(module: nn.Module, packing: Packing | None, s_aux: Tensor | None) ->
     packing.layers.add(module.layer_idx)
 
 
-def _attention(
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -129,7 +129,10 @@ def _attention(
     packing: Packing | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d]."""
+    """What transformers calls in each layer: query [1, H, T, d], key and value [1, H_kv, T, d] -> [1, T, H, d].
+
+    s_aux: see `receive`.
+    """
     receive(module, packing, s_aux)
     keys, values = packing.to_grid(key), packing.to_grid(value)
     return packing.causal(query, keys, values, window=sliding_window, scale=scaling, dropout_p=dropout), None
@@ -177,4 +180,4 @@ def _attention_of(decoder: PreTrainedModel, name: str) -> Iterator[None]:
             layer._gradient_checkpointing_func = function
 
 
-register(NAME, _attention)
+register(NAME, packed_attention)

@@ -25,7 +25,11 @@ class Objective(nn.Module):
 
     retriever: what every objective trains.
     lm: a language model that runs beside it; an objective that has use for one keeps it.
+    step: the optimiser step that is taken, from 1; the training loop sets it. The loss may depend on it, on nothing
+        else that changes while a run goes on but the weights.
     """
+
+    step = 1
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from revela.method.inbatch import NEGLIGIBLE, hidden_states
 from revela.method.similarity import similarity
 from revela.objectives.base import Objective
+from revela.objectives.gate import LearnedGate, gate_at
 from revela.objectives.tokens import ObjectiveError, Tokens, language_model_ids, pad
 from revela.pretrained import output_head
 from revela.retriever import Retriever
@@ -48,6 +49,12 @@ class Revela(Objective):
         self.lm, self.lm_tokenizer, self.pad_id = lm, lm_tokenizer, pad_id
         if settings.freeze_lm:
             lm.requires_grad_(False)
+        self.learned_gate: LearnedGate | None = None
+        if settings.cross_attention.learned:
+            config = lm.get_decoder().config
+            self.learned_gate = LearnedGate(
+                settings.cross_attention, config.num_hidden_layers, config.num_attention_heads
+            )
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"text": B chunks, "src": source}.
@@ -64,6 +71,8 @@ class Revela(Objective):
         }
         if self.settings.similarity == "shuffled":
             batch["columns"] = _shuffled_columns(texts, self.settings.seed)
+        if len(row.get("document") or ()) == len(texts):  # to be logged; the loss does not depend on it
+            batch["document"] = _numbered(row["document"])
         return batch
 
     def count(self, batch: Tokens) -> int:
@@ -72,22 +81,33 @@ class Revela(Objective):
 
     def forward(self, batch: Tokens) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss summed over tokens, a scalar in nats; and its means per token and how sharp Sim is, to be logged."""
-        sim = self.similarity(batch)
-        h, e = hidden_states(
+        sim, gate = self.similarity(batch), self.gate()
+        h, e = self.streams(batch, sim, gate)
+        losses = {"h_loss": self.next_token_loss(h, batch["lm_labels"])}
+        if self.settings.dual_loss:
+            losses["e_loss"] = self.next_token_loss(e, batch["lm_labels"])
+        tokens = (batch["lm_labels"][:, 1:] != IGNORED).sum().clamp(min=1)
+        scalars = {name: loss.detach() / tokens for name, loss in losses.items()}
+        return sum(losses.values()), scalars | _sharpness(sim.detach(), batch.get("document")) | self._gates(gate)
+
+    def gate(self) -> float | Tensor:
+        """The gate of the step that is taken: a number, or what was learned so far, [layers] or [layers, heads]."""
+        if self.learned_gate is not None:
+            return self.learned_gate()
+        return gate_at(self.step, self.settings.cross_attention)
+
+    def streams(self, batch: Tokens, sim: Tensor, gate: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden states of the h-stream and of the e-stream under some Sim and gate, [B, L, hidden] each."""
+        return hidden_states(
             self.lm,
             batch["lm_input_ids"],
             batch["lm_attention_mask"],
             sim,
             value_norm=self.settings.value_norm,
             attention=self.settings.attention,
+            gate=gate,
             e_stream=True,
         )
-        losses = {"h_loss": self._next_token_loss(h, batch["lm_labels"])}
-        if self.settings.dual_loss:
-            losses["e_loss"] = self._next_token_loss(e, batch["lm_labels"])
-        tokens = (batch["lm_labels"][:, 1:] != IGNORED).sum().clamp(min=1)
-        scalars = {name: loss.detach() / tokens for name, loss in losses.items()}
-        return sum(losses.values()), scalars | _sharpness(sim.detach())
 
     def similarity(self, batch: Tokens) -> Tensor:
         """Sim [B, B], learned or a control's."""
@@ -97,8 +117,8 @@ class Revela(Objective):
         sim = similarity(*self.embed(batch), **self.cosines)
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
 
-    def _next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy in float32, summed. The logits of a large vocabulary are made a piece at a time and not kept."""
+    def next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy in float32 of hidden states [B, L, hidden] and labels [B, L], summed to a scalar. The logits of a large vocabulary are made a piece at a time and not kept."""
         valid = labels[:, 1:] != IGNORED
         hidden, labels = hidden[:, :-1][valid], labels[:, 1:][valid]
         # Counted for the longest batch there may be, so that under ZeRO-3 all processes call the head equally often.
@@ -109,6 +129,13 @@ class Revela(Objective):
             checkpoint(self._cross_entropy, *piece, use_reentrant=False)
             for piece in zip(hidden.tensor_split(pieces), labels.tensor_split(pieces))
         )
+
+    def _gates(self, gate: float | Tensor) -> dict[str, Tensor]:
+        """What is logged of a gate that changes: its mean, and that of each layer where it is learned."""
+        if self.learned_gate is not None:
+            of_layer = gate.detach().flatten(1).mean(1) if gate.ndim > 1 else gate.detach()
+            return {"gate": of_layer.mean()} | {f"gate_{layer}": mean for layer, mean in enumerate(of_layer)}
+        return {"gate": torch.tensor(gate, dtype=torch.float64)} if self.settings.cross_attention.ramp else {}
 
     def _cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = output_head(self.lm)(hidden)
@@ -130,10 +157,29 @@ def _shuffled_columns(texts: list[str], seed: int) -> Tensor:
     return columns
 
 
-def _sharpness(sim: Tensor) -> dict[str, Tensor]:
-    """Mean over rows of the largest weight, of the entropy in nats, and of how many others are attended to."""
-    return {
+def _numbered(documents: list[str]) -> Tensor:
+    """[B]: equal numbers for chunks of the same document."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(document, len(numbers)) for document in documents])
+
+
+def same_document(document: Tensor) -> Tensor:
+    """[B, B] of booleans: whether two chunks are others of the same document."""
+    return (document[:, None] == document) & ~torch.eye(len(document), dtype=torch.bool, device=document.device)
+
+
+def _sharpness(sim: Tensor, document: Tensor | None) -> dict[str, Tensor]:
+    """Mean over rows of the largest weight, of the entropy in nats, and of how many others are attended to.
+
+    Where documents are known, also of the weight on chunks of the same one, beside what a uniform Sim would give them.
+    """
+    sharpness = {
         "similarity_max": sim.max(1).values.mean(),
         "similarity_entropy": -torch.xlogy(sim, sim).sum(1).mean(),
         "attended": (sim > NEGLIGIBLE).sum(1).float().mean(),
     }
+    if document is not None:
+        same = same_document(document)
+        sharpness["same_document"] = (sim * same).sum(1).mean()
+        sharpness["same_document_uniform"] = same.float().sum(1).mean() / (len(sim) - 1)
+    return sharpness

@@ -9,7 +9,8 @@ The count is of the multiplications and additions of matrix products that the ma
     head                     2 * hidden * V              a predicted token
 
 Backward is twice that for what is trained and for attention, once for frozen matrices, which pass the gradient on.
-Norms, activations, softmax, the optimizer, and what gradient checkpointing computes again are not counted, so
+Of a frozen language model only the h-stream goes backward, and its attention passes nothing on to the e-stream's keys
+and values. Norms, activations, softmax, the optimizer, and what gradient checkpointing computes again are not counted, so
 
     MFU = operations / (seconds * processes * peak of the chip)
 
@@ -112,12 +113,16 @@ def revela(
     total = 0.0 if settings.similarity == "uniform" else retriever_alone(settings, retriever, lm, lengths)
     documents = lengths["lm"]
     tokens, size = sum(documents), len(documents)
-    streams = _layers(lm, 2 * tokens, settings.lora, frozen=settings.freeze_lm) + 3 * 2 * _causal(lm, documents)
     cross = 4 * lm.layers * lm.heads * lm.head_dim * attended * tokens * tokens / size
+    predicted = tokens - size
+    if settings.freeze_lm:
+        e_stream = forward(lm, documents) + settings.dual_loss * head(lm, predicted)
+        h_stream = _layers(lm, tokens, None, frozen=True) + 3 * _causal(lm, documents) + 2 * head(lm, predicted)
+        return total + e_stream + h_stream + 2 * cross
+    streams = _layers(lm, 2 * tokens, settings.lora) + 3 * 2 * _causal(lm, documents)
     # The head carries no adapter: it is frozen unless the whole model is trained.
-    trained_head = settings.lora is None and not settings.freeze_lm
-    predicted = (tokens - size) * (2 if settings.dual_loss else 1)
-    return total + (streams + 3 * cross + (3 if trained_head else 2) * head(lm, predicted))
+    heads = (2 if settings.lora else 3) * (2 if settings.dual_loss else 1) * head(lm, predicted)
+    return total + streams + 3 * cross + heads
 
 
 def retriever_alone(

@@ -4,7 +4,8 @@
     gradients     4 bytes for each trained weight
     optimizer     8 bytes, and under ZeRO-1 and 2 a float32 copy of 4 more
     activations   what the backward pass needs of each token in each layer, or with gradient checkpointing the layer's
-                  input, and all of one layer
+                  input, and all of one layer; of a frozen language model, those of the h-stream, and the keys and values
+                  of the e-stream
     logits        a piece of float32 logits with its softmax and gradient
 
 ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes.
@@ -59,6 +60,9 @@ def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes
         frozen = part == 1 and settings.freeze_lm
         total += _weights(settings, shape, processes, frozen=frozen)
         layer = activations(settings, shape, frozen=frozen)
+        if frozen:
+            count //= 2  # the h-stream's
+            total += count * shape.layers * BYTES[settings.precision] * 2 * shape.kv_heads * shape.head_dim
         if settings.gradient_checkpointing:
             total += count * (shape.layers * BYTES[settings.precision] * shape.hidden + layer)
         else:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
+from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 
 LM_EVAL = "lm-eval"  # the benchmark of language models
@@ -50,8 +51,9 @@ class Training(Strict):
     attention: Literal["sparse", "dense"] = Field(
         "sparse", description="Cross attention over the pairs of chunks whose Sim counts, or over all: the oracle."
     )
+    cross_attention: CrossAttention = Field(CrossAttention(), description="The gate of b_i in eq. 5 and 7.")
     dual_loss: bool = Field(False, description="Add the e-stream's loss with weight 1.")
-    freeze_lm: bool = Field(False, description="Train the retriever alone.")
+    freeze_lm: bool = Field(False, description="Train the retriever alone, and gates that are learned.")
     # REPLUG (App. B.3)
     lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
     include_self: bool = Field(True, description="A document is among those that REPLUG's distributions are over.")

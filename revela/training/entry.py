@@ -38,7 +38,7 @@ from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
 from revela.training.trained import export, weights_of
-from revela.training.watch import FILE, Watch, first_of_several_documents
+from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents
 
 OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
@@ -126,7 +126,7 @@ def run(job: Job, stop: StopRequest) -> bool:
 
     if log:
         log.close()
-    records = [checkpoints.log, checkpoints.folder / FILE, checkpoints.folder / TENSORBOARD]
+    records = [checkpoints.log, *(checkpoints.folder / name for name in (FILE, GAIN, TENSORBOARD))]
     export(job, engine, start, records, steps=steps, commits=commits, wall_seconds=elapsed)
     if first:
         checkpoints.remove()

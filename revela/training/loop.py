@@ -71,7 +71,7 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
         return [to_pinned(objective.collate(rows[position])) for position in positions]
 
     for step, batches in zip(steps, lookahead(batches_of, steps)):
-        learning_rate = engine.get_lr()[0]
+        objective.step, learning_rate = step, engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         (items,) = sum_over_processes([sum(counts)])
 

@@ -10,6 +10,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import nn
 
 from revela.files import atomic_folder, sha256_json, write_json
@@ -19,6 +20,8 @@ from revela.retriever import Retriever, reference, save_adapter
 from revela.study.layout import SETTINGS
 from revela.training import TrainingError
 from revela.training.job import Job, inputs
+
+GATE = "gate.safetensors"  # what was learned of training.cross_attention: gate, [layers] or [layers, heads]
 
 
 def weights_of(engine: deepspeed.DeepSpeedEngine) -> dict[str, int]:
@@ -54,6 +57,8 @@ def export(
                 retriever.save(partial / "retriever")
                 if lm is not None and any(parameter.requires_grad for parameter in lm.parameters()):
                     save_language_model(lm, job, partial / "lm")
+                if gate := getattr(engine.module, "learned_gate", None):
+                    save_file({"gate": gate.weight.detach().cpu().clone()}, partial / GATE)
                 write_json(partial / SETTINGS, settings)
                 for record in records:
                     if record.is_dir():

@@ -1,4 +1,5 @@
-"""One batch while a cell of Revela is trained: the weights that its chunks have for each other, and their losses.
+"""One batch while a cell of Revela is trained: the weights that its chunks have for each other, their losses, and what
+could still be gained.
 
 The batch is the first of the training file with chunks of several documents, in the order of the file; for Wikipedia it
 is at the head of the corpus, as in figure 6. The training does not depend on it.
@@ -7,6 +8,8 @@ is at the head of the corpus, as in figure 6. The training does not depend on it
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,14 @@ import torch
 import torch.nn.functional as F
 
 from revela.files import atomic_write
-from revela.method.inbatch import hidden_states
 from revela.objectives.base import Objective
-from revela.objectives.revela import IGNORED, Revela
+from revela.objectives.revela import IGNORED, Revela, same_document
 from revela.objectives.tokens import Tokens
 from revela.pretrained import output_head
 
 FILE = "dynamics.jsonl"
 STEPS = (0, 100, 200)  # of the optimizer, as in figure 6
+GAIN = "gain.jsonl"
 
 
 def first_of_several_documents(rows: pa.Table) -> dict[str, Any]:
@@ -35,12 +38,15 @@ def first_of_several_documents(rows: pa.Table) -> dict[str, Any]:
 class Watch:
     """Writes down at some steps what Revela makes of one row. For other objectives it does nothing.
 
+    At `STEPS` all weights and losses of the row, for figure 6; and at steps 0, 10, 20, 40, 80, ... the loss under
+    three kinds of Sim (`gain`).
+
     To be called by all processes, because all have to take part under ZeRO-3; those with path None write nothing. The
     row is tokenised at once, because later the tokenizers are busy with the batches to come.
     """
 
     def __init__(self, objective: Objective, row: dict[str, Any], path: str | Path | None):
-        """path: a file of JSON lines: step, document, similarity and loss."""
+        """path: a file of JSON lines: step, document, similarity and loss. `GAIN` stands beside it."""
         self.objective = objective if isinstance(objective, Revela) else None
         self.path = None if path is None else Path(path)
         if self.objective:
@@ -48,44 +54,80 @@ class Watch:
             self.documents = list(row.get("document") or [""] * len(row["text"]))
 
     def __call__(self, step: int) -> None:
-        """Writes down the state after a step, if it is one of `STEPS`.
+        """Writes down the state after a step, as the next one meets it, if this is a step to do so."""
+        if self.objective is None:
+            return
+        self.objective.step = step + 1
+        if step in STEPS:
+            state = {"document": self.documents, **measure(self.objective, self.batch)}
+            self._write(self.path, {"step": step, **state})
+        if doubles(step):
+            state = gain(self.objective, self.batch)
+            self._write(self.path and self.path.with_name(GAIN), {"step": step, **state})
 
-        Lines of this step or later ones are from before an interruption, and are replaced.
-        """
-        if self.objective is None or step not in STEPS:
+    def _write(self, path: Path | None, state: dict[str, Any]) -> None:
+        """Lines of this step or later ones are from before an interruption, and are replaced."""
+        if path is None:
             return
-        state = {"step": step, "document": self.documents, **measure(self.objective, self.batch)}
-        if self.path is None:
-            return
-        earlier = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
+        step = state["step"]
+        earlier = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
         lines = [line for line in earlier if json.loads(line)["step"] < step]
-        with atomic_write(self.path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(state)]), encoding="utf-8")
 
 
-@torch.no_grad()
+def doubles(step: int) -> bool:
+    """Whether a step is one of 0, 10, 20, 40, 80, ..."""
+    tens, rest = divmod(step, 10)
+    return rest == 0 and tens & (tens - 1) == 0
+
+
+@contextmanager
+def _watching(objective: Revela, batch: Tokens) -> Iterator[Tokens]:
+    """The batch where the objective is; within, there are no gradients and no dropout, and precision is the run's."""
+    device, training = next(objective.parameters()).device, objective.training
+    objective.eval()
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=objective.settings.precision == "bf16"),
+        ):
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+    finally:
+        objective.train(training)
+
+
 def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
     """`similarity`: Sim [B, B]; `loss`: the mean h-stream loss of each chunk's tokens [B], in nats; without dropout."""
-    settings, device = objective.settings, next(objective.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    training = objective.training
-    objective.eval()
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        sim = objective.similarity(batch)
-        hidden = hidden_states(
-            objective.lm,
-            batch["lm_input_ids"],
-            batch["lm_attention_mask"],
-            sim,
-            value_norm=settings.value_norm,
-            attention=settings.attention,
-        )
-        losses = [_mean_loss(objective, h, labels) for h, labels in zip(hidden, batch["lm_labels"])]
-    objective.train(training)
+    with _watching(objective, batch) as here:
+        sim = objective.similarity(here)
+        hidden, _ = objective.streams(here, sim, objective.gate())
+        losses = [_mean_loss(objective, h, labels) for h, labels in zip(hidden, here["lm_labels"])]
     return {
         "similarity": [[round(weight, 6) for weight in row] for row in sim.tolist()],
         "loss": [round(loss, 6) for loss in losses],
     }
+
+
+def gain(objective: Revela, batch: Tokens) -> dict[str, float]:
+    """The distance that Sim has come, and can still go: mean h-stream losses of a token, in nats, without dropout.
+
+    learned: with the Sim of now. uniform: with one that tells nothing. same_document: with one that is uniform over the
+    other chunks of the same document, or over all where there are none; left out if documents are not known.
+    """
+    found, tokens = {}, max(1, objective.count(batch))
+    with _watching(objective, batch) as here:
+        learned = objective.similarity(here)
+        uniform = (1 - torch.eye(len(learned), device=learned.device)) / (len(learned) - 1)
+        sims = {"learned": learned, "uniform": uniform}
+        if "document" in here:
+            same = same_document(here["document"]).float()
+            number = same.sum(1, keepdim=True)
+            sims["same_document"] = torch.where(number > 0, same / number.clamp(min=1), uniform)
+        for name, sim in sims.items():
+            hidden, _ = objective.streams(here, sim, objective.gate())
+            found[name] = round(objective.next_token_loss(hidden, here["lm_labels"]).item() / tokens, 6)
+    return found
 
 
 def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> float:

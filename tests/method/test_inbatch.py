@@ -9,6 +9,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
+from revela.method import inbatch
 from revela.method.inbatch import InBatchError, hidden_states, logits
 from revela.method.packing import PackingError
 from revela.pretrained import PretrainedError
@@ -119,15 +120,15 @@ def attend(q, k, v, causal):
     return p @ v, p
 
 
-def oracle(lm, documents, sim, value_norm):
-    """The h-stream's logits of each document (a list of unpadded id vectors)."""
+def oracle(lm, documents, sim, value_norm, gate=None):
+    """The h-stream's logits of each document (a list of unpadded id vectors); gate: [layers, heads]."""
     config, model = lm.config, lm.model
     dim, heads = config.head_dim, config.num_attention_heads
     group = heads // config.num_key_value_heads
     theta = config.rope_parameters["rope_theta"]
     e = [model.embed_tokens.weight[ids] for ids in documents]
     h = list(e)
-    for layer in model.layers:
+    for number, layer in enumerate(model.layers):
         attention, mlp = layer.self_attn, layer.mlp
 
         def heads_of(x, weight, rotary, layer=layer):
@@ -165,7 +166,7 @@ def oracle(lm, documents, sim, value_norm):
                     if value_norm:
                         norms = v_e[n // group].pow(2).sum(1).sqrt()
                         b = b / ((p @ norms)[:, None] + 1e-6)
-                    output = output + sim[i, j] * b
+                    output = output + (sim[i, j] if gate is None else gate[number, n] * sim[i, j]) * b
                 outputs.append(output)
             new_h.append(torch.cat(outputs, 1))
         e = [rest(x, y) for x, y in zip(e, new_e)]
@@ -500,3 +501,140 @@ def test_batches_that_make_no_sense():
             logits(lm, *batch, value_norm=False)
     with pytest.raises(InBatchError, match="'flash' is unknown; valid are sparse, dense"):
         logits(lm, ids, mask, sim, value_norm=False, attention="flash")
+
+
+# --- the gate
+
+
+def draw_gate(per, seed=3):
+    shape = {"one": (), "layer": (2,), "head": (2, 4)}[per]
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.2
+
+
+def run_gated(lm, batch, gate, *, value_norm, attention, seed=0):
+    """As `run`, with the gradient to the gate beside those to Sim and weights."""
+    ids, mask, sim = batch
+    lm.zero_grad()
+    sim, gate = (x.detach().clone().requires_grad_() for x in (sim, gate))
+    out = logits(lm, ids, mask, sim, value_norm=value_norm, attention=attention, gate=gate)[mask.bool()]
+    probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (out.log_softmax(1) * probe).sum().backward()
+    gradients = {name: weight.grad for name, weight in lm.named_parameters() if weight.grad is not None}
+    gradients |= {"sim": sim.grad.masked_fill(torch.eye(len(sim), dtype=torch.bool), 0), "gate": gate.grad}
+    return out, gradients
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+@pytest.mark.parametrize("value_norm", [False, True])
+@pytest.mark.parametrize("per", ["one", "layer", "head"])
+def test_a_gate_equals_the_equations(per, value_norm, attention):
+    """Eq. 7 by hand with g before b_ij: values and all gradients, that of the gate among them."""
+    lm, batch, gate = make(), make_batch(), draw_gate(per)
+    ours = run_gated(lm, batch, gate, value_norm=value_norm, attention=attention)
+
+    ids, mask, sim = batch
+    lm.zero_grad()
+    sim, gate = (x.detach().clone().requires_grad_() for x in (sim, gate))
+    documents = [row[keep.bool()] for row, keep in zip(ids, mask)]
+    full = gate.expand(2, 4) if per == "one" else gate.view(2, -1).expand(2, 4)
+    out = torch.cat(oracle(lm, documents, sim, value_norm, gate=full))
+    probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (out.log_softmax(1) * probe).sum().backward()
+    theirs = {name: weight.grad for name, weight in lm.named_parameters()} | {"sim": sim.grad, "gate": gate.grad}
+    assert_equal_runs(ours, (out, theirs))
+    assert theirs["gate"].abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+@pytest.mark.parametrize("per", ["layer", "head"])
+def test_gradient_of_the_gate_by_finite_differences(per, attention):
+    lm = make()
+    ids, mask, sim = make_batch((3, 2, 4))
+
+    def loss(gate):
+        out = logits(lm, ids, mask, sim.detach(), value_norm=True, attention=attention, gate=gate)
+        return out[mask.bool()].log_softmax(1)[:, 5].sum()
+
+    torch.autograd.gradcheck(loss, draw_gate(per).requires_grad_())
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+@pytest.mark.parametrize("value_norm", [False, True])
+def test_a_gate_is_a_factor_of_sim(value_norm, attention):
+    lm = make()
+    ids, mask, sim = make_batch()
+    options = {"value_norm": value_norm, "attention": attention}
+    scaled = hidden_states(lm, ids, mask, 0.3 * sim, **options)
+    for gate in (0.3, torch.tensor(0.3).double(), torch.full((2,), 0.3).double(), torch.full((2, 4), 0.3).double()):
+        torch.testing.assert_close(hidden_states(lm, ids, mask, sim, gate=gate, **options), scaled)
+    assert not torch.allclose(hidden_states(lm, ids, mask, sim, **options), scaled)
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+def test_a_gate_of_one_changes_no_bit(attention, monkeypatch):
+    """In bfloat16, where any product more would show: the constant 1 is not multiplied by."""
+    lm = make(dtype=torch.bfloat16)
+    ids, mask, sim = make_batch(dtype=torch.float32)
+    out, expected = run(lm, ids, mask, sim, value_norm=True, attention=attention)
+    seen = []
+    monkeypatch.setattr(inbatch._Batch, "gated", lambda batch, layer: seen.append(layer) or batch.weights[None])
+    again, gradients = run(lm, ids, mask, sim, value_norm=True, attention=attention)
+    assert sorted(set(seen)) == [0, 1] and torch.equal(out, again)
+    assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+def test_a_learned_gate_survives_gradient_checkpointing(attention, frozen):
+    lm, batch, gate = make(), make_batch(), draw_gate("head")
+    lm.requires_grad_(not frozen)
+    expected = run_gated(lm, batch, gate, value_norm=True, attention=attention)
+    enable_checkpointing(lm, use_reentrant=False)
+    assert_equal_runs(run_gated(lm, batch, gate, value_norm=True, attention=attention), expected, rtol=0, atol=0)
+
+
+def test_gates_of_other_models_are_refused():
+    for shape in ((3,), (2, 3), (2, 4, 1)):
+        with pytest.raises(InBatchError, match=r"a model of 2 layers with 4 heads takes \(\), \(2,\) or \(2, 4\)"):
+            hidden_states(make(), *make_batch(), value_norm=False, gate=torch.ones(shape))
+
+
+# --- a frozen model
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense"])
+@pytest.mark.parametrize("value_norm", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_frozen_model_gives_sim_and_gate_the_same_gradients(architecture, value_norm, attention):
+    lm, batch = make(architecture), make_batch((6, 2, 9, 4))
+    config = lm.config
+    gate = torch.rand(config.num_hidden_layers, config.num_attention_heads, dtype=torch.float64) + 0.2
+    out, expected = run_gated(lm, batch, gate, value_norm=value_norm, attention=attention)
+    lm.requires_grad_(False)
+    frozen, gradients = run_gated(lm, batch, gate, value_norm=value_norm, attention=attention)
+    assert gradients.keys() == {"sim", "gate"}
+    assert_equal_runs((frozen, gradients), (out, {name: expected[name] for name in gradients}), rtol=1e-10, atol=1e-12)
+
+
+def test_the_e_stream_of_a_frozen_model_leaves_no_graph():
+    """Counted: nothing but the h-stream's activations and the e-stream's keys and values waits for the backward pass."""
+    lm, (ids, mask, sim) = make(num_hidden_layers=6), make_batch((9, 8, 7, 9))
+
+    def kept():
+        own = {weight.untyped_storage().data_ptr() for weight in lm.parameters()}
+        sizes = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            h, e = hidden_states(lm, ids, mask, sim, value_norm=False, e_stream=True)
+        assert h.requires_grad
+        return sum(sizes.values()), e.requires_grad
+
+    (both, _), _ = kept(), lm.requires_grad_(False)
+    alone, e_needs_gradient = kept()
+    assert not e_needs_gradient and alone < 0.6 * both

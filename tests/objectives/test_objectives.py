@@ -219,6 +219,82 @@ def test_shuffled_columns_are_uniform_over_the_others():
     assert (counts[1:][counts[1:] > 0] - 200).abs().max() < 60
 
 
+# --- Revela: the gate
+
+
+def test_the_gate_on_its_ramp_is_a_factor_of_sim(make):
+    """Hand-worked: 0.2 at the first step, half-way after two of four, 1 from the fifth on; the same as Sim scaled."""
+    plain = make()
+    for shape, values in {"linear": [0.2, 0.4, 0.6, 0.8, 1, 1], "cosine": [0.2, 0.3172, 0.6, 0.8828, 1, 1]}.items():
+        ramp = {"start": 0.2, "steps": 4, "shape": shape}
+        objective = make(cross_attention={"ramp": ramp})
+        batch = objective.collate(ROW)
+        sim = plain.similarity(batch)
+        for step, gate in enumerate(values, start=1):
+            objective.step = step
+            assert objective.gate() == pytest.approx(gate, abs=1e-4)
+            loss, scalars = objective(batch)
+            h, _ = plain.streams(batch, objective.gate() * sim, 1.0)
+            torch.testing.assert_close(loss, plain.next_token_loss(h, batch["lm_labels"]))
+            assert scalars["gate"].item() == objective.gate()
+        torch.testing.assert_close(loss, plain(batch)[0], rtol=0, atol=0)  # the ramp has ended
+
+
+def test_a_constant_gate_is_neither_a_parameter_nor_logged(make):
+    objective = make(cross_attention={"gate": 0.3})
+    assert objective.gate() == 0.3 and "gate" not in objective(objective.collate(ROW))[1]
+    assert dict(objective.named_parameters()).keys() == dict(make().named_parameters()).keys()
+
+
+@pytest.mark.parametrize("per, shape", [("layer", (2,)), ("head", (2, 4))])
+@pytest.mark.parametrize("freeze_lm", [False, True])
+def test_a_learned_gate_is_trained_with_the_retriever(make, per, shape, freeze_lm):
+    objective = make(cross_attention={"gate": 0.05, "learned": per}, freeze_lm=freeze_lm)
+    batch = objective.collate(ROW)
+    constant = make(cross_attention={"gate": 0.05}, freeze_lm=freeze_lm)
+    (loss, grads), (expected, others) = gradients(objective, batch), gradients(constant, batch)
+    torch.testing.assert_close(loss, expected)
+    gate = grads.pop("learned_gate.weight")
+    assert gate.shape == shape and gate.all()
+    torch.testing.assert_close(grads, others, rtol=1e-4, atol=1e-5)
+    # The sum of its gradient is that of one gate for all, by central differences of the loss.
+    with torch.no_grad():
+        sim = constant.similarity(batch)
+        low, high = (
+            constant.next_token_loss(constant.streams(batch, sim, g)[0], batch["lm_labels"]) for g in (0.04, 0.06)
+        )
+    assert gate.sum().item() == pytest.approx((high - low).item() / 0.02, rel=0.05)
+    with torch.no_grad():
+        objective.learned_gate.weight.copy_(torch.arange(float(gate.numel())).view(shape))
+    _, scalars = objective(batch)
+    means = {"layer": [0, 1], "head": [1.5, 5.5]}[per]
+    assert [scalars[f"gate_{layer}"].item() for layer in range(2)] == means
+    assert scalars["gate"].item() == sum(means) / 2
+
+
+# --- Revela: what is logged
+
+
+def test_the_weight_on_chunks_of_the_same_document_worked_by_hand():
+    sim = torch.tensor([[0, 0.5, 0.3, 0.2], [0.6, 0, 0.1, 0.3], [0.2, 0.2, 0, 0.6], [0.25, 0.25, 0.5, 0]])
+    logged = revela_module._sharpness(sim, revela_module._numbered(["a", "b", "a", "c"]))
+    # Row 0 has 0.3 on chunk 2, row 2 has 0.2 on chunk 0; the other two chunks are alone.
+    assert logged["same_document"].item() == pytest.approx((0.3 + 0.2) / 4)
+    assert logged["same_document_uniform"].item() == pytest.approx((1 / 3 + 1 / 3) / 4)
+    assert "same_document" not in revela_module._sharpness(sim, None)
+
+
+def test_documents_are_logged_where_rows_name_them(make):
+    objective = make()
+    _, scalars = objective(objective.collate(ROW))
+    sim = objective.similarity(objective.collate(ROW))
+    assert scalars["same_document"].item() == pytest.approx((sim[[0, 2, 1, 3], [2, 0, 3, 1]].sum() / 4).item())
+    assert scalars["same_document_uniform"].item() == pytest.approx(1 / 3)
+    unnamed = {key: value for key, value in ROW.items() if key != "document"}
+    _, scalars = objective(objective.collate(unnamed))
+    assert "same_document" not in scalars
+
+
 # --- shared
 
 

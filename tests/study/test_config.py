@@ -8,10 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revela.study.base import ConfigError
+from revela.study.base import ConfigError, validate
 from revela.study.cell import Cell
+from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.schemas import schemas
+from revela.study.settings import Training
 from revela.study.study import load
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +101,7 @@ def test_the_ablations_of_ours():
         ("revela", "qwen2.5-0.5b", "llama-3.2-1b", 16)
     }
     changed = [(run.corpus, run.variant) for run in ablations]
-    both = ["float32-similarity", "tau1e-3", "tau1e-2", "frozen-lm", "paper-prefix"]
+    both = ["float32-similarity", "tau1e-3", "tau1e-2", "frozen-lm", "gate-ramp", "gate-learned", "paper-prefix"]
     assert sorted(changed) == sorted(
         [(corpus, variant) for corpus in ("wiki", "code") for variant in both]
         + [("wiki", "no-value-norm"), ("wiki", "whole-query"), ("code", "value-norm"), ("code", "first-half")]
@@ -291,3 +293,34 @@ def test_a_column_that_no_row_fills(write):
 
 def test_grey_must_be_a_column(write):
     assert "Nobody" in message(write(lambda v: v["tables"]["table1"].update(grey=["Nobody"])))
+
+
+def test_a_gate_has_one_way_to_change():
+    """The paper's is the constant 1; a ramp and learning exclude each other, and faults name the key."""
+    assert Training().cross_attention == CrossAttention(gate=1.0, ramp=None, learned=None)
+    ramp = {"start": 0.1, "steps": 10}
+    for values, expected in [
+        ({"gate": 0}, "cross_attention.gate: input should be greater than 0, got 0"),
+        ({"gates": 0.1}, "cross_attention.gates: unknown key; did you mean 'gate'? Valid keys: gate, ramp, learned"),
+        ({"ramp": {"steps": 10}}, "cross_attention.ramp.start: required, but not given"),
+        ({"ramp": ramp | {"stepz": 1}}, "did you mean 'steps'? Valid keys: start, steps, shape"),
+        ({"learned": "token"}, "cross_attention.learned: input should be 'layer' or 'head', got 'token'"),
+        ({"ramp": ramp, "learned": "head"}, "cross_attention: give at most one of ramp, learned"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            validate(Training, {"cross_attention": values}, "x.yaml")
+        assert expected in str(error.value)
+    # What a job's file says is what was set.
+    chosen = Training(cross_attention=CrossAttention(gate=0.5, ramp=ramp))
+    assert Training.model_validate_json(chosen.model_dump_json()) == chosen
+
+
+def test_variants_of_the_gate_reach_their_cells():
+    study = load("config/config.yaml")
+    cell = "revela/wiki/qwen2.5-0.5b/llama-3.2-1b/bs16"
+    gates = {
+        v: study.training_settings(Cell.parse(f"{cell}{v}")).cross_attention
+        for v in ("", "-gate-ramp", "-gate-learned")
+    }
+    assert gates[""] == CrossAttention()
+    assert gates["-gate-ramp"].ramp.start < gates["-gate-ramp"].gate == 1 and gates["-gate-learned"].learned == "layer"

@@ -261,6 +261,82 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, write_job, undisturbed
     np.testing.assert_allclose(losses(folder), losses(undisturbed(1, 1)), rtol=1e-5)
 
 
+# --- the gate
+
+
+RAMP = {"cross_attention": {"gate": 1.0, "ramp": {"start": 0.1, "steps": 6, "shape": "cosine"}}}
+LEARNED = {"cross_attention": {"gate": 0.05, "learned": "head"}}
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory, write_job):
+    """The folder of a run with learned gates, its language model frozen or not."""
+    done = {}
+
+    def get(freeze_lm):
+        if freeze_lm not in done:
+            folder = tmp_path_factory.mktemp(f"gated-{freeze_lm}")
+            done[freeze_lm] = run(write_job(folder, **LEARNED, freeze_lm=freeze_lm))
+        return done[freeze_lm]
+
+    return get
+
+
+def test_learned_gates_are_trained_logged_and_exported(gated):
+    output, records = gated(True) / "output", log(gated(True))
+    exported = load_file(output / "gate.safetensors")
+    assert exported.keys() == {"gate"} and exported["gate"].shape == (2, 4)
+    assert (exported["gate"] != 0.05).all() and exported["gate"].dtype == torch.float32
+    assert records[0]["gate"] == pytest.approx(0.05) and records[0]["gate_1"] == pytest.approx(0.05)
+    assert records[-1]["gate"] != pytest.approx(0.05)
+    assert json.loads((output / "settings.json").read_text())["cross_attention"]["learned"] == "head"
+    assert not (output / "lm").exists() and read_manifest(output, verify=True)
+    gain = [json.loads(line) for line in (output / "gain.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in gain] == [0]
+
+
+@pytest.mark.parametrize(("stage", "number"), [(0, 1), (2, 1), (3, 1), (0, 2), (1, 2), (2, 2), (3, 2)])
+@pytest.mark.parametrize("freeze_lm", [False, True])
+def test_neither_stage_nor_processes_change_learned_gates(tmp_path, write_job, gated, freeze_lm, stage, number):
+    job = write_job(
+        tmp_path, **LEARNED, freeze_lm=freeze_lm, zero_stage=stage, gradient_checkpointing=(stage, number) == (3, 2)
+    )
+    found, expected = run(job, number), gated(freeze_lm)
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    gates = [load_file(folder / "output" / "gate.safetensors")["gate"].numpy() for folder in (found, expected)]
+    np.testing.assert_allclose(*gates, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "number"),
+    [(RAMP, 1, 1), (RAMP | {"freeze_lm": True}, 0, 1), (LEARNED | {"freeze_lm": True}, 1, 1), (LEARNED, 3, 2)],
+)
+def test_a_killed_run_with_a_gate_ends_in_the_same_weights(tmp_path, write_job, changes, stage, number):
+    expected = run(write_job(tmp_path / "expected", **changes, zero_stage=stage), number)
+    job = write_job(tmp_path / "killed", **changes, zero_stage=stage)
+    Run(job, number, partial(interrupt, signal.SIGKILL, 22 // number)).fall()
+    run(job, number)
+    assert_same(job.parent, expected)
+    if "ramp" in changes["cross_attention"]:
+        gates = [record["gate"] for record in log(job.parent)]
+        assert gates == [record["gate"] for record in log(expected)]
+        assert gates[0] == pytest.approx(0.1) and gates[3] == pytest.approx(0.55) and gates[6:] == [1.0, 1.0]
+
+
+def test_a_ramp_of_the_loop_is_that_of_plain_steps(tmp_path, write_job):
+    """The loss of each step is that of the objective at that step; nothing has moved after the first."""
+    path = write_job(tmp_path, **RAMP, max_steps=2, zero_stage=0)
+    folder, job = run(path), read_job([str(path)])
+    rows, objective = Rows(job.data, None, 42), objective_of(job).eval()
+    with torch.no_grad():
+        for step, places in ((1, range(4)), (2, range(4, 8))):
+            objective.step = step
+            batches = [objective.collate(rows[place]) for place in places]
+            expected = sum(objective(batch)[0].item() for batch in batches) / sum(map(objective.count, batches))
+            assert log(folder)[step - 1]["loss"] == pytest.approx(expected, rel=0.02)  # dropout
+            assert log(folder)[step - 1]["gate"] == objective.gate()
+
+
 # --- against plain loops
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from revela.objectives.contriever import Contriever
 from revela.objectives.revela import Revela
 from revela.retriever import Retriever
+from revela.study.cross_attention import CrossAttention
 from revela.study.settings import Training
 from revela.training import watch
 from revela.training.rows import Rows
@@ -86,3 +87,53 @@ def test_the_batch_that_is_watched_is_of_several_documents(tmp_path, documents, 
     pq.write_table(pa.table(columns), tmp_path / "batches.parquet")
     found = watch.first_of_several_documents(Rows(tmp_path / "batches.parquet", None, 1).table)
     assert found == pa.table(columns).to_pylist()[expected]
+
+
+def test_the_distance_that_sim_can_still_go(objective):
+    """Each loss is that of the stream under its Sim; a chunk that is alone in its document looks at all others."""
+    objective.eval()
+    row = ROW | {"document": ["a", "b", "a", "c"]}
+    found, batch = watch.gain(objective, objective.collate(row)), objective.collate(row)
+    third = 1 / 3
+    sims = {
+        "learned": objective.similarity(batch),
+        "uniform": torch.full((4, 4), third).fill_diagonal_(0),
+        "same_document": torch.tensor([[0, 0, 1, 0], [third, 0, third, third], [1, 0, 0, 0], [third, third, third, 0]]),
+    }
+    assert list(found) == list(sims)
+    for name, sim in sims.items():
+        h, _ = objective.streams(batch, sim, 1.0)
+        expected = objective.next_token_loss(h, batch["lm_labels"]) / objective.count(batch)
+        assert found[name] == pytest.approx(expected.item(), abs=1e-5)
+    assert len(set(found.values())) == 3
+    unnamed = {"text": ROW["text"], "src": "x"}
+    assert list(watch.gain(objective, objective.collate(unnamed))) == ["learned", "uniform"]
+
+
+def test_the_distance_is_written_at_doubling_steps(objective, tmp_path):
+    assert [step for step in range(1000) if watch.doubles(step)] == [0, 10, 20, 40, 80, 160, 320, 640]
+    record, path = watch.Watch(objective, ROW, tmp_path / watch.FILE), tmp_path / watch.GAIN
+    for step in (0, 10, 11, 20):
+        record(step)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in records] == [0, 10, 20]
+    assert all(line.keys() == {"step", "learned", "uniform", "same_document"} for line in records)
+    record(10)  # after an interruption
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 10]
+
+
+def test_the_gate_that_is_watched_is_that_of_the_next_step(backbone, lm, tmp_path):
+    """So that an interrupted run writes what an uninterrupted one does."""
+    settings = SETTINGS.model_copy(
+        update={"cross_attention": CrossAttention(ramp={"start": 0.1, "steps": 20, "shape": "linear"})}
+    )
+    retriever = Retriever.from_backbone(backbone, query_prefix="query: ", passage_prefix="passage: ", max_length=32)
+    objective = Revela(settings, retriever, AutoModelForCausalLM.from_pretrained(lm), AutoTokenizer.from_pretrained(lm))
+    record = watch.Watch(objective, ROW, tmp_path / watch.FILE)
+    objective.step = 10  # of the run; a resumed one has not taken it
+    record(10)
+    before = (tmp_path / watch.GAIN).read_text()
+    (tmp_path / watch.GAIN).unlink()
+    objective.step = 1
+    record(10)
+    assert (tmp_path / watch.GAIN).read_text() == before and objective.gate() == pytest.approx(0.55)
