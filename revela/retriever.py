@@ -23,6 +23,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, run
+from revela.method.pooling import POOLINGS
 from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need 
     from peft import PeftModel
 
     from revela.study.settings import Lora
+    from revela.study.system import Pooling
 
 SETTINGS = "retriever.json"
 NAMES = ("query_prefix", "passage_prefix", "max_length", "pooling", "normalize")  # what stands in it
 Kind = Literal["query", "passage"]
-Pooling = Literal["eos", "mean", "cls"]
 
 
 class RetrieverError(PretrainedError):
@@ -75,8 +76,8 @@ class Retriever(nn.Module):
         base: str | Path | None = None,
     ):
         super().__init__()
-        if pooling not in ("eos", "mean", "cls"):
-            raise RetrieverError(f"pooling {pooling!r} is unknown; valid are eos, mean, cls")
+        if pooling not in POOLINGS:
+            raise RetrieverError(f"pooling {pooling!r} is unknown; valid are {', '.join(POOLINGS)}")
         if pooling == "eos" and tokenizer.eos_token_id is None:
             raise RetrieverError(
                 f"{base or tokenizer.name_or_path}: the tokenizer has no EOS token, at which the embedding would be "
@@ -108,13 +109,7 @@ class Retriever(nn.Module):
             hidden = packing.pad(run(self.backbone.get_decoder(), packing.lay_out(input_ids), packing))
         else:
             hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "eos":
-            pooled = hidden[torch.arange(len(hidden), device=hidden.device), attention_mask.sum(1) - 1]
-        elif self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            weights = attention_mask[..., None].float()
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        pooled = POOLINGS[self.pooling](hidden, attention_mask)
         pooled = pooled.to(torch.promote_types(pooled.dtype, torch.float32))
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 

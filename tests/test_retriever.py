@@ -4,6 +4,7 @@ import os
 import shutil
 from functools import partial
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from revela.method.pooling import POOLINGS
 from revela.pretrained import PretrainedError
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError, add_lora, load_adapter, save_adapter
 from revela.study.settings import Lora
+from revela.study.system import Pooling
 
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
 PREFIXES = {"query_prefix": "query: ", "passage_prefix": "passage: "}
@@ -55,6 +58,10 @@ def test_pooling_by_hand(backbone, pooling, expected, normalize):
     if normalize:
         expected = expected / (expected**2).sum(1, keepdim=True).sqrt()
     torch.testing.assert_close(retriever(ids, mask), expected)
+
+
+def test_every_pooling_that_a_sheet_may_name_is_known():
+    assert set(POOLINGS) == set(get_args(Pooling))
 
 
 def test_the_gradient_reaches_the_backbone(backbone):

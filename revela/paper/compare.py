@@ -17,7 +17,7 @@ from revela.paper.values import Column, Erratum, columns, errata, read_printed, 
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.settings import Table
+    from revela.study.shown import Table
     from revela.study.specification import TableSpec
 
 # The largest differences in points at which a value agrees with the printed one, or is close to it.

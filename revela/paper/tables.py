@@ -17,7 +17,7 @@ from revela.paper.values import Column, columns, rows
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.settings import Table
+    from revela.study.shown import Table
     from revela.study.specification import TableSpec
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"

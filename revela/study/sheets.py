@@ -11,7 +11,7 @@ from revela.study.base import NAME, ConfigError, Strict, validate
 from revela.study.cell import Cell
 from revela.study.methods import METHODS
 from revela.study.source import Source, parse_source
-from revela.study.system import UNTRAINED
+from revela.study.system import UNTRAINED, Pooling
 
 Row = TypeVar("Row", bound=Strict)
 
@@ -39,7 +39,7 @@ class Model(Strict):
     )
     base: str = Field("", description="The backbone that an encoder's weights are an adapter of.")
     size: str = Field("", description="As printed in the tables, for example 0.5B.")
-    pooling: Literal["", "eos", "mean", "cls"] = ""
+    pooling: Literal["", Pooling] = ""
     query_prefix: str = ""
     passage_prefix: str = ""
     passage_prefixes: str = Field(

@@ -28,6 +28,14 @@ class Site(Strict):
     price: float | None = Field(None, ge=0, description="Of a GPU-hour; null: the plan names no price.")
     currency: str = "EUR"
 
+    def resources(self, *, gpu: bool) -> dict[str, str]:
+        """What a job asks SLURM for on this site, as resources of Snakemake; what is null is left to SLURM."""
+        asked = {"slurm_account": self.account, "slurm_partition": self.partition}
+        if gpu:
+            asked |= {"slurm_partition": self.gpu_partition or self.partition, "gpu_model": self.gpu_model}
+            asked |= {"constraint": self.constraint, "qos": self.qos}
+        return {name: value for name, value in asked.items() if value is not None}
+
 
 def load_site(path: str | Path = SITE) -> Site:
     """What is particular to a cluster. Raises ConfigError with one line."""

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
-from revela.study.settings import LM_EVAL, Corpus, Dataset, Figure, LmEvaluation, Table, TextSource, Training
+from revela.study.settings import LM_EVAL, Corpus, Dataset, LmEvaluation, TextSource, Training
 from revela.study.sheets import Task
+from revela.study.shown import Figure, Table
 from revela.study.study import Study
 from revela.study.system import Api, System
 

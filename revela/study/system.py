@@ -16,6 +16,7 @@ from revela.study.cell import Cell
 from revela.study.layout import Layout
 
 UNTRAINED = "untrained/"
+Pooling = Literal["eos", "mean", "cls"]  # each is a function in `revela.method.pooling`
 
 
 class _System(Strict):
@@ -91,7 +92,7 @@ class Encoder(_System):
     module: ClassVar[str] = "revela.evaluation.off_the_shelf"
     kind: Literal["encoder"] = "encoder"
     base: str
-    pooling: Literal["", "eos", "mean", "cls"]  # "": as its sentence-transformers folder says
+    pooling: Literal["", Pooling]  # "": as its sentence-transformers folder says
     query_prefix: str
     passage_prefix: str
     passage_prefixes: dict[str, str]  # of tasks whose passages have another one

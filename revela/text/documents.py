@@ -10,7 +10,7 @@ one kind of file, the first of these that it holds:
 - JSON, `.json` or `.json.gz`: one list of rows, or one row a line. As in code-rag-bench/online-tutorials
   (`online_tutorials.json`, 1 GB: title, text) and code-rag-bench/library-documentation (`library_docs.json`: doc_id,
   doc_content).
-- CSV and TSV, with the names of the columns in the first line.
+- CSV and TSV, gzipped or not, with the names of the columns in the first line.
 - Text files: a file is a row with the one column `text`.
 
 So a README, a licence or a loading script beside tables does not become text. `datasets` is not asked for the files: it
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revela.text import CorpusError
-from revela.text.rows import OnRead, read_rows, unheard
+from revela.text.rows import TABLES, OnRead, read_rows, unheard
 
 if TYPE_CHECKING:
     from revela.study.settings import TextSource
@@ -40,13 +40,7 @@ CODE = """
 .f .f90 .sql .sh .bash .zsh .ps1 .proto
 """.split()  # noqa: SIM905
 TEXT_SUFFIXES = (*PROSE, *CODE)
-KINDS = {
-    "parquet": (".parquet",),
-    "jsonl": (".jsonl", ".jsonl.gz"),
-    "json": (".json", ".json.gz"),
-    "csv": (".csv", ".tsv"),
-    "text": TEXT_SUFFIXES,
-}
+KINDS = {"parquet": TABLES["parquet"], **TABLES, "text": TEXT_SUFFIXES}  # in the order in which they are looked for
 # The first is `provenance.MANIFEST`, spelled out so that corpora do not depend on the code of manifests.
 NOT_DATA = {"manifest.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
 

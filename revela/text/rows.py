@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 import sys
@@ -19,6 +20,13 @@ from typing import Any, TextIO
 
 from revela.text import CorpusError
 
+# Every table that is read anywhere: format -> the suffixes of its files.
+TABLES = {
+    "jsonl": (".jsonl", ".jsonl.gz"),
+    "json": (".json", ".json.gz"),
+    "csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz"),
+    "parquet": (".parquet",),
+}
 BLOCK = 1 << 20
 PARQUET_ROWS = 512  # in memory at a time; a row may be a long document
 
@@ -44,7 +52,7 @@ def read_rows(
     last columns. Empty lines are passed over.
 
     Args:
-        path: A file ending in .jsonl, .json, .csv, .tsv (each also with .gz) or .parquet.
+        path: A file with a suffix of `TABLES`.
         columns: The columns that the caller needs; None: all. A parquet file is read in these alone if it has them
             all (a - in a name counts as _), and else in all of them, so that an error can name what is there. Rows of
             other formats are always whole. Whether a row has a column is for the caller to check.
@@ -59,8 +67,8 @@ def read_rows(
     kind = _format(path)
     if kind == "parquet":
         yield from _parquet_rows(path, columns, on_read)
-    elif kind in ("csv", "tsv"):
-        yield from _csv_rows(path, kind, strict, on_read)
+    elif kind == "csv":
+        yield from _csv_rows(path, strict, on_read)
     else:
         for number, value in json_values(path, on_read=on_read):
             if not isinstance(value, dict):
@@ -81,11 +89,11 @@ def json_values(path: str | Path, *, on_read: OnRead = unheard) -> Iterator[tupl
 
 
 def _format(path: Path) -> str:
-    """The suffix without its dot, for example csv of `rows.CSV.gz`."""
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind not in ("jsonl", "json", "csv", "tsv", "parquet"):
-        raise RowError(f"{path}: not a table by its suffix; valid: .jsonl, .json, .csv, .tsv, .parquet")
-    return kind
+    """A key of `TABLES`, for example csv of `rows.CSV.gz`."""
+    for kind, suffixes in TABLES.items():
+        if path.name.lower().endswith(suffixes):
+            return kind
+    raise RowError(f"{path}: not a table by its suffix; valid: {', '.join(itertools.chain(*TABLES.values()))}")
 
 
 # --- JSON
@@ -141,7 +149,8 @@ def _has_values_in_lines(path: Path) -> bool:
 # --- CSV and TSV
 
 
-def _csv_rows(path: Path, kind: str, strict: bool, on_read: OnRead) -> Iterator[tuple[int, Row]]:
+def _csv_rows(path: Path, strict: bool, on_read: OnRead) -> Iterator[tuple[int, Row]]:
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]  # csv or tsv
     csv.field_size_limit(sys.maxsize)  # a cell may hold a whole document
     with _text(path, on_read) as file:
         rows = csv.reader(file, delimiter="\t" if kind == "tsv" else ",", strict=strict)

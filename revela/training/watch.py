@@ -1,5 +1,4 @@
-"""One batch while a cell of Revela is trained: the weights that its chunks have for each other, their losses, and what
-could still be gained.
+"""One batch while a cell of Revela is trained: its Sim, its losses, and what Sim could still gain.
 
 The batch is the first of the training file with chunks of several documents, in the order of the file; for Wikipedia it
 is at the head of the corpus, as in figure 6. The training does not depend on it.

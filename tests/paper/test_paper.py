@@ -29,7 +29,7 @@ from revela.paper.values import (
     standard_error,
 )
 from revela.study.base import ConfigError
-from revela.study.settings import Figure, Table
+from revela.study.shown import Figure, Table
 from revela.study.specification import CheckSpec, check_spec, lineage_spec, table_spec
 
 ROOT = Path(__file__).parents[2]

@@ -68,6 +68,14 @@ def test_an_unknown_key_of_a_site(tmp_path):
         load_site(tmp_path / "site.yaml")
 
 
+def test_what_jobs_ask_of_a_site():
+    site = Site(account="nlp", partition="cpu", gpu_partition="gpu", constraint="a100_80gb")
+    assert site.resources(gpu=False) == {"slurm_account": "nlp", "slurm_partition": "cpu"}
+    gpu = {"slurm_account": "nlp", "slurm_partition": "gpu", "gpu_model": "a100", "constraint": "a100_80gb"}
+    assert site.resources(gpu=True) == gpu
+    assert Site(partition="all", gpu_model=None).resources(gpu=True) == {"slurm_partition": "all"}
+
+
 # --- costs
 
 

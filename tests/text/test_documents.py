@@ -68,6 +68,16 @@ def fineweb(folder):
     }
 
 
+def tables_of_own_files(folder):
+    write(folder / "a.csv", "text,n\none,1\n")
+    write(folder / "b.csv.gz", "text,n\ntwo,2\n")
+    write(folder / "c.TSV", "text\tn\nthree\t3\n")
+    write(folder / "d.tsv.gz", "text\tn\nfour\t4\n")
+    write(folder / "README.md", "no table")
+    rows = {"d/a.csv:0": "one", "d/b.csv.gz:0": "two", "d/c.TSV:0": "three", "d/d.tsv.gz:0": "four"}
+    return TextSource(dataset="d"), rows
+
+
 def own_files(folder):
     write(folder / "b.md", "# Title")
     write(folder / "a" / "x.py", "def f():\n    pass\n")
@@ -85,6 +95,7 @@ LAYOUTS = [
     library_documentation,
     json_with_a_row_in_each_line,
     fineweb,
+    tables_of_own_files,
     own_files,
 ]
 

@@ -18,13 +18,9 @@ def ask_for_site():
     """The site's account, partitions and GPU model, unless the command line or the profile set them for a rule."""
     workflow.global_resources.setdefault("gpu", SITE.gpus)
     for r in workflow.rules:
-        asked = {"slurm_account": SITE.account, "slurm_partition": SITE.partition}
-        if "gpu" in r.resources and r.resources["gpu"].value:
-            partition = SITE.gpu_partition or SITE.partition
-            asked |= {"slurm_partition": partition, "constraint": SITE.constraint, "qos": SITE.qos}
-            asked |= {"gpu_model": SITE.gpu_model}
-        for name, value in asked.items():
-            if value is not None and name not in r.resources:
+        gpu = "gpu" in r.resources and bool(r.resources["gpu"].value)
+        for name, value in SITE.resources(gpu=gpu).items():
+            if name not in r.resources:
                 r.resources[name] = value
         if r.name == "train":  # that its time is up is no failure
             r.restart_times = ARGS.retries + time_limits()
