@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def last(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The last token."""
+    """The hidden states [n, d] of `hidden` [n, L, d] at the last token of each row of `mask` [n, L]."""
     return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
 
 
 def mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean over all tokens."""
+    """The mean [n, d] of `hidden` [n, L, d] over the tokens of each row of `mask` [n, L]."""
     weights = mask[..., None].float()
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
 def first(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The first token."""
+    """The hidden states [n, d] of `hidden` [n, L, d] at the first token, whatever `mask` [n, L] says."""
     return hidden[:, 0]
 
 

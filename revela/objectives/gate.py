@@ -1,4 +1,4 @@
-"""The gate g of the cross attention (`training.cross_attention`): constant, on a ramp, or learned."""
+"""The gate g, a factor of b_i in eq. 5 (`training.cross_attention`): constant, on a ramp, or learned."""
 
 from __future__ import annotations
 

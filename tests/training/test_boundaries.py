@@ -95,7 +95,7 @@ def changed_by(tmp_path, monkeypatch):
         ("plan/usage.py", "INTERVAL = 10.0", "INTERVAL = 20.0"),
         ("training/entry.py", "start it again to go on", "start it again"),
         ("training/checkpoint.py", "KEPT = 2", "KEPT = 3"),
-        ("training/trained.py", '"settings.json"', '"settings2.json"'),
+        ("training/trained.py", '"gate.safetensors"', '"gate2.safetensors"'),
         ("training/launch.py", "RESUBMIT = 75", "RESUBMIT = 76"),
         ("training/loop.py", "the loss is {loss}; lower", "the loss is {loss}: lower"),
         ("provenance.py", "this folder is not a finished output of the workflow", "not finished"),
