@@ -50,8 +50,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/snakemake --lint
-	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/python tests/lint_workflow.py
+	$(BIN)/python tests/lint_workflow.py --configfile config/demo.yaml
 
 backbone: .venv/installed
 	$(SNAKEMAKE) backbones

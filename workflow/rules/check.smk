@@ -30,7 +30,7 @@ rule compare:
         runtime=10,
     params:
         spec=specified(specification.table_spec),
-        results=LAYOUT.root,
+        results=results,
         code=code("revela.paper.compare"),
     message:
         "Comparing {wildcards.table} with the paper's printed values"
@@ -69,7 +69,7 @@ rule comparison_page:
         runtime=10,
     params:
         spec=specified(specification.check_spec),
-        results=LAYOUT.root,
+        results=results,
         code=code("revela.paper.check"),
     message:
         "Comparing all that has been scored with the paper"

@@ -135,6 +135,11 @@ def compute(wildcards, threads):
     return CONFIG.compute.model_dump(mode="json")
 
 
+def results(wildcards):
+    """The folder of results, for scripts that read more than their inputs name one by one."""
+    return LAYOUT.root
+
+
 def code(*modules):
     """The hashes of the code that decides a result. An edit elsewhere does not run the job again."""
     return [code_hash(module) for module in modules]

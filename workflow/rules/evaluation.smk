@@ -35,7 +35,7 @@ rule run:
     params:
         spec=specified(specification.run_spec),
         compute=compute,
-        results=LAYOUT.root,
+        results=results,
         code=lambda w: code(STUDY.system(w.system).module, "revela.evaluation.ranking"),
     message:
         "Ranking {wildcards.benchmark}/{wildcards.task} with {wildcards.system}"

@@ -52,7 +52,7 @@ rule table:
         runtime=10,
     params:
         spec=specified(specification.table_spec),
-        results=LAYOUT.root,
+        results=results,
         code=code("revela.paper.tables"),
     message:
         "Writing {wildcards.table}"
@@ -99,7 +99,7 @@ rule lineage:
         runtime=10,
     params:
         spec=specified(specification.lineage_spec),
-        results=LAYOUT.root,
+        results=results,
         code=code("revela.paper.lineage"),
     message:
         "Writing down where the values of {wildcards.table} come from"
@@ -162,7 +162,7 @@ rule figure:
         runtime=10,
     params:
         spec=specified(specification.figure_spec),
-        results=LAYOUT.root,
+        results=results,
         code=code("revela.paper.figures"),
     message:
         "Drawing {wildcards.figure}"

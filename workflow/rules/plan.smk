@@ -14,6 +14,6 @@ rule plan:
         runtime=30,
     params:
         study=config["study"],
-        results=LAYOUT.root,
+        results=results,
     script:
         "../scripts/plan.py"

@@ -60,7 +60,7 @@ rule train:
     params:
         spec=specified(specification.training_spec),
         compute=compute,
-        results=LAYOUT.root,
+        results=results,
         code=lambda w: code("revela.training.loop", Cell.parse(w.cell).needs.module),
     message:
         "Training {wildcards.cell}"
