@@ -3,3 +3,8 @@
 
 class RevelaError(Exception):
     """Something that cannot be done, and why. The message is one line: which file, key or value, and what is valid."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says in its first line, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

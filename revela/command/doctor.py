@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from revela.errors import first_line
 from revela.provenance import CHECKOUT
 from revela.study.base import ConfigError
 from revela.study.source import HubSource
@@ -172,7 +173,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
         except RepositoryNotFoundError:
             yield Check("hub", "warning", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
         except (HTTPError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             advice = "downloads need a network; the demo, and models and data that are here already, need none"
             yield Check("hub", "warning", f"cannot be reached ({reason})", advice)
             return

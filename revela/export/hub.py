@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from revela.errors import first_line
 from revela.export import ExportError
 from revela.export.card import CITATION, front_matter
 from revela.retriever import SETTINGS
@@ -94,6 +95,6 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     except HFValidationError:
         raise ExportError(f"{repository!r} is not a name on the hub; valid: owner/name") from None
     except (HTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ExportError(f"{repository}: the hub did not take it ({reason})") from None
     return str(address)

@@ -32,6 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
+from revela.errors import first_line
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.source import HubSource, PathSource
@@ -207,7 +208,7 @@ def _snapshot(
     except HFValidationError:
         raise ResourceError(f"{name!r} is not the name of a {kind} on the hub; valid: owner/name") from None
     except (HTTPError, XetDownloadError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ResourceError(f"{kind} {name}: download failed ({reason}); run again to resume it") from None
     snapshot = Path(snapshot)
     # The cache may hold more files of this commit than are wanted now.

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from revela.errors import RevelaError
+from revela.errors import RevelaError, first_line
 
 LOCKS = Path("/tmp/revela-gpus")
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -88,7 +88,7 @@ def check(numbers: Iterable[int] | None = None) -> None:
         found = torch.cuda.device_count()
         reason = None if found >= len(wanted) else f"it sees {found}"
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        reason = first_line(error).rstrip(". ")
     if reason:
         lowest = LOWEST_DRIVER.get(build.partition(".")[0])
         needed = f", which needs driver {lowest} or newer" if lowest else ""
