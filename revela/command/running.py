@@ -23,6 +23,8 @@ PROFILE = CHECKOUT / "workflow/profiles/local"
 ERROR = re.compile(r"error: (.*)|(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*)")
 # How Snakemake announces a job: by its message, or by its rule where that has none.
 JOB = re.compile(rb"Job \d+: (.+)|(?:local)?rule (\w+):")
+# What a job tells at once: about its memory.
+NOTE = re.compile(rb"\S+: memory: ")
 PROGRESS = re.compile(rb"(\d+) of (\d+) steps")
 
 
@@ -74,10 +76,8 @@ def _reason(layout: Layout, started: float) -> str | None:
 
     Jobs hand it up. One that could not even begin has it in its log alone.
     """
-    given = [path for path in _glob(str(reason.reason_file(layout.log("**", "*")))) if path.stat().st_mtime >= started]
-    for path in sorted(given, key=os.path.getmtime, reverse=True):
-        if said := reason.read(path):
-            return f"{said} (log: {str(path).removesuffix(reason.SUFFIX)}.log)"
+    if said := next(reason.given(layout.log("**", "*"), started), None):
+        return said
     logs = [path for path in _glob(layout.log("**", "*")) if path.stat().st_mtime >= started]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
         for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
@@ -113,6 +113,8 @@ def _watch(process: subprocess.Popen, layout: Layout) -> Iterator[bytes]:
                         progress.update(jobs, description=job)
                         if not console.is_terminal:
                             console.print(job, markup=False)
+                    if NOTE.match(line):
+                        console.print(line.decode(errors="replace"), markup=False, highlight=False, soft_wrap=True)
                     if found := PROGRESS.match(line):
                         progress.update(jobs, completed=int(found[1]), total=int(found[2]))
             if steps := _training_steps(layout):
