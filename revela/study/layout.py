@@ -158,7 +158,7 @@ class Layout:
         """Snakemake's measurement of a job."""
         return f"{self.root}/benchmarks/{'/'.join((rule, *parts))}.tsv"
 
-    # --- the demo's own language models
+    # --- tiny's own language models
 
     def tokenizer(self) -> str:
         return f"{self.root}/backbones/tokenizer"

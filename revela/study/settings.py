@@ -252,7 +252,7 @@ class Compute(Strict):
 
 
 class Config(Strict):
-    """One scale of the study: the paper's, or the embedded demo's."""
+    """One scale of the study: the paper's, the demo's or tiny's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
     results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")

@@ -70,9 +70,9 @@ def test_the_numbers_of_the_bars_and_lines(study):
 
 
 def test_a_control_is_not_revelas_own(study, tmp_path):
-    demo = with_results(load("config/demo.yaml"), tmp_path)
-    write_results(demo, lambda table, label, row: 50, queries=2)
-    origins = bars(table_spec(demo, "table1"), demo.layout).set_index("label")["origin"]
+    tiny = with_results(load("config/tiny.yaml"), tmp_path)
+    write_results(tiny, lambda table, label, row: 50, queries=2)
+    origins = bars(table_spec(tiny, "table1"), tiny.layout).set_index("label")["origin"]
     assert set(origins[origins == "own"].index) == {"Revela-4M"}
     assert origins["Uniform-4M"] == origins["Shuffled-4M"] == "measured"
 
