@@ -47,7 +47,7 @@ demo tiny: .venv/installed
 		"Figures: results/$@/figures/*.{pdf,png}" "Report:  results/$@/report.zip" "Models:  results/$@/models/"
 
 demo-all: .venv/installed
-	$(SNAKEMAKE) everything --configfile config/demo.yaml
+	$(SNAKEMAKE) --configfile config/demo.yaml -- everything
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
@@ -60,7 +60,7 @@ lint: setup
 	$(BIN)/python tests/lint_workflow.py --configfile config/tiny.yaml
 
 backbone: .venv/installed
-	$(SNAKEMAKE) backbones --configfile config/tiny.yaml
+	$(SNAKEMAKE) --configfile config/tiny.yaml -- backbones
 	rm -rf resources/backbones && mkdir resources/backbones && cp -r results/tiny/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
 clean:

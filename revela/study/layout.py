@@ -142,6 +142,10 @@ class Layout:
         """The folder of the numbers behind a figure."""
         return f"{self.root}/figures/{figure}"
 
+    def before_after(self, system: str, benchmark: str) -> str:
+        """Answers of an untrained backbone and of the cell trained from it."""
+        return f"{self.root}/before-after/{system}/{benchmark}.html"
+
     def check(self, suffix: str) -> str:
         """All comparisons on one page."""
         return f"{self.root}/check.{suffix}"

@@ -274,6 +274,9 @@ class Config(Strict):
     export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
     tables: dict[Name, Table] = Field({})
     figures: dict[Name, Figure] = Field({})
+    before_after: dict[str, str] = Field(
+        {}, description="Benchmark -> the cell whose answers are shown beside those of its untrained backbone."
+    )
     compute: Compute = Compute()
 
     @model_validator(mode="before")
