@@ -272,6 +272,20 @@ def push(
     _print({"address": address}, address, as_json)
 
 
+@app.command(epilog="Example: revela reproduce config/tiny.yaml")
+def reproduce(
+    config: Annotated[str, typer.Argument(help="The configuration.", show_default=False)],
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
+) -> None:
+    """Make a configuration's tables, figures and report on this machine, and say how to search with what was trained."""
+    from rich.console import Console
+
+    from revela.command.reproduce import reproduce, show
+
+    show(reproduce(config, targets or [], cores=cores or len(os.sched_getaffinity(0))), Console())
+
+
 @app.command(epilog="Example: revela plan results/tables/table1.tex")
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
