@@ -58,7 +58,7 @@ def same_document(spec: FigureSpec, layout: Layout) -> Panels:
 
 
 def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
-    """The share against the batches, smoothed over a tenth of the run, with the single steps as points behind it.
+    """The share against the batches, smoothed over a tenth of the run.
 
     Dashed: uniform Sim. Dotted: the untrained retriever, where the curves begin.
     """
@@ -70,8 +70,7 @@ def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
     for name, curve in frame.groupby("curve", sort=False):
         learned = name.startswith(LEARNED)
         colour = OWN if learned else CONTROL
-        single, smooth = (comparable(curve, uniform, steps) for steps in (1, max(1, len(curve) // 10)))
-        ax.plot(curve["batches"], single, ".", color=colour, markersize=2.5, markeredgewidth=0, alpha=0.35)
+        smooth = comparable(curve, uniform, max(1, len(curve) // 10))
         ax.plot(curve["batches"], smooth, color=colour, linewidth=2 if learned else 1.2, solid_capstyle="round")
         ends[name] = smooth.iloc[-1], colour
         top = max(top, smooth.max())
@@ -80,7 +79,7 @@ def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
         ("untrained", sum(starts) / len(starts), PALETTE[1], (0, (1, 1.5))),
         ("uniform Sim", uniform, LEVEL, (0, (5, 2))),
     ):
-        ax.axhline(level, color=colour, linewidth=1, linestyle=dashes)
+        ax.axhline(level, color=colour, linewidth=1, linestyle=dashes, zorder=3)
         ends[name] = level, colour
     ax.set(xlim=(0, frame["batches"].max()), ylim=(0, min(1, 1.2 * top)), xlabel="batches of training")
     ax.set_ylabel("weight on chunks of\nthe same document")
