@@ -13,7 +13,7 @@ help:
 	@echo "make setup     install into .venv what everything here needs"
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
 	@echo "make demo-all  its tables and figures on request, too"
-	@echo "make tiny      the same with small models of our own; downloads nothing"
+	@echo "make tiny      the same with small models of our own, without downloads"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
 	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
