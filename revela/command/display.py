@@ -158,7 +158,13 @@ class Display:
         running = [one for one in trainings(self.layout) if f"Training {one.cell}" in self.jobs.values()]
         stages = Table.grid(padding=(0, 1), expand=True)
         stages.width = width
-        for options in ({}, {}, {"justify": "right"}, {"ratio": 1, "no_wrap": True}, {"justify": "right"}):
+        for options in (
+            {},
+            {"width": 10},
+            {"justify": "right", "no_wrap": True},
+            {"ratio": 1, "no_wrap": True},
+            {"justify": "right"},
+        ):
             stages.add_column(**options)
         for stage, (what, _) in STAGES.items():
             planned, done = self.planned[stage], self.done[stage]

@@ -28,7 +28,7 @@ def reproduce(config: str, targets: Sequence[str], *, cores: int) -> Study:
     study = load(config)
     log = Path(study.layout.root, "snakemake.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{config} -> {study.layout}/, {cores} cores; what Snakemake says: {log}", file=sys.stderr)
+    print(f"{config} on {cores} core{'s' * (cores > 1)}; log: {log}", file=sys.stderr)
     running.run(config, study.layout, targets or ["all"], cores=cores, log=log)
     report = Path(study.layout.report())
     made = [path.stat().st_mtime for path in map(Path, default_tables(study)) if path.exists()]

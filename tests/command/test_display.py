@@ -20,9 +20,9 @@ job         count
 --------  -------
 model           1
 train           2
-run_bm25        1
+run_bm25      114
 all             1
-total           5
+total         118
 
 Select jobs to execute...
 Job 3: Fetching the model a
@@ -67,7 +67,7 @@ def test_a_line_a_stage_and_one_for_a_training(layout, width):
     assert [line.split()[1:3] for line in lines[:3]] == [
         ["resources", "1/1"],
         ["training", "0/2"],
-        ["evaluation", "0/1"],
+        ["evaluation", "0/114"],
     ]
     assert lines[0].startswith("✓") and lines[1].startswith("▸") and lines[2].startswith("·")
     assert lines[3].strip() == "Training revela/code/a/a/bs16" and "[b]eir/t" in lines[5]
