@@ -215,7 +215,7 @@ def evaluate(
     _print(found, "\n".join(lines), as_json)
 
 
-@app.command(epilog="Example: revela export results/demo/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
+@app.command(epilog="Example: revela export results/tiny/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
 def export(
     model: Annotated[
         str, typer.Argument(help="Trained cell or retriever; with --base an adapter: a folder or owner/name.")
@@ -287,7 +287,7 @@ def plan(
     _print(facts, show(found), as_json)
 
 
-@app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
+@app.command(epilog="Example: revela doctor --configfile config/tiny.yaml")
 def doctor(
     configfile: Annotated[
         Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")

@@ -149,6 +149,10 @@ class Layout:
         """The folder of the numbers behind a figure."""
         return f"{self.root}/figures/{figure}"
 
+    def before_after(self, system: str, benchmark: str) -> str:
+        """Answers of an untrained backbone and of the cell trained from it."""
+        return f"{self.root}/before-after/{system}/{benchmark}.html"
+
     def check(self, suffix: str) -> str:
         """All comparisons on one page."""
         return f"{self.root}/check.{suffix}"
@@ -165,7 +169,7 @@ class Layout:
         """Snakemake's measurement of a job."""
         return f"{self.root}/benchmarks/{'/'.join((rule, *parts))}.tsv"
 
-    # --- the demo's own language models
+    # --- tiny's own language models
 
     def tokenizer(self) -> str:
         return f"{self.root}/backbones/tokenizer"

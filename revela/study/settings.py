@@ -266,7 +266,7 @@ class Compute(Strict):
 
 
 class Config(Strict):
-    """One scale of the study: the paper's, or the embedded demo's."""
+    """One scale of the study: the paper's, the demo's or tiny's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
     results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")
@@ -289,6 +289,9 @@ class Config(Strict):
     export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
     tables: dict[Name, Table] = Field({})
     figures: dict[Name, Figure] = Field({})
+    before_after: dict[str, str] = Field(
+        {}, description="Benchmark -> the cell whose answers are shown beside those of its untrained backbone."
+    )
     compute: Compute = Compute()
 
     @model_validator(mode="before")

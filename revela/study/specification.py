@@ -376,7 +376,7 @@ def figure_spec(study: Study, figure: str) -> FigureSpec:
     return FigureSpec(
         figure=spec,
         panels={title: table_spec(study, table) for title, table in spec.panels.items()},
-        cells=[cell.path for cell in study.shown_cells()] if spec.kind == "training" else [],
+        cells=[cell.path for cell in study.figure_cells(figure)],
     )
 
 
