@@ -54,7 +54,10 @@ def write_parameters(texts: Iterable[str] | Path | None, folder: Path) -> dict:
     if texts is None:
         parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}
     elif isinstance(texts, Path):
-        parameters, facts = load_punkt_params(nltk.data.FileSystemPathPointer(str(texts))), {"source": f"{texts.parent.name}/{texts.name}"}
+        parameters, facts = (
+            load_punkt_params(nltk.data.FileSystemPathPointer(str(texts))),
+            {"source": f"{texts.parent.name}/{texts.name}"},
+        )
     else:
         parameters, facts = _train(texts)
     content = {

