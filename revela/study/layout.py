@@ -33,6 +33,9 @@ class Layout:
     def model(self, model: str) -> str:
         return f"{self.root}/resources/models/{model}"
 
+    def package(self, package: str) -> str:
+        return f"{self.root}/resources/packages/{package}"
+
     def punkt(self) -> str:
         return f"{self.root}/resources/punkt"
 
@@ -58,6 +61,10 @@ class Layout:
 
     def group_sizes(self, corpus: str) -> str:
         return f"{self.corpus(corpus)}/group-sizes.json"
+
+    def apart(self, corpus: str, suffix: str = "parquet") -> str:
+        """The chunks that share no text with benchmarks; with suffix `json` a report on the others."""
+        return f"{self.corpus(corpus)}/apart.{suffix}"
 
     def corpus_report(self, corpus: str) -> str:
         return f"{self.corpus(corpus)}/report.json"

@@ -7,6 +7,7 @@ budget) is no part of it: that is the section `compute` of the configuration.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
+from revela.study.package import Package
 from revela.study.settings import LM_EVAL, Corpus, Dataset, LmEvaluation, TextSource, Training
 from revela.study.sheets import Task
 from revela.study.shown import Figure, Table
@@ -38,6 +40,11 @@ class DatasetSpec(Strict):
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
     """The fetching or building of a dataset."""
     return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
+
+
+def package_spec(study: Study, package: str) -> Package:
+    """The download of a package's files."""
+    return study.config.packages[package]
 
 
 class ModelSpec(Strict):
@@ -89,6 +96,18 @@ def chunked_as(study: Study, corpus: str) -> str:
     """The first corpus of equal sources: corpora that differ in their batches alone share their chunks."""
     wanted = chunk_spec(study, corpus)
     return next(name for name in study.config.corpora if chunk_spec(study, name) == wanted)
+
+
+class ApartSpec(Strict):
+    """The benchmarks' tasks with which documents of a corpus may share no text."""
+
+    tasks: list[Task]
+
+
+def apart_spec(study: Study, corpus: str) -> ApartSpec:
+    """The comparison of a corpus with the benchmarks that it is to be apart from."""
+    names = study.config.corpora[corpus].apart_from
+    return ApartSpec(tasks=[task for name in names for task in study.benchmark_tasks(name)])
 
 
 class BatchSpec(Strict):
@@ -375,13 +394,5 @@ def check_spec(study: Study) -> CheckSpec:
 def printed_files(*tables: Table) -> list[str]:
     """The paper's values of tables, and the known errors among them."""
     files = {table.printed for table in tables} - {None}
-    return sorted(
-        [
-            *files,
-            *(
-                errata
-                for file in files
-                if (errata := str(Path(file).with_name("errata.csv"))) and Path(errata).exists()
-            ),
-        ]
-    )
+    beside = {str(Path(file).with_name("errata.csv")) for file in files}
+    return sorted([*files, *filter(os.path.exists, beside)])

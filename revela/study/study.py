@@ -13,6 +13,7 @@ from revela.study.layout import Layout
 from revela.study.methods import METHODS
 from revela.study.settings import LM_EVAL, Config, Training
 from revela.study.sheets import Anchor, Model, Run, Task, read_sheet
+from revela.study.source import PackageSource
 from revela.study.system import UNTRAINED, Api, Bm25, Encoder, System, Trained, Untrained
 
 PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
@@ -238,8 +239,13 @@ def load(path: str | Path) -> Study:
     anchors = read_sheet(config.anchors, Anchor, config.scale) if config.anchors else []
     study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors)
     for model in models.values():
+        if isinstance(model.origin, PackageSource):
+            check_known(f"{config.models}: package of {model.name}", model.origin.package, config.packages)
         if model.base:
             check_known(f"{config.models}: base of {model.name}", model.base, study.backbones)
+    for name, corpus in config.corpora.items():
+        for benchmark in corpus.apart_from:
+            check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
     for task in tasks:
         check_known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
     for anchor in anchors:
