@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint backbone clean
+.PHONY: help setup demo rehearse test lint backbone clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -14,6 +14,7 @@ SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
 help:
 	@echo "make setup     install into .venv what everything here needs"
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
+	@echo "make rehearse  the paper's plan in miniature, with an imitation of the hub; TARGET=results/tables/table1.md: a part"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
 	@echo "make backbone  pretrain the demo's language models again (up to two hours)"
@@ -42,6 +43,9 @@ demo: .venv/installed
 	@cat $(DEMO)/tables/table1.md
 	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,html,csv,tex}" \
 		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"
+
+rehearse: setup
+	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
