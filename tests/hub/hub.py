@@ -208,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
                 {"lfs": {"sha256": entry["lfs"]["oid"], "size": entry["size"], "pointerSize": 134}}
                 if sizes and "lfs" in entry
                 else {}
-            )  # fmt: skip
+            )
             for entry in entries
         ]
         found = {"_id": commit[:24], "id": repository.name, "author": repository.name.split("/")[0], "sha": commit}

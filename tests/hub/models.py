@@ -112,8 +112,9 @@ def byte_bpe(special, pre=None, size=700, **parts):
     )
 
 
-def gpt_split():
-    split = pre_tokenizers.Split(Regex(GPT), "isolated", invert=False)
+def gpt_split(digits="{1,3}"):
+    """Llama 3 takes three digits for a word, Qwen 2 one."""
+    split = pre_tokenizers.Split(Regex(GPT.replace("{1,3}", digits)), "isolated", invert=False)
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
@@ -133,7 +134,7 @@ def gpt2():
 
 def qwen2():
     end = "<|endoftext|>"
-    tokenizer = byte_bpe([], gpt_split(), normalizer=normalizers.NFC())
+    tokenizer = byte_bpe([], gpt_split(digits=""), normalizer=normalizers.NFC())
     tokenizer.add_special_tokens([end, "<|im_start|>", "<|im_end|>"])
     config = {"add_bos_token": False, "add_prefix_space": False, "bos_token": None, "eos_token": end, "pad_token": end}
     config |= {"errors": "replace", "model_max_length": 131072, "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}

@@ -20,7 +20,10 @@ from checkout import CONTENT, ROOT
 from hub import TOKEN, Server, build
 
 HERE = Path(__file__).parent
-ALL = ["all", "released", "ablations", "anchors"]
+CELL = "revela/wiki/llama-3.2-1b/llama-3.2-1b/bs16"
+BATCHES = [f"results/corpora/{corpus}-released/bs16/batches.parquet" for corpus in ("wiki", "code")]
+# The second goes by what the first has left: all comparisons on one page.
+ALL = [["all", "released", "ablations", "anchors", f"results/exports/{CELL}", *BATCHES], ["results/check.html"]]
 
 
 def overlaid(config: dict, changes: dict) -> dict:
@@ -89,10 +92,10 @@ class Warm:
                 sys.exit("rehearsal: the interpreter that forks did not start")
             time.sleep(0.05)
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self) -> list[str]:
         """Snakemake, told that its own interpreter is that program."""
         start = f"import sys; sys.executable = {str(self.program)!r}; from snakemake.cli import main; main()"
-        return [sys.executable, "-c", start, *arguments]
+        return [sys.executable, "-c", start]
 
     def stop(self):
         self.process.terminate()
@@ -104,7 +107,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "build/rehearsal")
     parser.add_argument("--cores", default=str(len(os.sched_getaffinity(0))))
     parser.add_argument("--cold", action="store_true", help="start an interpreter for every job, as the workflow does")
-    parser.add_argument("targets", nargs="*", default=ALL)
+    parser.add_argument("targets", nargs="*", help="of snakemake; none: all tables, figures, anchors and comparisons")
     options, others = parser.parse_known_args()
     folder = options.folder.absolute()
     checkout = prepare(folder)
@@ -112,10 +115,14 @@ def main() -> int:
     with Server(folder / "hub") as server:
         variables = environment(folder, server.address)
         warm = None if options.cold else Warm(folder, variables)
-        arguments = [*options.targets, "--profile", "workflow/profiles/local", "--cores", options.cores, *others]
-        command = warm.command(*arguments) if warm else [sys.executable, "-m", "snakemake", *arguments]
+        snakemake = warm.command() if warm else [sys.executable, "-m", "snakemake"]
+        settings = ["--profile", "workflow/profiles/local", "--cores", options.cores, *others]
         try:
-            return subprocess.run(command, cwd=checkout, env=variables, check=False).returncode
+            for targets in [options.targets] if options.targets else ALL:
+                command = [*snakemake, *targets, *settings]
+                if status := subprocess.run(command, cwd=checkout, env=variables, check=False).returncode:
+                    return status
+            return 0
         finally:
             if warm:
                 warm.stop()
