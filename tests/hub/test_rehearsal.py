@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
-from checkout import ROOT
-from rehearse import HERE
+from checkout import ROOT, Checkout
+from hub import build
+from rehearse import HERE, environment, prepare
 
 TABLES = ("table1", "table7", "table18", "released1")
 FIGURE = "results/figures/figure6.pdf"
@@ -81,3 +82,42 @@ def test_killed_at_random_moments_it_ends_in_the_same_tables(rehearsed, tmp_path
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     for name in TABLES:
         assert columns(tmp_path, name) == columns(rehearsed, name), name
+
+
+@pytest.mark.by_hand
+def test_the_same_under_slurm(rehearsed, tmp_path):
+    """On the one node of tests/slurm, with the imitation of the hub inside its namespaces; from fetching to two tables."""
+    sys.path.append(str(ROOT / "tests/slurm"))
+    from cluster import Cluster, why_not
+    from run import Run
+
+    if reason := why_not():
+        pytest.skip(reason)
+    build(tmp_path / "hub")
+    checkout = Rehearsed(tmp_path)
+    with Cluster(tmp_path / "cluster") as cluster:
+        serving = cluster.inside(sys.executable, HERE / "hub.py", tmp_path / "hub", PORT)
+        hub = subprocess.Popen(serving, cwd=ROOT)
+        try:
+            with Run(cluster, checkout, *SLURM_SLICE) as run:
+                assert run.wait() == 0, run.text[-6000:]
+                print("\njobs of SLURM:", len(run.jobs(states=("COMPLETED",))))
+        finally:
+            hub.kill()
+    for name in SLURM_SLICE:
+        assert (checkout.folder / name).read_bytes() == (rehearsed / "checkout" / name).read_bytes(), name
+
+
+PORT = "8017"  # of a network that nobody else is in
+SLURM_SLICE = ["results/tables/table18.csv", "results/scores/unixcoder/coir.json"]
+
+
+class Rehearsed(Checkout):
+    """The checkout of a rehearsal, as `Run` starts Snakemake in it."""
+
+    def __init__(self, folder):
+        self.base, self.folder = folder, prepare(folder)
+
+    @property
+    def environment(self):
+        return environment(self.base, f"http://127.0.0.1:{PORT}") | {"HF_HUB_OFFLINE": "0", "COLUMNS": "200"}
