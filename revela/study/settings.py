@@ -261,6 +261,7 @@ class Config(Strict):
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
     anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
+    deviations: str | None = Field(None, description="Sheet of printed values that ours are not expected to reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()
