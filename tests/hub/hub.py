@@ -217,6 +217,9 @@ class Handler(BaseHTTPRequestHandler):
         found |= {"tags": [], "siblings": siblings, "usedStorage": sum(entry["size"] for entry in entries)}
         if kind == "models":
             found |= {"modelId": repository.name}
+            if "config.json" in files:
+                config = json.loads(files["config.json"].read_text())
+                found["config"] = {key: config[key] for key in ("architectures", "model_type")}
         self.json(found)
 
     def tree(self, repository, files, place: str):

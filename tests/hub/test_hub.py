@@ -14,6 +14,7 @@ from revela.study.settings import Dataset
 from revela.study.source import HubSource
 from revela.study.specification import DatasetSpec
 from revela.study.study import load
+from revela.text import preflight
 from revela.text.resources import ResourceError, fetch_dataset, fetch_model
 
 ROOT = Path(__file__).parents[2]
@@ -137,3 +138,29 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
     content = next((server.hub.folder / "models/intfloat/e5-base-v2").glob("*/model.safetensors")).read_bytes()
     assert (tmp_path / "e5/model.safetensors").read_bytes() == content and manifest
     assert not server.hub.broken and sum("GET /cdn/" in request for request in server.hub.requests) == 2
+
+
+def test_a_hub_that_is_busy_says_so(server, tmp_path):
+    """It is there: a user who is told that there is no network would look in the wrong place."""
+    server.hub.busy = 9
+    with pytest.raises(ResourceError, match=r"mteb/nq: the hub refuses it for now \(.*429.*run again") as error:
+        fetch(tmp_path / "nq", "mteb/nq")
+    assert "\n" not in str(error.value)
+    server.hub.busy = 0
+    assert fetch(tmp_path / "nq", "mteb/nq")["files"]
+
+
+def test_the_preflight_finds_nothing_wrong_with_the_plan(server, tmp_path, monkeypatch):
+    """All 88 at once; and what is wrong, all of it at once."""
+    study = load(ROOT / "config/config.yaml")
+    fetched = [name for name, model in study.models.items() if model.kind in ("backbone", "encoder")]
+    needed = preflight.needed_of(study, study.config.datasets, fetched)
+    assert {f"{one.kind}s/{one.name}" for one in needed} == REPOSITORIES.keys()
+    seen = preflight.look(needed, tmp_path)
+    assert preflight.faults(seen) == []
+    assert sum(one.size for one in seen) > 5e6
+
+    server.hub.gone.add("datasets/mteb/nq")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_stranger")
+    found = preflight.faults(preflight.look(needed, tmp_path))
+    assert sorted("gated" in fault for fault in found) == [False, True, True, True], found
