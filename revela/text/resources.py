@@ -27,7 +27,7 @@ from huggingface_hub.utils import filter_repo_objects
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.source import HubSource, PathSource
-from revela.text import embedded, hub, punkt, weights
+from revela.text import embedded, hub, weights
 from revela.text.own_files import Matched, ResourceError, matching, visible
 
 __all__ = ["Matched", "ResourceError", "build_punkt", "fetch_dataset", "fetch_model", "matching"]
@@ -127,6 +127,8 @@ def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
 
     They are trained on texts or, for None, NLTK's own. `punkt.write_parameters` says how, and which errors it raises.
     """
+    from revela.text import punkt  # here, for nltk takes longer to import than all else together
+
     with atomic_folder(folder) as partial:
         return write_manifest(partial, **punkt.write_parameters(texts, partial))
 
