@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all tiny test lint backbone clean
+.PHONY: help setup demo demo-all tiny rehearse test lint backbone clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -14,6 +14,7 @@ help:
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
 	@echo "make demo-all  its tables and figures on request, too"
 	@echo "make tiny      the same with small models of our own, without downloads"
+	@echo "make rehearse  the paper's plan in miniature, with an imitation of the hub; TARGET=results/tables/table1.md: a part"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
 	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
@@ -42,6 +43,9 @@ demo tiny: .venv/installed
 
 demo-all: .venv/installed
 	@$(ALONE) $(BIN)/revela reproduce config/demo.yaml everything --cores $(CORES)
+
+rehearse: setup
+	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile

@@ -301,8 +301,11 @@ def plan(
     _print(facts, show(found), as_json)
 
 
-@app.command(epilog="Example: revela doctor --configfile config/tiny.yaml")
+@app.command(epilog="Example: revela doctor results/tables/table1.tex")
 def doctor(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Targets of which all that they need of the hub is looked at.")
+    ] = None,
     configfile: Annotated[
         Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")
     ] = None,
@@ -313,7 +316,7 @@ def doctor(
     from revela.command.doctor import examine
 
     checks = []
-    for check in examine(configfile, network=network):
+    for check in examine(configfile, targets=targets or [], network=network):
         checks.append(check)
         if not as_json:
             typer.echo(f"{check.status:<8} {check.name:<14} {check.found}")

@@ -91,8 +91,14 @@ def test_the_command_that_is_printed_searches(copy):
     assert len(answer["passages"]) == 5 and answer["query"] == arguments[3]
 
 
+def test_anchors_that_are_missed_fail(copy):
+    printed, status = copy.snakemake("anchors", *CONFIG)
+    assert status != 0 and f"{R}/anchors.md: OK 0, close 0, FAIL 1, not run 0" in printed, printed
+    assert (copy.folder / f"{R}/anchors.md").exists()
+
+
 def test_nothing_is_done_twice(finished):
-    assert finished.plan("all", "anchors", *CONFIG) == {}
+    assert finished.plan("all", "anchors_page", *CONFIG) == {}
 
 
 def test_the_plan_learns_from_finished_jobs(finished, monkeypatch):
