@@ -1,20 +1,20 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all tiny test lint backbone clean
+.PHONY: help setup demo demo-all tiny rehearse test lint backbone clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 # One run at a time. The lock is gone with the processes that hold it, so a run that was killed leaves none behind.
-SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
-	$(BIN)/snakemake --nolock --profile workflow/profiles/local --cores $(CORES) --quiet host reason
+ALONE := flock --nonblock --conflict-exit-code 75 Makefile
 
 help:
 	@echo "make setup     install into .venv what everything here needs"
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
 	@echo "make demo-all  its tables and figures on request, too"
-	@echo "make tiny      the same with small models of our own; downloads nothing"
+	@echo "make tiny      the same with small models of our own, without downloads"
+	@echo "make rehearse  the paper's plan in miniature, with an imitation of the hub; TARGET=results/tables/table1.md: a part"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
 	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
@@ -39,15 +39,13 @@ setup: .venv/installed .venv/installed-dev
 
 # A scale's configuration is config/SCALE.yaml, its results are in results/SCALE.
 demo tiny: .venv/installed
-	$(SNAKEMAKE) --configfile config/$@.yaml
-	[[ results/$@/report.zip -nt results/$@/tables/table1.md ]] || \
-		$(SNAKEMAKE) --configfile config/$@.yaml --report results/$@/report.zip
-	@cat results/$@/tables/table1.md
-	@printf '\n%s\n' "Tables:  results/$@/tables/table{1,6}.{md,html,csv,tex}" \
-		"Figures: results/$@/figures/*.{pdf,png}" "Report:  results/$@/report.zip" "Models:  results/$@/models/"
+	@$(ALONE) $(BIN)/revela reproduce config/$@.yaml --cores $(CORES)
 
 demo-all: .venv/installed
-	$(SNAKEMAKE) --configfile config/demo.yaml -- everything
+	@$(ALONE) $(BIN)/revela reproduce config/demo.yaml everything --cores $(CORES)
+
+rehearse: setup
+	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
@@ -60,7 +58,8 @@ lint: setup
 	$(BIN)/python tests/lint_workflow.py --configfile config/tiny.yaml
 
 backbone: .venv/installed
-	$(SNAKEMAKE) --configfile config/tiny.yaml -- backbones
+	$(ALONE) $(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/tiny.yaml \
+		--cores $(CORES) --quiet host reason -- backbones
 	rm -rf resources/backbones && mkdir resources/backbones && cp -r results/tiny/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
 clean:

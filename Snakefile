@@ -81,4 +81,5 @@ rule released:
 
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/site.smk"
+include: "workflow/rules/preflight.smk"
 include: "workflow/rules/targets.smk"

@@ -33,7 +33,7 @@ HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
   --right: #3fb950; --page: #0d1117; --own: #58a6ff } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
   max-width: 62rem; padding: 1rem }
-h1 { font-size: 1.6rem; margin: .5rem 0 } h2 { font-size: 1.05rem; margin: 0 0 .75rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin: .5rem 0 } h2 { font-size: .95rem; font-weight: 600; margin: 0 0 .75rem; overflow-wrap: anywhere }
 h3 { font-size: .8rem; margin: 0 0 .25rem; text-transform: uppercase; letter-spacing: .04em; color: var(--soft) }
 section:last-of-type > h3 { color: var(--own) }
 p { margin: .5rem 0 } .soft, small { color: var(--soft) }
@@ -147,7 +147,7 @@ def _intro(spec: ScoreSpec, found: Sequence[Answers], shown: int) -> Iterator[st
     yield "<h1>Before and after</h1>"
     yield (
         f"<p>What the untrained backbone and <b>{escape(spec.system.name)}</b> answer to queries of "
-        f"{escape(spec.benchmark)}. Training has seen neither the queries nor the texts.</p>"
+        f"{escape(spec.benchmark)}.</p>"
     )
     yield "<table><thead><tr><th></th><th>untrained</th><th>trained</th></tr></thead><tbody>"
     for depth, what in (

@@ -58,29 +58,30 @@ def same_document(spec: FigureSpec, layout: Layout) -> Panels:
 
 
 def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
-    """The share against the batches, smoothed over a twentieth of the run, with the single steps behind it.
+    """The share against the batches, smoothed over a tenth of the run.
 
-    Dashed: uniform Sim. Dotted: the untrained retriever, at the first step.
+    Dashed: uniform Sim. Dotted: the untrained retriever, where the curves begin.
     """
     [frame] = found.values()
     canvas = Canvas(figsize=(WIDTH, 2.5), layout="constrained")
     ax = canvas.subplots()
-    ends: dict[str, tuple[float, str]] = {}
+    uniform = frame["uniform"].mean()
+    ends, starts, top = {}, [], uniform
     for name, curve in frame.groupby("curve", sort=False):
         learned = name.startswith(LEARNED)
         colour = OWN if learned else CONTROL
-        smooth = curve["share"].rolling(max(1, len(curve) // 20), center=True, min_periods=1).mean()
-        ax.plot(curve["batches"], curve["share"], color=colour, linewidth=0.5, alpha=0.3)
+        smooth = comparable(curve, uniform, max(1, len(curve) // 10))
         ax.plot(curve["batches"], smooth, color=colour, linewidth=2 if learned else 1.2, solid_capstyle="round")
         ends[name] = smooth.iloc[-1], colour
-    first = frame[frame["curve"].str.startswith(LEARNED) & (frame["batches"] == 0)]["share"].mean()
+        top = max(top, smooth.max())
+        starts += [smooth.iloc[0]] if learned else []
     for name, level, colour, dashes in (
-        ("untrained", first, PALETTE[1], (0, (1, 1.5))),
-        ("uniform Sim", frame["uniform"].mean(), LEVEL, (0, (5, 2))),
+        ("untrained", sum(starts) / len(starts), PALETTE[1], (0, (1, 1.5))),
+        ("uniform Sim", uniform, LEVEL, (0, (5, 2))),
     ):
-        ax.axhline(level, color=colour, linewidth=1, linestyle=dashes)
+        ax.axhline(level, color=colour, linewidth=1, linestyle=dashes, zorder=3)
         ends[name] = level, colour
-    ax.set(xlim=(0, frame["batches"].max()), ylim=(0, None), xlabel="batches of training")
+    ax.set(xlim=(0, frame["batches"].max()), ylim=(0, min(1, 1.2 * top)), xlabel="batches of training")
     ax.set_ylabel("weight on chunks of\nthe same document")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.grid(axis="x", visible=False)
@@ -88,10 +89,22 @@ def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
     return canvas
 
 
+def comparable(curve: pd.DataFrame, uniform: float, steps: int) -> pd.Series:
+    """The share over a number of steps, as it would be in batches to which a uniform Sim gives `uniform`.
+
+    Batches are made of few documents or of many. What counts is how far Sim has come from the uniform one's share of a
+    batch towards all of the weight; batches of a single document say nothing.
+    """
+    window = curve[["share", "uniform"]].rolling(steps, center=True, min_periods=1).sum()
+    number = curve["share"].rolling(steps, center=True, min_periods=1).count()
+    room = (number - window["uniform"]).where(lambda value: value > 1e-9)
+    return uniform + (1 - uniform) * (window["share"] - window["uniform"]) / room
+
+
 def _label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
     """Write the name of each line and its value to the right of its end; names that would touch are moved apart."""
     top = ax.get_ylim()[1]
-    least, below = 0.085 * top, -1.0
+    least, below = 0.08 * top, -1.0
     for name, (value, colour) in sorted(ends.items(), key=lambda item: item[1][0]):
         below = max(value, below + least)
         ax.annotate(

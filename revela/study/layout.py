@@ -153,6 +153,10 @@ class Layout:
         """Answers of an untrained backbone and of the cell trained from it."""
         return f"{self.root}/before-after/{system}/{benchmark}.html"
 
+    def report(self) -> str:
+        """Tables, figures and pages in one archive."""
+        return f"{self.root}/report.zip"
+
     def check(self, suffix: str) -> str:
         """All comparisons on one page."""
         return f"{self.root}/check.{suffix}"

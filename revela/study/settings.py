@@ -276,6 +276,7 @@ class Config(Strict):
     benchmarks: str = "config/benchmarks.tsv"
     anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
     packages: dict[Name, Package] = Field({}, description="Files of distributions on the package index.")
+    deviations: str | None = Field(None, description="Sheet of printed values that ours are not expected to reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()

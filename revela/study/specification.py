@@ -18,7 +18,7 @@ from revela.study.base import Strict
 from revela.study.cell import Cell
 from revela.study.package import Package
 from revela.study.settings import LM_EVAL, Corpus, Dataset, LmEvaluation, TextSource, Training
-from revela.study.sheets import Task
+from revela.study.sheets import Deviation, Task
 from revela.study.shown import Figure, Table
 from revela.study.study import Study
 from revela.study.system import Api, System
@@ -280,6 +280,7 @@ class RowSpec(Strict):
 
     label: str
     dataset: str
+    aliases: list[str] = Field([])
 
 
 class BenchmarkSpec(Strict):
@@ -291,12 +292,17 @@ class BenchmarkSpec(Strict):
 
 
 class ColumnSpec(Strict):
-    """A column of a table: a system under its label. A copied column shows the paper's printed values."""
+    """A column of a table: a system under its label.
+
+    copied: it shows the paper's printed values unless it has been scored here: a service.
+    seeds: cells that differ in their seed alone; those that have been scored say how much seeds matter.
+    """
 
     label: str
     system: System
     copied: bool
     learned: bool  # whether it is a cell of Revela that is no control
+    seeds: list[str]
 
 
 class TableSpec(Strict):
@@ -311,6 +317,7 @@ class TableSpec(Strict):
     columns: list[ColumnSpec]
     benchmarks: dict[str, BenchmarkSpec]
     printed_as: list[str]
+    deviations: list[Deviation]
 
 
 def table_spec(study: Study, table: str) -> TableSpec:
@@ -326,6 +333,7 @@ def table_spec(study: Study, table: str) -> TableSpec:
             head: _benchmark(study, name) for head, name in (parts or {spec.benchmark: spec.benchmark}).items()
         },
         printed_as=printed_as,
+        deviations=[one for one in study.deviations if one.table in printed_as],
     )
 
 
@@ -334,7 +342,8 @@ def _column(study: Study, label: str, name: str) -> ColumnSpec:
     learned = False
     if system.kind == "trained" and system.cell.needs.lm == "beside":
         learned = study.training_settings(system.cell).similarity == "learned"
-    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned)
+    seeds = study.other_seeds(name)
+    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned, seeds=seeds)
 
 
 def _benchmark(study: Study, name: str) -> BenchmarkSpec:
@@ -344,7 +353,10 @@ def _benchmark(study: Study, name: str) -> BenchmarkSpec:
             for label, task in study.config.lm_evaluation.tasks.items()
         }
         return BenchmarkSpec(name=name, metric="accuracy", tasks=tasks)
-    tasks = {task.task: RowSpec(label=task.label, dataset=task.dataset) for task in study.benchmark_tasks(name)}
+    tasks = {
+        task.task: RowSpec(label=task.label, dataset=task.dataset, aliases=[a for a in task.aliases.split(";") if a])
+        for task in study.benchmark_tasks(name)
+    }
     return BenchmarkSpec(name=name, metric="nDCG@10", tasks=tasks)
 
 

@@ -12,7 +12,7 @@ from revela.study.cell import Cell
 from revela.study.layout import Layout
 from revela.study.methods import METHODS
 from revela.study.settings import LM_EVAL, Config, Training
-from revela.study.sheets import Anchor, Model, Run, Task, read_sheet
+from revela.study.sheets import Anchor, Deviation, Model, Run, Task, read_sheet
 from revela.study.source import PackageSource
 from revela.study.system import UNTRAINED, Api, Bm25, Encoder, System, Trained, Untrained
 
@@ -28,6 +28,7 @@ class Study:
     runs: list[Run]
     tasks: list[Task]
     anchors: list[Anchor] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
 
     @property
     def layout(self) -> Layout:
@@ -205,8 +206,30 @@ class Study:
         return [spec.benchmark] if spec.benchmark else list(dict.fromkeys(parts))
 
     def table_scores(self, table: str) -> list[tuple[str, str]]:
-        """(system, benchmark) of each score file that a table is made of; values of services are copied."""
+        """(system, benchmark) of each score file that a table is made of; services are scored on request alone."""
         systems = [name for name in self.table_systems(table).values() if not isinstance(self.system(name), Api)]
+        return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
+
+    def table_services(self, table: str) -> list[tuple[str, str]]:
+        """(system, benchmark) of each score file of a service, which a table shows if it is there."""
+        systems = [name for name in self.table_systems(table).values() if isinstance(self.system(name), Api)]
+        return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
+
+    def other_seeds(self, system: str) -> list[str]:
+        """The cells that differ from a cell in their seed alone, by variants that set nothing else."""
+        if self.system(system).kind != "trained":
+            return []
+        cell = Cell.parse(system)
+        seeds = ["", *(name for name, own in self.config.variants.items() if own.keys() == {"seed"})]
+        return (
+            [replace(cell, variant=seed).path for seed in seeds if seed != cell.variant]
+            if cell.variant in seeds
+            else []
+        )
+
+    def table_seeds(self, table: str) -> list[tuple[str, str]]:
+        """(system, benchmark) of each score file of another seed, by which a comparison judges if it is there."""
+        systems = [seed for name in self.table_systems(table).values() for seed in self.other_seeds(name)]
         return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
 
     # --- data
@@ -237,7 +260,8 @@ def load(path: str | Path) -> Study:
     tasks = read_sheet(config.benchmarks, Task, config.scale)
     runs = read_sheet(config.runs, Run, config.scale)
     anchors = read_sheet(config.anchors, Anchor, config.scale) if config.anchors else []
-    study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors)
+    deviations = read_sheet(config.deviations, Deviation, config.scale) if config.deviations else []
+    study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors, deviations=deviations)
     for model in models.values():
         if isinstance(model.origin, PackageSource):
             check_known(f"{config.models}: package of {model.name}", model.origin.package, config.packages)
@@ -254,6 +278,10 @@ def load(path: str | Path) -> Study:
             study.task(anchor.benchmark, anchor.task)
         except ConfigError as error:
             raise ConfigError(f"{config.anchors}: {error}") from None
+    for deviation in deviations:
+        check_known(f"{config.deviations}: table of {deviation.key}", deviation.table, config.tables)
+        valid = ["*", *config.tables[deviation.table].columns]
+        check_known(f"{config.deviations}: column of {deviation.key}", deviation.column, valid)
     for name, table in config.tables.items():
         if table.benchmark:
             lm_eval = [LM_EVAL] if config.lm_evaluation.tasks else []

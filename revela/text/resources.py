@@ -21,22 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    XetDownloadError,
-)
+from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
 from huggingface_hub.utils import filter_repo_objects
 
-from revela.errors import first_line
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.source import HubSource, PackageSource, PathSource
-from revela.text import embedded, punkt, recipes, weights
+from revela.text import embedded, hub, recipes, weights
 from revela.text.gguf import dequantise
 from revela.text.own_files import Matched, ResourceError, matching, visible
 
@@ -45,11 +36,6 @@ __all__ = ["Matched", "ResourceError", "build_punkt", "fetch_dataset", "fetch_mo
 if TYPE_CHECKING:
     from revela.study.settings import Dataset
     from revela.study.specification import DatasetSpec
-
-# Weights as safetensors, tokenizer and configuration. The code of a checkpoint is left behind; pickles, too, unless
-# there is nothing else.
-MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
-NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 
 
 def fetch_dataset(spec: DatasetSpec, folder: str | Path, package: str | Path | None = None) -> dict:
@@ -120,11 +106,13 @@ def fetch_model(
             facts = _model_of_package(name, Path(package), partial)
         elif isinstance(source, HubSource):
             place = source.repository
-            commit = _pinned_snapshot(folder, "model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
+            commit = _pinned_snapshot(
+                folder, "model", place, source.revision, hub.MODEL_FILES, hub.NOT_MODEL_FILES, partial
+            )
             facts = {"hub": {place: commit}, "revision": source.revision}
         else:
             place = source.path
-            origin = _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES, _place)
+            origin = _local(Path(place), folder, partial, hub.MODEL_FILES, hub.NOT_MODEL_FILES, _place)
             facts = {"path": place, "origin": origin}
         if not (isinstance(source, PackageSource) or any(partial.glob("*.safetensors"))):
             facts["converted_from"] = _converted(name, source, facts, partial)
@@ -152,20 +140,18 @@ def _converted(name: str, source: HubSource | PathSource, facts: dict, folder: P
 def build_punkt(folder: str | Path, texts: Iterable[str] | Path | None = None) -> dict:
     """Make the folder of Punkt's parameters and return its manifest.
 
-    They are trained on texts, those of a folder with the files of `punkt_tab`, or, for None, NLTK's own. `punkt.write_parameters` says how, and which errors it raises.
+    They are trained on texts, those of a folder with the files of `punkt_tab`, or, for None, NLTK's own.
+    `punkt.write_parameters` says how, and which errors it raises.
     """
+    from revela.text import punkt  # here, for nltk takes longer to import than all else together
+
     with atomic_folder(folder) as partial:
         return write_manifest(partial, **punkt.write_parameters(texts, partial))
 
 
-def _commits(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.commits.json")
-
-
 def _pinned_snapshot(folder: Path, kind: str, name: str, revision: str, *files: Any) -> str:
     """As `_snapshot`, of the commit that the folder was made of before, if its revision was the same."""
-    record = _commits(folder)
-    pinned = json.loads(record.read_text(encoding="utf-8")).get(f"{name}@{revision}") if record.is_file() else None
+    record, pinned = hub.commits_file(folder), hub.pinned(folder, name, revision)
     try:
         return _snapshot(kind, name, pinned or revision, *files)
     except ResourceError as error:
@@ -181,7 +167,7 @@ def _pin(folder: Path, manifest: dict) -> dict:
     revision = manifest.get("revision")
     found = {f"{name}@{revision}": commit for name, commit in manifest.get("hub", {}).items() if commit != revision}
     if found:
-        record = _commits(folder)
+        record = hub.commits_file(folder)
         known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         write_json(record, known | found)
     return manifest
@@ -200,37 +186,18 @@ def _snapshot(
 
     If they are needed, there must be one.
     """
-    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     try:
         snapshot = snapshot_download(
             name, repo_type=kind, revision=revision, allow_patterns=patterns, ignore_patterns=ignored
         )
-    except GatedRepoError:
-        raise ResourceError(
-            f"{kind} {name} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf auth login`"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ResourceError(
-            f"{kind} {name}: not on the hub, or private; see {page}, and HF_TOKEN for a private one"
-        ) from None
-    except RevisionNotFoundError:
-        raise ResourceError(f"{kind} {name} has no revision {revision!r}; see {page}/tree/main") from None
-    except LocalEntryNotFoundError:
-        raise ResourceError(
-            f"{kind} {name} is not in the hub's cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE "
-            f"is set); fetch it where there is a network, or use a local copy by `path`; its page: {page}"
-        ) from None
-    except HFValidationError:
-        raise ResourceError(f"{name!r} is not the name of a {kind} on the hub; valid: owner/name") from None
-    except (HTTPError, XetDownloadError, OSError) as error:
-        reason = first_line(error)
-        raise ResourceError(f"{kind} {name}: download failed ({reason}); run again to resume it") from None
+    except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
+        raise ResourceError(hub.refusal(kind, name, revision, error)) from None
     snapshot = Path(snapshot)
     # The cache may hold more files of this commit than are wanted now.
     found = _files(snapshot, patterns, ignored)
     if needed and not found:
         raise ResourceError(
-            f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {page}/tree/main"
+            f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {hub.page(kind, name)}/tree/main"
         )
     _place(snapshot, found, target)
     return snapshot.name
@@ -306,7 +273,7 @@ def _model_of_package(name: str, package: Path, folder: Path) -> dict:
         dequantise(quantized[0], folder)
         facts["dequantised_from"] = {quantized[0].name: origin["files"][quantized[0].relative_to(package).as_posix()]}
     elif not quantized and configs and any(configs[0].parent.glob("*.safetensors")):
-        _place(configs[0].parent, _files(configs[0].parent, MODEL_FILES, NOT_MODEL_FILES), folder)
+        _place(configs[0].parent, _files(configs[0].parent, hub.MODEL_FILES, hub.NOT_MODEL_FILES), folder)
     else:
         raise ResourceError(
             f"model {name}: {facts['package']} gives {len(quantized)} GGUF files and no folder with config.json and "

@@ -15,6 +15,7 @@ from revela.files import write_json
 from revela.paper import PaperError
 from revela.paper.figure_corpus import corpus_figure
 from revela.paper.figure_means import bars
+from revela.paper.figure_same_document import comparable
 from revela.paper.figure_timing import slope
 from revela.paper.figures import panels, write_figure
 from revela.study.specification import figure_spec, table_spec
@@ -106,6 +107,16 @@ def test_the_weight_on_the_same_document_counts_batches_before_the_step(tmp_path
     log.write_text(log.read_text().replace('same_document"', 'other"'))
     with pytest.raises(PaperError, match="do not name documents"):
         numbers(tiny, "same_document")
+
+
+def test_batches_of_few_and_of_many_documents_are_comparable():
+    """Worked by hand: half-way from uniform to all, then a batch of one document, then uniform, in a mean batch of 0.5."""
+    curve = pd.DataFrame({"share": [0.6, 1.0, 0.25], "uniform": [0.2, 1.0, 0.25]})
+    single = comparable(curve, 0.5, 1)
+    assert single[[0, 2]].tolist() == pytest.approx([0.75, 0.5]) and np.isnan(single[1])
+    both = 0.5 + 0.5 * (0.4 + 0.0) / (0.8 + 0.75)
+    assert comparable(curve, 0.5, 3)[1] == pytest.approx(both)
+    assert comparable(curve[:1], 0.2, 1).tolist() == pytest.approx([0.6])  # as it is where all batches are alike
 
 
 def test_an_svg_has_other_colours_where_a_screen_is_dark(study, tmp_path):

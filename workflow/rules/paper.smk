@@ -7,9 +7,15 @@ localrules:
     before_after,
 
 
+def existing(pairs):
+    """The score files that are there, of those of (system, benchmark) pairs."""
+    return [file for file in sorted({LAYOUT.scores(*pair) for pair in pairs}) if os.path.exists(file)]
+
+
 def table_scores(wildcards):
-    """Score files of a table's columns; a copied column has none."""
-    return [LAYOUT.scores(system, benchmark) for system, benchmark in STUDY.table_scores(wildcards.table)]
+    """Score files of a table's columns. Services have one if they were scored on request; else the paper's are shown."""
+    scores = [LAYOUT.scores(*pair) for pair in STUDY.table_scores(wildcards.table)]
+    return scores + existing(STUDY.table_services(wildcards.table))
 
 
 def table_labels(table):
@@ -122,6 +128,7 @@ def figure_files(wildcards):
         return [LAYOUT.cell(cell) for cell in STUDY.figure_cells(wildcards.figure)]
     pairs = [pair for table in figure.panels.values() for pair in STUDY.table_scores(table)]
     files = [LAYOUT.scores(system, benchmark) for system, benchmark in pairs]
+    files += existing(pair for table in figure.panels.values() for pair in STUDY.table_services(table))
     if figure.kind == "hours":
         systems = [STUDY.system(system) for system, _ in pairs]
         files += [LAYOUT.cell(system.cell) for system in systems if system.kind == "trained"]
