@@ -29,6 +29,7 @@ rule language_model:
         runtime=runtime("language_model"),
     params:
         spec=specified(specification.lm_evaluation_spec),
+        results=results,
         code=code("revela.evaluation.language_models"),
     message:
         "Testing the language model of {wildcards.system}"
