@@ -104,7 +104,9 @@ def parts(
             found[name] += size
         count = retriever_tokens if part == 0 else lm_tokens * (1 if frozen else 2)
         attended = attention(settings, batch_size) if cross else 0.0
-        layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu).values())
+        every = cross and takes_all(settings, attended, batch_size, gpu=gpu)
+        keys = batch_size * settings.lm_max_length if every else 0
+        layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu, keys=keys).values())
         if frozen:
             stream = BYTES[settings.precision]
             found["activations"] += lm_tokens * shape.layers * stream * 2 * shape.kv_heads * shape.head_dim
@@ -132,31 +134,44 @@ def attention(settings: Training, batch_size: int) -> float:
     return 1 + (batch_size - 2) * min(1.0, ALIKE * settings.temperature / SPREAD)
 
 
-def retained(settings: Training, shape: Shape, *, frozen: bool, attended: float, gpu: bool) -> dict[str, float]:
+def takes_all(settings: Training, attended: float, batch_size: int, *, gpu: bool) -> bool:
+    """Whether cross attention goes over all pairs: as set, or as a CPU with bfloat16 does where many count."""
+    return settings.attention == "dense" or (not gpu and settings.precision == "bf16" and 8 * attended > batch_size)
+
+
+def retained(
+    settings: Training, shape: Shape, *, frozen: bool, attended: float, gpu: bool, keys: float = 0
+) -> dict[str, float]:
     """Bytes that a token of a stream leaves in a layer for the backward pass, by the tensors.
 
     attended: other documents that it attends to; 0 for a retriever. Of a language model that is trained, half of the
-    tokens are those of the h-stream, which alone attends.
+    tokens are those of the h-stream, which alone attends. keys: places whose probabilities are kept where attention goes
+    over all pairs; 0 where it does not.
     """
     width = BYTES[settings.precision]
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    queries, of_keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     found = {
         "inputs of the norms": 2 * 4 * shape.hidden,
         "gate, its activation, up": width * 3 * shape.intermediate,
-        "query, key, value and output": width * 2 * (queries + keys),
+        "query, key, value and output": width * 2 * (queries + of_keys),
     }
-    if attended:  # query and output for each pair, b and its weighted form; and the row's keys and values
-        share = 1 if frozen else 0.5
-        found["the same of cross attention"] = width * (share * 4 * attended * queries + (0 if frozen else 2) * keys)
+    share = 1 if frozen else 0.5
+    if keys:  # themselves and weighted
+        found["probabilities of cross attention"] = share * width * 2 * shape.heads * keys
+    elif attended:  # query and output for each pair, b and its weighted form; and the row's keys and values
+        found["the same of cross attention"] = width * (share * 4 * attended * queries + (0 if frozen else 2) * of_keys)
     matrices = {name: rows for name, (rows, _) in shape.matrices.items()}
     if settings.lora and not frozen:
         targets = [name for name in settings.lora.targets if name in matrices]
-        if settings.lora.dropout:
-            found["inputs of A"] = width * sum(matrices[name] for name in targets)
-            found["masks of dropout"] = found["inputs of A"] if not gpu else found["inputs of A"] / width
+        numbers = sum(matrices[name] for name in targets)
+        slim = settings.zero_stage < 3 and not settings.compile  # see revela.method.adapters
+        if settings.lora.dropout and not slim:
+            found["inputs of A"] = width * numbers
         else:  # which query, key and value share, as gate and up do
             shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
             found["inputs of A"] = width * sum({shared.get(name, name): matrices[name] for name in targets}.values())
+        if settings.lora.dropout:
+            found["masks of dropout"] = numbers * (1 if slim or gpu else width)
         found["inputs of B"] = width * settings.lora.rank * len(targets)
     elif not frozen:
         inputs = 2 * shape.hidden + queries + shape.intermediate

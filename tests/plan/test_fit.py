@@ -21,8 +21,8 @@ def decide(room, wanted=None, load=LOAD):
 
 
 def test_smollm2_on_the_defaults():
-    """Measured: more than 23 GiB without gradient checkpointing, on a machine of 23.5."""
-    assert 23 * 2**30 < PLAIN < 32 * 2**30 and 4 * 2**30 < SPARED < 6 * 2**30
+    """A machine of 24 GB holds it with gradient checkpointing alone."""
+    assert 18 * 2**30 < PLAIN < 24 * 2**30 and 4 * 2**30 < SPARED < 6 * 2**30
 
 
 def test_a_run_that_fits_goes_on_as_it_is():
