@@ -15,12 +15,16 @@ import yaml
 
 from revela.errors import RevelaError
 from revela.files import atomic_write
+from revela.plan.available import room
+from revela.plan.costs import Costs
+from revela.plan.fit import fit
 from revela.provenance import CHECKOUT
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
 from revela.study.cell import Cell
 from revela.study.layout import Layout
 from revela.study.settings import Chunking, Training
 from revela.study.sheets import Task
+from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
 
 if TYPE_CHECKING:
@@ -80,7 +84,7 @@ def write_study(
             GPUs does not differ by that.
 
     Raises:
-        OwnStudyError, ConfigError, ResourceError, BenchmarkError: One line on what cannot be used, and what would be valid.
+        OwnStudyError, ConfigError, ResourceError, BenchmarkError, DoesNotFit: One line on what cannot be used, and what would be valid.
     """
     from revela.text.resources import matching
 
@@ -120,7 +124,7 @@ def write_study(
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
-    _validate(files, out)
+    _check_memory(_validate(files, out), cell)
     matching(text, out)
     for name, content in files.items():
         with atomic_write(out / name) as partial:
@@ -182,7 +186,6 @@ def _compute(gpus: int, cores: int) -> dict[str, int]:
         "training_gpus": gpus,
         "training_processes": max(1, gpus),
         "training_threads": cores,
-        "training_mem_mb": 8000,
         "checkpoint_every": 100,
         "evaluation_gpus": min(1, gpus),
         "evaluation_threads": cores,
@@ -330,12 +333,23 @@ def _lines(sheet: str) -> dict[str, str]:
     return {f"line {number}": " ".join(line.split()) for number, line in enumerate(sheet.splitlines(), start=1)}
 
 
-def _validate(files: Mapping[str, str], out: Path) -> None:
-    """Raises ConfigError, in terms of the files to be, before any of them is written."""
+def _check_memory(study: Study, cell: Cell) -> None:
+    """Raises DoesNotFit for a cell that is yet to be trained and that this machine has too little memory for.
+
+    On a GPU, and for a model that is yet to be downloaded, the training itself decides.
+    """
+    costs = Costs(study, load_sizes())
+    load = costs.load(str(cell))
+    if not (load.gpu or costs.notes or Path(study.layout.cell(cell)).exists()):
+        fit(load, room(load.processes), study.config.compute.gradient_checkpointing, str(cell))
+
+
+def _validate(files: Mapping[str, str], out: Path) -> Study:
+    """The study of files that are yet to be written. Raises ConfigError in their terms."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             Path(scratch, name).write_text(content.replace(f"{out}/", f"{scratch}/"), encoding="utf-8")
         try:
-            load(Path(scratch, "config.yaml"))
+            return load(Path(scratch, "config.yaml"))
         except ConfigError as error:
             raise ConfigError(str(error).replace(scratch, str(out))) from None

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revela.plan import flops
+from revela.plan import flops, memory
+from revela.plan.fit import SURE, Load
 from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.sheets import Model
@@ -173,15 +174,48 @@ class Costs:
         processes = gpus or self.compute.training_processes
         text = rows * parts.batch_size * self.chunk_bytes
         # Each process reads the text and, one after the other, the weights; the optimizer's state is saved in parts.
-        memory = processes * (6 + (weights + text) / GB) + 12 * trained / GB
+        host, need = processes * (6 + (weights + text) / GB) + 12 * trained / GB, self.need(cell)
+        if not gpus:
+            host = max(host, processes * (need + text) / GB)
         return Cost(
             seconds=START + operations / speed,
             gpus=gpus,
             cores=cores,
             operations=operations,
             disk=4 * trained / GB,
-            memory=memory,
+            memory=host,
         )
+
+    def load(self, cell: str) -> Load:
+        """What the memory of a cell's training follows from, for chunks as long as they may be."""
+        parts = Cell.parse(cell)
+        settings = self.study.training_settings(parts)
+        models = [parts.retriever] + ([parts.lm] if parts.needs.lm == "beside" else [])
+        gpus, size = self.compute.training_gpus, parts.batch_size
+        queries = 1 if parts.needs.data == "pairs" else size
+        return Load(
+            settings,
+            [self.shape(name) for name in models],
+            size,
+            gpus or self.compute.training_processes,
+            gpu=bool(gpus),
+            least_batch=parts.needs.least_batch,
+            tokens=((queries + size) * settings.retriever_max_length, size * settings.lm_max_length),
+        )
+
+    def need(self, cell: str) -> float:
+        """Bytes that a process of a cell's training holds. What a GPU of the plan has not is noted."""
+        load = self.load(cell)
+        plain, spared = (load.need(checkpointing=way) for way in (False, True))
+        there = memory.DEVICE.get(self.compute.device, math.inf) * GB if load.gpu else math.inf
+        if self.compute.gradient_checkpointing is None and SURE * plain > there:
+            fits = "gradient checkpointing will be on" if spared <= there else "it will not fit"
+            self.notes.add(
+                f"train {cell}: {plain / GB:.0f} GB of a GPU that has {there / GB:.0f}, {spared / GB:.0f} with gradient "
+                f"checkpointing: {fits}"
+            )
+            return spared
+        return spared if self.compute.gradient_checkpointing else plain
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)

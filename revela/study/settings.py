@@ -75,7 +75,6 @@ class Training(Strict):
     # arithmetic
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
 
     @model_validator(mode="after")
@@ -241,6 +240,10 @@ class Compute(Strict):
     training_threads: int = Field(16, ge=1)
     training_mem_mb: int | None = Field(None, ge=500)
     training_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Compute activations again in the backward pass instead of keeping them; null: where memory asks for it.",
+    )
     checkpoint_every: int = Field(500, ge=1, description="Steps between the checkpoints of a training run.")
     time_budget_minutes: float | None = Field(
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."

@@ -50,7 +50,7 @@ SETTINGS = {
     "precision": "fp32",
     "zero_stage": 1,
 }
-MACHINE = {"checkpoint_every": 2, "time_budget_minutes": None}
+MACHINE = {"checkpoint_every": 2, "time_budget_minutes": None, "gradient_checkpointing": None}
 FULL = {"lora": None, "learning_rate": 0.003}
 
 processes = multiprocessing.get_context("forkserver")

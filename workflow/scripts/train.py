@@ -1,17 +1,21 @@
 """Train a cell: write the job of `revela.training.entry`, and launch it on the job's processes."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 
 from job import job
 
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
-with job(snakemake, check_gpus=False):
+with job(snakemake, check_gpus=False) as terminal:
     from revela.files import write_json
+    from revela.plan.available import most
     from revela.plan.usage import record
+    from revela.study import reason
     from revela.study.layout import Layout
     from revela.study.settings import Compute
     from revela.study.specification import TrainingSpec
@@ -24,6 +28,7 @@ with job(snakemake, check_gpus=False):
     task = {
         "cell": spec.cell,
         "training": spec.settings.model_dump(mode="json"),
+        "gradient_checkpointing": compute.gradient_checkpointing,
         "checkpoint_every": compute.checkpoint_every,
         "time_budget_minutes": minutes,
         "retriever": snakemake.input.retriever,
@@ -42,6 +47,15 @@ with job(snakemake, check_gpus=False):
     ]
     signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and needs the time to save
     with record(layout.usage(spec.cell), gpus=gpus) as attempt:
-        status = subprocess.run(command, check=False).returncode
+        training = subprocess.Popen(command)
+        while training.poll() is None and not reason.noted(task_file):
+            time.sleep(0.2)
+        if line := reason.noted(task_file):
+            print(line, file=terminal, flush=True)
+        status = training.wait()
         attempt["outcome"] = OUTCOMES.get(status, f"status {status}")
+    if reason.killed(status):
+        peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        advice = f"a smaller batch size, shorter chunks, or compute.gradient_checkpointing: true ({spec.cell})"
+        reason.give(task_file, reason.want_of_memory(peak, most(), advice))
     sys.exit(status)
