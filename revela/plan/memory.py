@@ -7,6 +7,7 @@
                   input, and all of one layer; of a frozen language model, those of the h-stream, and the keys and values
                   of the e-stream
     logits        a piece of float32 logits with its softmax and gradient
+    keys, values  of the e-stream that come from processes which share the batch: at most those of all its documents
 
 ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes.
 """
@@ -54,19 +55,25 @@ def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes
 
     shapes: the retriever's, and that of a language model that runs beside it.
     """
-    tokens = [2 * batch_size * settings.retriever_max_length, 2 * batch_size * settings.lm_max_length][: len(shapes)]
+    own = batch_size / settings.processes_per_batch
+    tokens = [2 * own * settings.retriever_max_length, 2 * own * settings.lm_max_length][: len(shapes)]
     total = LOGITS if len(shapes) == 2 else 0.0
     for part, (shape, count) in enumerate(zip(shapes, tokens)):
         frozen = part == 1 and settings.freeze_lm
         total += _weights(settings, shape, processes, frozen=frozen)
         layer = activations(settings, shape, frozen=frozen)
         if frozen:
-            count //= 2  # the h-stream's
+            count /= 2  # the h-stream's
             total += count * shape.layers * BYTES[settings.precision] * 2 * shape.kv_heads * shape.head_dim
         if settings.gradient_checkpointing:
             total += count * (shape.layers * BYTES[settings.precision] * shape.hidden + layer)
         else:
             total += count * shape.layers * layer
+    if len(shapes) == 2:
+        lm = shapes[1]
+        layers = 1 if settings.gradient_checkpointing and not settings.freeze_lm else lm.layers
+        coming = (batch_size - own) * settings.lm_max_length
+        total += coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
     return total
 
 

@@ -26,6 +26,14 @@ def ask_for_site():
             r.restart_times = ARGS.retries + time_limits()
 
 
+def ask_for_nodes(nodes):
+    """A training over several nodes: one task on each, which the job's script starts itself, as one of MPI does."""
+    resources = rules.train.rule.resources
+    resources |= {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
+    gpus = CONFIG.compute.training_gpus // nodes
+    resources["slurm_extra"] = "--ntasks-per-node=1" + (f" --gpus-per-node={gpus}" if gpus else "")
+
+
 def time_limits():
     """How many of the site's longest time limits the longest training fills."""
     longest = max((COSTS.of("train", {"cell": cell.path}).seconds for cell in CELLS), default=0)
@@ -54,6 +62,9 @@ def check_queue():
 
 if ARGS:
     check_overrides()
+
+if CONFIG.compute.training_nodes > 1:
+    ask_for_nodes(CONFIG.compute.training_nodes)
 
 if SITE:
     ask_for_site()
