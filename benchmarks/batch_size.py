@@ -97,7 +97,8 @@ def work(rank: int, processes: int, port: int, size: int, temperature: float, re
 
 def measure(processes: int, *arguments) -> dict:
     """A row, from fresh processes."""
-    spawn = multiprocessing.get_context("spawn")
+    spawn = multiprocessing.get_context("forkserver")
+    spawn.set_forkserver_preload(["revela.training.engine", "revela.objectives.revela", "peft"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

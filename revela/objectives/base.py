@@ -69,7 +69,7 @@ class Objective(nn.Module):
         return self.tokenize(texts, texts, first_half=first_half)
 
     def part(self, batch: Tokens) -> Tokens:
-        """The part of a collated batch that this process holds: of each tensor the rows of its chunks."""
+        """The part of a collated batch that this process holds: of each tensor [B, ...] the rows of its chunks."""
         return batch if self.group is None else {name: self.group.part(tensor) for name, tensor in batch.items()}
 
     def embed(self, batch: Tokens) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class Objective(nn.Module):
         return queries, passages if self.group is None else self.group.gather(passages)
 
     def first(self, part: Tensor) -> int:
-        """The number, in the batch, of the first row of a part of it."""
+        """The number, in a batch of B, of the first row of a `part` [n, ...] of it, a scalar."""
         return 0 if self.group is None else self.group.place * len(part)
 
     @property

@@ -92,11 +92,11 @@ class Revela(Objective):
         return sum(losses.values()), scalars | sharpness | self._gates(gate)
 
     def part(self, batch: Tokens) -> Tokens:
-        """As of all objectives, but all processes know the documents of all chunks."""
+        """As of all objectives, but all processes know the documents [B] of all chunks of a batch."""
         return super().part(batch) | {name: batch[name] for name in ("document",) if name in batch}
 
     def whole(self, part: Tensor) -> Tensor:
-        """[B, ...] of the batch, of which each process that shares it has [B / P, ...]."""
+        """[B, ...] of the batch, of which each process that shares it has a `part` [B / P, ...]."""
         return part if self.group is None else self.group.gather(part)
 
     def gate(self) -> float | Tensor:
@@ -127,7 +127,7 @@ class Revela(Objective):
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
 
     def rows_of_uniform(self, batch: Tokens) -> Tensor:
-        """The Sim that tells nothing, likewise."""
+        """The Sim that tells nothing, of the batch [B, B], or this process's rows [B / P, B]."""
         own = len(batch["lm_input_ids"])
         size, first = own * (self.group.count if self.group else 1), self.first(batch["lm_input_ids"])
         return (1 - torch.eye(size, device=batch["lm_input_ids"].device)[first : first + own]) / (size - 1)

@@ -53,7 +53,7 @@ with job(snakemake, check_gpus=False, claim_gpus=nodes == 1):
         on_each = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={snakemake.threads}"]
         command = [*on_each, *command, f"--nodes={nodes}", f"--meet={meet}"]
     signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and needs the time to save
-    with record(layout.usage(spec.cell), gpus=gpus) as attempt:
+    with record(layout.usage(spec.cell), gpus=gpus, nodes=nodes) as attempt:
         status = subprocess.run(command, check=False).returncode
         attempt["outcome"] = OUTCOMES.get(status, f"status {status}")
     sys.exit(status)
