@@ -1,8 +1,8 @@
 """Time and memory of a step against the batch size, with batches that 1, 2 and 4 processes share.
 
-    python benchmarks/batch_size.py [--quick]        the demo's tiny-4m, float32, a CPU thread for each process
+    python benchmarks/batch_size.py [--quick]        tiny-4m, float32, a CPU thread for each process
 
-Retriever and language model are tiny-4m, trained in full, as in the demo; batches are of random tokens in chunks of 30 to
+Retriever and language model are tiny-4m, trained in full; batches are of random tokens in chunks of 30 to
 62. At tau = 0.0001 documents attend to few others, whose keys and values go from process to process; at tau = 10 to
 all, which is left out for batches of more than 64, whose cross attention would take minutes. All numbers of processes must agree on the loss. Seconds are those of forward and backward pass, the optimizer's are
 left out; memory is the peak of the process that has most, above what it held before; `received_mb` is what came to a

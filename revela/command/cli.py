@@ -92,6 +92,8 @@ def train(
     )
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    if not _gpus() and study.training_settings(cell).precision == "bf16":
+        typer.echo("on the CPU in bfloat16, which it multiplies faster than float32 (training.precision)", err=True)
     config, layout = out / "config.yaml", study.layout
     tables = [layout.table(table, "md") for table in study.config.tables]
     targets = [layout.export(cell), *tables]
@@ -215,7 +217,7 @@ def evaluate(
     _print(found, "\n".join(lines), as_json)
 
 
-@app.command(epilog="Example: revela export results/demo/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
+@app.command(epilog="Example: revela export results/tiny/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
 def export(
     model: Annotated[
         str, typer.Argument(help="Trained cell or retriever; with --base an adapter: a folder or owner/name.")
@@ -272,6 +274,20 @@ def push(
     _print({"address": address}, address, as_json)
 
 
+@app.command(epilog="Example: revela reproduce config/tiny.yaml")
+def reproduce(
+    config: Annotated[str, typer.Argument(help="The configuration.", show_default=False)],
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
+) -> None:
+    """Make a configuration's tables, figures and report on this machine, and say how to search with what was trained."""
+    from rich.console import Console
+
+    from revela.command.reproduce import reproduce, show
+
+    show(reproduce(config, targets or [], cores=cores or len(os.sched_getaffinity(0))), Console())
+
+
 @app.command(epilog="Example: revela plan results/tables/table1.tex")
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
@@ -287,8 +303,11 @@ def plan(
     _print(facts, show(found), as_json)
 
 
-@app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
+@app.command(epilog="Example: revela doctor results/tables/table1.tex")
 def doctor(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Targets of which all that they need of the hub is looked at.")
+    ] = None,
     configfile: Annotated[
         Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")
     ] = None,
@@ -299,7 +318,7 @@ def doctor(
     from revela.command.doctor import examine
 
     checks = []
-    for check in examine(configfile, network=network):
+    for check in examine(configfile, targets=targets or [], network=network):
         checks.append(check)
         if not as_json:
             typer.echo(f"{check.status:<8} {check.name:<14} {check.found}")

@@ -30,11 +30,13 @@ from torch import Tensor, nn
 
 from revela.method.exchange import Exchange, Group
 from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
+from revela.method.short import fast_products
 from revela.pretrained import output_head
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 E_STREAM = "revela_e_stream"  # likewise
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
+MOST = 8  # from 1 in so many pairs on, products over all of them are faster on a CPU in bfloat16
 EPSILON = 1e-6  # of eq. 8 (App. B.5)
 
 Attention = Literal["sparse", "dense"]
@@ -165,14 +167,21 @@ class _Batch(Packing):
         self.e_lengths = self.exchange.lengths if self.exchange else self.lengths  # of keys and values, [B]
         lengths = torch.tensor(self.e_lengths, device=attention_mask.device)
         self.keys = torch.arange(max(self.e_lengths), device=attention_mask.device) < lengths[:, None]  # [B, L]
-        if attention == "dense":
-            self.weights = similarity[self.document]  # [T, B]
-        else:
+        self.weights = similarity[self.document]  # [T, B]
+        if attention == "sparse":
             # For each document j the tokens of all documents that attend to it.
             attends = attends[self.document]  # [T, B]
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
-            self.weights = similarity[self.document[self.tokens], source]
+            self.of_pairs = similarity[self.document[self.tokens], source]
+            self.most = MOST * len(self.tokens) > attends.numel() and 0 not in self.e_lengths
+
+    def takes_all(self, query: Tensor) -> bool:
+        """Whether attention goes over all pairs: as set, or because that is faster for queries of this type."""
+        if self.attention == "dense" or (self.most and fast_products(query)):
+            return True
+        self.weights = self.of_pairs
+        return False
 
     def e_grid(self, row: Tensor) -> Tensor:
         """Keys or values [1, H_kv, T, d] of the e-stream -> [B, H_kv, L, d]."""
@@ -209,7 +218,7 @@ def _attention(
     keys, values = packing.to_grid(key), packing.to_grid(value)
     settings = {"scale": scaling, "dropout_p": dropout}
     own = packing.causal(query, keys, values, window=sliding_window, **settings)
-    dense, before = packing.attention == "dense", packing.e_stream
+    dense, before = packing.takes_all(query), packing.e_stream
     if before is None:
         half, size = query.shape[2] // 2, len(keys) // 2
         query = query[:, :, half:]
@@ -253,7 +262,8 @@ def _dense(
     key, value = (x.transpose(0, 1).flatten(1, 2) for x in (key, value))  # [H, B*L, d]
     bias = torch.zeros_like(batch.keys, dtype=query.dtype).masked_fill(~batch.keys, float("-inf")).flatten()
     scores = torch.baddbmm(bias, query[0], key.mT, alpha=scale).unflatten(2, (size, length))  # [H, T, B, L]
-    p = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
+    inner = scores.dtype if fast_products(query) else torch.promote_types(scores.dtype, torch.float32)
+    p = scores.softmax(3, dtype=inner).to(value.dtype)
     p = F.dropout(p, dropout_p)
     weights = batch.gated(layer).to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
     if batch.value_norm:

@@ -7,6 +7,7 @@ budget) is no part of it: that is the section `compute` of the configuration.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,9 @@ from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
+from revela.study.package import Package
 from revela.study.settings import LM_EVAL, Corpus, Dataset, LmEvaluation, TextSource, Training
-from revela.study.sheets import Task
+from revela.study.sheets import Deviation, Task
 from revela.study.shown import Figure, Table
 from revela.study.study import Study
 from revela.study.system import Api, System
@@ -38,6 +40,11 @@ class DatasetSpec(Strict):
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
     """The fetching or building of a dataset."""
     return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
+
+
+def package_spec(study: Study, package: str) -> Package:
+    """The download of a package's files."""
+    return study.config.packages[package]
 
 
 class ModelSpec(Strict):
@@ -89,6 +96,18 @@ def chunked_as(study: Study, corpus: str) -> str:
     """The first corpus of equal sources: corpora that differ in their batches alone share their chunks."""
     wanted = chunk_spec(study, corpus)
     return next(name for name in study.config.corpora if chunk_spec(study, name) == wanted)
+
+
+class ApartSpec(Strict):
+    """The benchmarks' tasks with which documents of a corpus may share no text."""
+
+    tasks: list[Task]
+
+
+def apart_spec(study: Study, corpus: str) -> ApartSpec:
+    """The comparison of a corpus with the benchmarks that it is to be apart from."""
+    names = study.config.corpora[corpus].apart_from
+    return ApartSpec(tasks=[task for name in names for task in study.benchmark_tasks(name)])
 
 
 class BatchSpec(Strict):
@@ -261,6 +280,7 @@ class RowSpec(Strict):
 
     label: str
     dataset: str
+    aliases: list[str] = Field([])
 
 
 class BenchmarkSpec(Strict):
@@ -272,12 +292,17 @@ class BenchmarkSpec(Strict):
 
 
 class ColumnSpec(Strict):
-    """A column of a table: a system under its label. A copied column shows the paper's printed values."""
+    """A column of a table: a system under its label.
+
+    copied: it shows the paper's printed values unless it has been scored here: a service.
+    seeds: cells that differ in their seed alone; those that have been scored say how much seeds matter.
+    """
 
     label: str
     system: System
     copied: bool
     learned: bool  # whether it is a cell of Revela that is no control
+    seeds: list[str]
 
 
 class TableSpec(Strict):
@@ -292,6 +317,7 @@ class TableSpec(Strict):
     columns: list[ColumnSpec]
     benchmarks: dict[str, BenchmarkSpec]
     printed_as: list[str]
+    deviations: list[Deviation]
 
 
 def table_spec(study: Study, table: str) -> TableSpec:
@@ -307,6 +333,7 @@ def table_spec(study: Study, table: str) -> TableSpec:
             head: _benchmark(study, name) for head, name in (parts or {spec.benchmark: spec.benchmark}).items()
         },
         printed_as=printed_as,
+        deviations=[one for one in study.deviations if one.table in printed_as],
     )
 
 
@@ -315,7 +342,8 @@ def _column(study: Study, label: str, name: str) -> ColumnSpec:
     learned = False
     if system.kind == "trained" and system.cell.needs.lm == "beside":
         learned = study.training_settings(system.cell).similarity == "learned"
-    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned)
+    seeds = study.other_seeds(name)
+    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned, seeds=seeds)
 
 
 def _benchmark(study: Study, name: str) -> BenchmarkSpec:
@@ -325,7 +353,10 @@ def _benchmark(study: Study, name: str) -> BenchmarkSpec:
             for label, task in study.config.lm_evaluation.tasks.items()
         }
         return BenchmarkSpec(name=name, metric="accuracy", tasks=tasks)
-    tasks = {task.task: RowSpec(label=task.label, dataset=task.dataset) for task in study.benchmark_tasks(name)}
+    tasks = {
+        task.task: RowSpec(label=task.label, dataset=task.dataset, aliases=[a for a in task.aliases.split(";") if a])
+        for task in study.benchmark_tasks(name)
+    }
     return BenchmarkSpec(name=name, metric="nDCG@10", tasks=tasks)
 
 
@@ -357,7 +388,7 @@ def figure_spec(study: Study, figure: str) -> FigureSpec:
     return FigureSpec(
         figure=spec,
         panels={title: table_spec(study, table) for title, table in spec.panels.items()},
-        cells=[cell.path for cell in study.shown_cells()] if spec.kind == "training" else [],
+        cells=[cell.path for cell in study.figure_cells(figure)],
     )
 
 
@@ -375,13 +406,5 @@ def check_spec(study: Study) -> CheckSpec:
 def printed_files(*tables: Table) -> list[str]:
     """The paper's values of tables, and the known errors among them."""
     files = {table.printed for table in tables} - {None}
-    return sorted(
-        [
-            *files,
-            *(
-                errata
-                for file in files
-                if (errata := str(Path(file).with_name("errata.csv"))) and Path(errata).exists()
-            ),
-        ]
-    )
+    beside = {str(Path(file).with_name("errata.csv")) for file in files}
+    return sorted([*files, *filter(os.path.exists, beside)])

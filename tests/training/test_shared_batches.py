@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from conftest import TEXTS
 
-from revela.method import exchange
+from revela.method import exchange, inbatch
 from revela.method.exchange import Exchange, Group
 from revela.objectives.base import Objective
 from revela.study.methods import METHODS
@@ -43,6 +43,8 @@ CASES = {
     "few pairs": {"temperature": 0.003},
     "few pairs, checkpointed": {"temperature": 0.003, "gradient_checkpointing": True},
     "adapters, checkpointed": {"lora": LORA, "gradient_checkpointing": True},
+    "all pairs, fast products": {"temperature": 0.5, "value_norm": True},
+    "few pairs, fast products": {"temperature": 0.003},
     "V-normalised": {"value_norm": True, "dual_loss": True},
     "dense": {"attention": "dense", "value_norm": True},
     "frozen": {"freeze_lm": True, "temperature": 0.003},
@@ -99,6 +101,7 @@ def compute(rank, port, retriever, lm, answers):
 
     exchange.Exchange.__init__ = noted
     for case, changes in CASES.items():
+        inbatch.fast_products = lambda query, fast="fast" in case: fast
         method = METHODS[method_of(case)]
         settings = Training(**SETTINGS | changes)
         models = load_models(settings, retriever, lm if method.lm == "beside" else None)

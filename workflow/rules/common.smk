@@ -89,6 +89,7 @@ SYSTEM = f"{DENSE}|{either([*BM25, *APIS])}"
 wildcard_constraints:
     cell=cell_pattern(*METHODS),
     system=SYSTEM,
+    package=either(CONFIG.packages),
     dataset=either(CONFIG.datasets),
     model=either([*STUDY.backbones, *ENCODERS]),
     corpus=either(CONFIG.corpora),

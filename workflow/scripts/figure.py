@@ -8,4 +8,4 @@ with job(snakemake):
     from revela.study.specification import FigureSpec
 
     spec, output = FigureSpec.model_validate(snakemake.params.spec), snakemake.output
-    write_figure(spec, Layout(snakemake.params.results), [output.pdf, output.png], output.data)
+    write_figure(spec, Layout(snakemake.params.results), [output.pdf, output.png, output.svg], output.data)
