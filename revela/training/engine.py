@@ -78,7 +78,9 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": settings.batches_per_step // dist.get_world_size(),
+        "gradient_accumulation_steps": settings.batches_per_step
+        * settings.processes_per_batch
+        // dist.get_world_size(),
         "gradient_clipping": settings.max_grad_norm,
         "zero_optimization": {
             "stage": settings.zero_stage,
