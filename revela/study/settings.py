@@ -131,6 +131,7 @@ class Corpus(Strict):
         (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
     )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    max_chunks: int | None = Field(None, ge=1, description="Chunks of a document at most, its first; null: all.")
     apart_from: list[str] = Field(
         [], description="Benchmarks: a document that shares 13 words in a row with one of their texts is left out."
     )
