@@ -232,6 +232,9 @@ class Compute(Strict):
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
     )
     evaluation_gpus: int = Field(1, ge=0)
+    scoring_gpus: int | None = Field(
+        None, ge=0, description="GPUs that share REPLUG's scores of a corpus; null: as many as evaluation has."
+    )
     evaluation_threads: int = Field(8, ge=1)
     evaluation_mem_mb: int | None = Field(None, ge=500)
     evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")
@@ -249,6 +252,11 @@ class Compute(Strict):
     training_mfu: float = Field(0.08, gt=0, le=1, description="Share of the device's peak that training reaches.")
     encoding_mfu: float = Field(0.3, gt=0, le=1, description="Share of the device's peak that encoding reaches.")
     core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
+
+    @property
+    def scorers(self) -> int:
+        """GPUs that share REPLUG's scores."""
+        return self.evaluation_gpus if self.scoring_gpus is None else self.scoring_gpus
 
 
 class Config(Strict):

@@ -146,30 +146,41 @@ def pair_spec(study: Study, corpus: str, batch_size: int | str) -> PairSpec:
 
 # --- training
 
+SCORING = r"(mean|sum)(\d+)-(bf16|fp32)(?:-seed(\d+)-(\d+))?"  # names of REPLUG's scores
+
 
 class ReplugScoreSpec(Strict):
-    """What REPLUG's scores depend on besides the language model and the batches. Their file's name spells it out."""
+    """What REPLUG's scores depend on besides the language model and the batches. Their file's name spells it out.
+
+    positions: batches that training sees, the first of its order by `seed`; None: all.
+    """
 
     length_normalised: bool
     lm_max_length: int
     precision: Literal["bf16", "fp32"]
+    seed: int = 0
+    positions: int | None = None
 
     @property
     def name(self) -> str:
-        """For example mean156-bf16."""
-        return f"{'mean' if self.length_normalised else 'sum'}{self.lm_max_length}-{self.precision}"
+        """For example mean156-bf16, or mean156-bf16-seed42-144000."""
+        part = f"-seed{self.seed}-{self.positions}" if self.positions else ""
+        return f"{'mean' if self.length_normalised else 'sum'}{self.lm_max_length}-{self.precision}{part}"
 
     @classmethod
     def parse(cls, name: str) -> ReplugScoreSpec:
         """The specification of a name that a rule has matched."""
-        unit, length, precision = re.fullmatch(r"(mean|sum)(\d+)-(\w+)", name).groups()
-        return cls(length_normalised=unit == "mean", lm_max_length=int(length), precision=precision)
+        unit, length, precision, seed, positions = re.fullmatch(SCORING, name).groups()
+        part = {"seed": int(seed), "positions": int(positions)} if seed else {}
+        return cls(length_normalised=unit == "mean", lm_max_length=int(length), precision=precision, **part)
 
 
 def replug_score_spec(study: Study, cell: Cell) -> ReplugScoreSpec:
     """Of the scores that a cell is trained with."""
-    settings = study.training_settings(cell)
-    return ReplugScoreSpec(**settings.model_dump(include=set(ReplugScoreSpec.model_fields)))
+    settings, corpus = study.training_settings(cell), study.config.corpora[cell.corpus]
+    there, seen = corpus.batches or sum(corpus.mix.values()), (settings.max_steps or 0) * settings.batches_per_step
+    part = {"seed": settings.seed, "positions": seen} if seen and not 0 < there <= seen else {}
+    return ReplugScoreSpec(**settings.model_dump(include={"length_normalised", "lm_max_length", "precision"}), **part)
 
 
 class TrainingSpec(Strict):
@@ -334,10 +345,7 @@ def _benchmark(study: Study, name: str) -> BenchmarkSpec:
             for label, task in study.config.lm_evaluation.tasks.items()
         }
         return BenchmarkSpec(name=name, metric="accuracy", tasks=tasks)
-    tasks = {
-        task.task: RowSpec(label=task.label, dataset=task.dataset, aliases=[a for a in task.aliases.split(";") if a])
-        for task in study.benchmark_tasks(name)
-    }
+    tasks = {t.task: RowSpec(label=t.label, dataset=t.dataset, aliases=t.names) for t in study.benchmark_tasks(name)}
     return BenchmarkSpec(name=name, metric="nDCG@10", tasks=tasks)
 
 
@@ -387,13 +395,5 @@ def check_spec(study: Study) -> CheckSpec:
 def printed_files(*tables: Table) -> list[str]:
     """The paper's values of tables, and the known errors among them."""
     files = {table.printed for table in tables} - {None}
-    return sorted(
-        [
-            *files,
-            *(
-                errata
-                for file in files
-                if (errata := str(Path(file).with_name("errata.csv"))) and Path(errata).exists()
-            ),
-        ]
-    )
+    errata = {str(Path(file).with_name("errata.csv")) for file in files}
+    return sorted([*files, *(file for file in errata if Path(file).exists())])

@@ -93,7 +93,7 @@ wildcard_constraints:
     model=either([*STUDY.backbones, *ENCODERS]),
     corpus=either(CONFIG.corpora),
     lm=either(STUDY.backbones),
-    scoring=r"(mean|sum)\d+-(bf16|fp32)",
+    scoring=r"(mean|sum)\d+-(bf16|fp32)(-seed\d+-\d+)?",
     batch_size=batch_sizes(min(method.least_batch for method in METHODS.values())),
     benchmark=either(STUDY.benchmarks),
     task=either({task.task for task in STUDY.tasks}),
