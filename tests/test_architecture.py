@@ -27,7 +27,7 @@ FLOORS = (
     ("training",),
     ("evaluation",),
     ("paper",),
-    ("export", "demo"),
+    ("export", "tiny"),
     ("command",),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
@@ -104,7 +104,7 @@ CARRIES_OUT = ("revela.study", "revela.errors", "revela.files", "revela.provenan
 CARRIES_OUT += ("revela.text.bars", "revela.text.resources")  # shows progress; puts what was made into a folder
 # What is fetched is verified by its manifest, which names the commit; a plan and a verdict are made anew each time.
 WITHOUT_HASH = {"dataset", "model", "check", "plan"}
-# How the demo's own language models were made; the result is in resources/backbones.
+# How tiny's own language models were made; the result is in resources/backbones.
 WITHOUT_HASH |= {"tokenizer", "backbone"}
 
 

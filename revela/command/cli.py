@@ -215,7 +215,7 @@ def evaluate(
     _print(found, "\n".join(lines), as_json)
 
 
-@app.command(epilog="Example: revela export results/demo/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
+@app.command(epilog="Example: revela export results/tiny/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
 def export(
     model: Annotated[
         str, typer.Argument(help="Trained cell or retriever; with --base an adapter: a folder or owner/name.")
@@ -270,6 +270,20 @@ def push(
 
     address = hub.push(folder, repository, private=not public)
     _print({"address": address}, address, as_json)
+
+
+@app.command(epilog="Example: revela reproduce config/tiny.yaml")
+def reproduce(
+    config: Annotated[str, typer.Argument(help="The configuration.", show_default=False)],
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
+) -> None:
+    """Make a configuration's tables, figures and report on this machine, and say how to search with what was trained."""
+    from rich.console import Console
+
+    from revela.command.reproduce import reproduce, show
+
+    show(reproduce(config, targets or [], cores=cores or len(os.sched_getaffinity(0))), Console())
 
 
 @app.command(epilog="Example: revela plan results/tables/table1.tex")

@@ -1,6 +1,6 @@
 """What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded.
 
-An error keeps `make demo` from running. Anything that only some targets need, such as GPUs, the hub or SLURM, is a
+An error keeps `make tiny` from running. Anything that only some targets need, such as GPUs, the hub or SLURM, is a
 warning.
 """
 
@@ -176,7 +176,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
             yield Check("hub", "warning", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
         except (HTTPError, OSError) as error:
             reason = first_line(error)
-            advice = "downloads need a network; the demo, and models and data that are here already, need none"
+            advice = "downloads need a network; `make tiny`, and models and data that are here already, need none"
             yield Check("hub", "warning", f"cannot be reached ({reason})", advice)
             return
     for name in closed:

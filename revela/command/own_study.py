@@ -26,7 +26,7 @@ from revela.study.study import PAPER, Study, load
 if TYPE_CHECKING:
     from revela.text.resources import Matched
 
-DEMO = "config/demo.yaml"
+TINY = "config/tiny.yaml"
 CORPUS = "mine"  # the name of the corpus in paths
 BY_OUT = ("scale", "results", "runs", "models", "benchmarks")  # keys of the configuration that follow from --out
 EXPORTED = {  # key of evaluation -> that of training
@@ -43,8 +43,8 @@ NOT_AS_THE_PAPER = {
     "warmup_steps": 20,  # so there are fewer steps, too
     "similarity_dtype": "float32",  # bfloat16 reproduces the paper, but makes Sim one-hot or an exact tie at its tau
 }
-# A narrow one is trained as demo.yaml says, except for these, which it takes from config.yaml: the demo's chunks are short.
-NOT_AS_THE_DEMO = ("retriever_max_length", "lm_max_length")
+# A narrow one is trained as tiny.yaml says, except for these, which it takes from config.yaml: tiny's chunks are short.
+NOT_AS_TINY = ("retriever_max_length", "lm_max_length")
 
 
 class OwnStudyError(RevelaError):
@@ -164,7 +164,7 @@ def _training(backbone: str, gpus: int) -> dict[str, Any]:
     """The section `training`."""
     paper = read_yaml(CHECKOUT / PAPER)["training"]
     if _width(backbone) < NARROW:
-        found = read_yaml(CHECKOUT / DEMO)["training"] | {key: paper[key] for key in NOT_AS_THE_DEMO}
+        found = read_yaml(CHECKOUT / TINY)["training"] | {key: paper[key] for key in NOT_AS_TINY}
     else:
         found = paper | NOT_AS_THE_PAPER
     return found | {"precision": "bf16" if gpus else "fp32", "zero_stage": 1 if gpus > 1 else 0}

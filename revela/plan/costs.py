@@ -25,7 +25,7 @@ from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.sheets import Model
 from revela.study.sizes import Sizes, TaskSize
-from revela.study.source import PathSource
+from revela.study.source import PackageSource, PathSource
 from revela.study.specification import ReplugScoreSpec
 from revela.study.study import Study
 
@@ -105,7 +105,7 @@ class Costs:
     def _dataset(self, dataset: str) -> Cost:
         source = self.study.config.datasets[dataset]
         size = 0.0 if source.path or source.files else self.sizes.datasets.get(dataset)
-        if source.installed:
+        if source.installed or source.package:
             return Cost(seconds=LIGHT, disk=0.02)
         if size is None:
             size = 0.1
@@ -113,8 +113,14 @@ class Costs:
                 self.notes.add(f"dataset {dataset}: 0.1 GB assumed")
         return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
 
+    def _package(self, package: str) -> Cost:
+        size = self.sizes.packages.get(package, 0.01)
+        return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
+
     def _model(self, model: str) -> Cost:
         row = self.study.models[model]
+        if isinstance(row.origin, PackageSource):
+            return Cost(seconds=START, disk=2 * self.parameters(row) / GB, memory=4)
         size = 0.0 if isinstance(row.origin, PathSource) else 2 * self.parameters(row) / GB
         return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
 
@@ -277,7 +283,7 @@ class Costs:
         if known:
             return known
         dataset = self.study.config.datasets[self.study.task(benchmark, task).dataset]
-        if dataset.installed:
+        if dataset.installed or dataset.package:
             return TaskSize(documents=dataset.documents, queries=dataset.queries, document_chars=600, query_chars=100)
         self.notes.add(f"task {benchmark}/{task}: 100,000 documents of 600 characters and 1,000 queries assumed")
         return TaskSize(documents=100_000, queries=1000, document_chars=600, query_chars=100)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
+from revela.study.package import Package
 from revela.study.shown import Figure, Table
 
 LM_EVAL = "lm-eval"  # the benchmark of language models
@@ -128,6 +129,9 @@ class Corpus(Strict):
         (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
     )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    apart_from: list[str] = Field(
+        [], description="Benchmarks: a document that shares 13 words in a row with one of their texts is left out."
+    )
     training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
 
     @model_validator(mode="after")
@@ -155,7 +159,7 @@ class Corpus(Strict):
 
 
 class Dataset(Strict):
-    """A raw dataset: a hub snapshot, local files, or text of installed packages. Exactly one of them is given."""
+    """A raw dataset: of the hub, local, of a package on the index, or text of installed packages: exactly one of them."""
 
     hub: str | list[str] | None = Field(
         None,
@@ -172,14 +176,20 @@ class Dataset(Strict):
     content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
         "source", description="What is made of installed files: text for training, or a benchmark in that layout."
     )
-    queries: int = Field(300, ge=1, description="Queries of a benchmark task made of installed files, at most.")
+    queries: int = Field(300, ge=1, description="Queries of a benchmark task that is made here, at most.")
     documents: int = Field(600, ge=1, description="Documents of such a task, at most.")
+    package: str | None = Field(None, description="A key of `packages`, whose files are the data.")
+    recipe: Literal["copy", "wikipedia-text", "wikipedia-search", "bfcl", "human-eval"] = Field(
+        "copy", description="What is made of a package's files: a copy, text for training, or a benchmark."
+    )
     sha256: str | None = Field(None, description="Expected hash of text built here; a mismatch is an error.")
 
     @model_validator(mode="after")
     def _one_origin(self):
-        if sum(map(bool, (self.hub, self.path, self.files, self.installed))) != 1:
-            raise ValueError("give exactly one of hub, path, files, installed")
+        if sum(map(bool, (self.hub, self.path, self.files, self.installed, self.package))) != 1:
+            raise ValueError("give exactly one of hub, path, files, installed, package")
+        if self.recipe != "copy" and not self.package:
+            raise ValueError("recipe: is for a dataset of a package; for installed ones, content says what is made")
         return self
 
 
@@ -187,7 +197,11 @@ class Chunking(Strict):
     """Sentences packed into chunks of complete sentences (section 4.1)."""
 
     max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
-    punkt: str = Field("nltk", description="'nltk': punkt_tab by nltk.download; else a dataset to train it on.")
+    punkt: str = Field(
+        "nltk",
+        description="'nltk': punkt_tab by nltk.download; else a dataset: one "
+        "that holds the files of punkt_tab, or text to train Punkt on.",
+    )
 
 
 class Evaluation(Strict):
@@ -260,7 +274,7 @@ class Compute(Strict):
 
 
 class Config(Strict):
-    """One scale of the study: the paper's, or the embedded demo's."""
+    """One scale of the study: the paper's, the demo's or tiny's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
     results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")
@@ -269,6 +283,7 @@ class Config(Strict):
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
     anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
+    packages: dict[Name, Package] = Field({}, description="Files of distributions on the package index.")
     deviations: str | None = Field(None, description="Sheet of printed values that ours are not expected to reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
@@ -283,6 +298,9 @@ class Config(Strict):
     export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
     tables: dict[Name, Table] = Field({})
     figures: dict[Name, Figure] = Field({})
+    before_after: dict[str, str] = Field(
+        {}, description="Benchmark -> the cell whose answers are shown beside those of its untrained backbone."
+    )
     compute: Compute = Compute()
 
     @model_validator(mode="before")
@@ -318,6 +336,9 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _names_resolve(self):
+        for name, dataset in self.datasets.items():
+            if dataset.package:
+                check_known(f"datasets.{name}.package", dataset.package, self.packages)
         for corpus, spec in self.corpora.items():
             for source in spec.sources:
                 check_known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)

@@ -34,7 +34,7 @@ class Model(Strict):
     kind: Literal["backbone", "encoder", "bm25", "api"]
     source: str = Field(
         "",
-        description="hub:owner/name[@revision], path:folder, provider:name of an API, or settings of BM25, which is "
+        description="hub:owner/name[@revision], path:folder, package:key of `packages`, provider:name of an API, or settings of BM25, which is "
         "k1=1.5;b=0.75 where empty.",
     )
     base: str = Field("", description="The backbone that an encoder's weights are an adapter of.")

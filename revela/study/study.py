@@ -13,6 +13,7 @@ from revela.study.layout import Layout
 from revela.study.methods import METHODS
 from revela.study.settings import LM_EVAL, Config, Training
 from revela.study.sheets import Anchor, Deviation, Model, Run, Task, read_sheet
+from revela.study.source import PackageSource
 from revela.study.system import UNTRAINED, Api, Bm25, Encoder, System, Trained, Untrained
 
 PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
@@ -103,8 +104,23 @@ class Study:
         tables = {name for name, table in self.config.tables.items() if not table.on_request}
         tables |= {table for figure in figures for table in figure.panels.values()}
         shown = {system for table in tables for system in self.table_systems(table).values()}
-        shown |= {figure.cell for figure in figures if figure.kind == "dynamics"}
+        shown |= {figure.cell for figure in figures if figure.kind in ("dynamics", "same_document")}
         return [run.cell for run in self.runs if run.system in shown]
+
+    def figure_cells(self, figure: str) -> list[Cell]:
+        """The cells whose logs a figure shows.
+
+        Of a figure of kind same_document: its cell, and the variants of it that are shown, without those whose Sim is
+        uniform, because that is a line of its own.
+        """
+        spec, shown = self.config.figures[figure], self.shown_cells()
+        if spec.kind == "training":
+            return shown
+        if spec.kind != "same_document":
+            return []
+        own = Cell.parse(spec.cell)
+        variants = [cell for cell in shown if cell != own and replace(cell, variant=own.variant) == own]
+        return [own, *(cell for cell in variants if self.training_settings(cell).similarity != "uniform")]
 
     # --- systems
 
@@ -247,8 +263,13 @@ def load(path: str | Path) -> Study:
     deviations = read_sheet(config.deviations, Deviation, config.scale) if config.deviations else []
     study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors, deviations=deviations)
     for model in models.values():
+        if isinstance(model.origin, PackageSource):
+            check_known(f"{config.models}: package of {model.name}", model.origin.package, config.packages)
         if model.base:
             check_known(f"{config.models}: base of {model.name}", model.base, study.backbones)
+    for name, corpus in config.corpora.items():
+        for benchmark in corpus.apart_from:
+            check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
     for task in tasks:
         check_known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
     for anchor in anchors:
@@ -265,12 +286,15 @@ def load(path: str | Path) -> Study:
         if table.benchmark:
             lm_eval = [LM_EVAL] if config.lm_evaluation.tasks else []
             check_known(f"{path}: tables.{name}.benchmark", table.benchmark, [*study.benchmarks, *lm_eval])
-    for name, figure in config.figures.items():
-        if figure.cell:
-            try:
-                study.check_cell(Cell.parse(figure.cell))
-            except ConfigError as error:
-                raise ConfigError(f"{path}: figures.{name}.cell: {error}") from None
+    for benchmark in config.before_after:
+        check_known(f"{path}: before_after", benchmark, study.benchmarks)
+    named = {f"figures.{name}.cell": figure.cell for name, figure in config.figures.items() if figure.cell}
+    named |= {f"before_after.{benchmark}": cell for benchmark, cell in config.before_after.items()}
+    for key, cell in named.items():
+        try:
+            study.check_cell(Cell.parse(cell))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {key}: {error}") from None
     for run in runs:
         try:
             study.check_cell(run.cell)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -47,6 +48,12 @@ def refusal(kind: str, name: str, revision: str, error: Exception) -> str:
             return f"{kind} {name}: not on the hub, or private; see {where}, and HF_TOKEN for a private one"
         case RevisionNotFoundError():
             return f"{kind} {name} has no revision {revision!r}; see {where}/tree/main"
+        case LocalEntryNotFoundError() if isinstance(
+            error.__cause__, HfHubHTTPError
+        ):  # too many requests, or it is down
+            return (
+                f"{kind} {name}: the hub refuses it for now ({first_line(error.__cause__)}); run again in a few minutes"
+            )
         case LocalEntryNotFoundError():
             return (
                 f"{kind} {name} is not in the hub's cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE "

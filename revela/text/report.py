@@ -62,11 +62,17 @@ def compare_group_sizes(
 
 
 def write_report(
-    chunks: str | Path | None, batches: Sequence[str | Path], group_sizes: str | Path | None, output: str | Path
+    chunks: str | Path | None,
+    batches: Sequence[str | Path],
+    group_sizes: str | Path | None,
+    output: str | Path,
+    *,
+    apart: str | Path | None = None,
 ) -> dict[str, Any]:
     """Gather the counts of a corpus in one JSON file: of its chunks, of its batches by their size, and by group size.
 
-    What a corpus does not have is null: ready batches and mixes have no chunks of their own.
+    What a corpus does not have is null: ready batches and mixes have no chunks of their own. A corpus that is kept apart
+    from benchmarks has the report on that too (`apart`).
     """
 
     def read(path: str | Path) -> dict[str, Any]:
@@ -74,6 +80,8 @@ def write_report(
 
     by_size = {str(counts["batch_size"]): counts for counts in map(read, batches)}
     report = {"chunks": chunks and read(chunks), "batches": by_size, "group_sizes": group_sizes and read(group_sizes)}
+    if apart:
+        report["apart"] = read(apart)
     return write_counts(output, report)
 
 

@@ -265,14 +265,14 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
 
 
-@pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "demo")])
+@pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "tiny")])
 def test_settings_are_those_of_the_configurations(width, config, tmp_path, backbone):
     """Except for those that are named as own, and for what follows from the machine and the options."""
     study, cell = own_study.write_study("notes", {"wide": "o/m", "narrow": str(backbone)}[width], tmp_path / "out")
     ours = study.training_settings(cell).model_dump(mode="json")
     stated = read_yaml(ROOT / f"config/{config}.yaml")["training"]
     theirs = Training.model_validate(stated).model_dump(mode="json", include=set(stated))
-    own = {"wide": {*own_study.NOT_AS_THE_PAPER}, "narrow": {*own_study.NOT_AS_THE_DEMO}}[width]
+    own = {"wide": {*own_study.NOT_AS_THE_PAPER}, "narrow": {*own_study.NOT_AS_TINY}}[width]
     differ = {key for key, value in theirs.items() if ours[key] != value}
     assert differ - {"precision", "zero_stage"} == own
 
@@ -509,7 +509,7 @@ def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
 
 
 def test_doctor(capsys):
-    """Where these tests run the demo does, so nothing is an error, whatever else is missing; each lack has its advice."""
+    """Where these tests run tiny does, so nothing is an error, whatever else is missing; each lack has its advice."""
     checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
     assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
     assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")

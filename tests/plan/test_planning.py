@@ -115,11 +115,11 @@ def test_memory_and_time_grow_with_the_attempt(costs):
 
 
 def test_what_is_given_is_asked_for():
-    costs = Costs(load("config/demo.yaml"), load_sizes())
+    costs = Costs(load("config/tiny.yaml"), load_sizes())
     cell = {"cell": "revela/code/tiny-4m/tiny-4m/bs16"}
     assert (costs.memory_mb("train", cell, 1), costs.minutes("train", cell, 1)) == (4000, 120)
     assert costs.of("train", cell).gpus == 0
-    assert costs.notes == set()  # the demo's models are here, and its tasks as large as it says
+    assert costs.notes == set()  # tiny's models are here, and its tasks as large as it says
 
 
 def test_what_is_not_known_is_assumed_and_said(costs):
@@ -215,7 +215,7 @@ def test_the_paper_is_planned_from_any_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workflow.subprocess, "run", run)
     monkeypatch.setattr(planning.Costs, "of", lambda *_: Cost())
-    (tmp_path / "own.yaml").symlink_to(ROOT / "config/demo.yaml")
+    (tmp_path / "own.yaml").symlink_to(ROOT / "config/tiny.yaml")
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.chdir(tmp_path)
     planning.make_plan([])
@@ -303,16 +303,16 @@ def test_times_of_benchmark_files(tmp_path):
 
 
 def times():
-    """What the demo's jobs took on two loaded cores: (job, seconds by the clock, seconds of the cores)."""
-    rows = csv.DictReader((Path(__file__).parents[1] / "demo_times.tsv").open(), delimiter="\t")
+    """What tiny's jobs took on two loaded cores: (job, seconds by the clock, seconds of the cores)."""
+    rows = csv.DictReader((Path(__file__).parents[1] / "tiny_times.tsv").open(), delimiter="\t")
     for row in rows:
         wildcards = dict(pair.split("=") for pair in row["job"].split(","))
         yield Finished(Job(row["rule"], wildcards, (), (row["job"],)), float(row["s"]), float(row["cpu_time"]))
 
 
-def test_plan_of_the_demo_within_a_factor_of_two():
-    """Each of the demo's jobs, planned after all others of the demo have been measured."""
-    costs, finished = Costs(load("config/demo.yaml"), load_sizes()), list(times())
+def test_plan_of_tiny_within_a_factor_of_two():
+    """Each of tiny's jobs, planned after all others of tiny have been measured."""
+    costs, finished = Costs(load("config/tiny.yaml"), load_sizes()), list(times())
     predicted = 0.0
     for one in finished:
         others = [other for other in finished if other is not one]

@@ -17,7 +17,7 @@ from revela.study.settings import Training
 from revela.study.study import load
 
 ROOT = Path(__file__).parents[2]
-SCALES = ("config/config.yaml", "config/demo.yaml", "tests/small/config.yaml")
+SCALES = ("config/config.yaml", "config/tiny.yaml", "tests/small/config.yaml")
 TABLES = sorted(path for path in (ROOT / "config/paper").glob("table*.csv") if path.read_text().startswith("Task,"))
 
 
@@ -28,10 +28,10 @@ def in_root(monkeypatch):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a changed copy of the demo's configuration and return its path."""
+    """Write a changed copy of tiny's configuration and return its path."""
 
     def _write(change, sheets=()):
-        values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+        values = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
         change(values)
         for name, change_sheet in dict(sheets).items():
             lines = (ROOT / f"config/{name}.tsv").read_text().splitlines()
@@ -158,8 +158,8 @@ def test_a_variant_has_the_last_word():
     assert (replug.temperature, replug.learning_rate) == (1e-2, 5e-4)
 
 
-def test_held_out_packages_are_not_in_the_demos_training_text():
-    datasets = load("config/demo.yaml").config.datasets
+def test_held_out_packages_are_not_in_tinys_training_text():
+    datasets = load("config/tiny.yaml").config.datasets
     benchmarks = {name for d in datasets.values() if d.content in ("coir", "beir", "bright") for name in d.installed}
     training = {name for d in (datasets["packages"],) for name in d.installed}
     assert {"scikit-learn", "networkx", "matplotlib", "scipy"} == benchmarks
@@ -241,7 +241,7 @@ def test_files_may_stand_beside_released_batches(write):
 )
 def test_a_batch_has_chunks_that_tell_of_others(method, lm, least):
     """Of two chunks each has one other, so Revela's Sim is 1 and the retriever has no part in the loss."""
-    study = load("config/demo.yaml")
+    study = load("config/tiny.yaml")
     for size in range(least):
         with pytest.raises(ConfigError, match=f"batch size {size}; valid: {least} or more"):
             study.check_cell(Cell.parse(f"{method}/code/tiny-4m/{lm}/bs{size}"))
@@ -260,14 +260,14 @@ def test_no_such_file(tmp_path):
 @pytest.mark.parametrize(
     "row, expected",
     [
-        ("demo\trevela\tcode\ttiny-9m\ttiny-4m\t16\t\t", "retriever: unknown 'tiny-9m'"),
-        ("demo\trevela\tcode\ttiny-4m\tnone\t16\t\t", "lm: unknown 'none'"),
-        ("demo\trevela\twiki\ttiny-4m\ttiny-4m\t16\t\t", "corpus: unknown 'wiki'"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\tnosuch\t", "variant: unknown 'nosuch'"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\tmany\t\t", "batch_size"),
-        ("demo\trevela\tcode\t../../etc\ttiny-4m\t16\t\t", "retriever"),
-        ("demo\tsimcse\tcode\ttiny-4m\ttiny-4m\t16\t\t", "method"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t\textra", "too many columns"),
+        ("tiny\trevela\tcode\ttiny-9m\ttiny-4m\t16\t\t", "retriever: unknown 'tiny-9m'"),
+        ("tiny\trevela\tcode\ttiny-4m\tnone\t16\t\t", "lm: unknown 'none'"),
+        ("tiny\trevela\twiki\ttiny-4m\ttiny-4m\t16\t\t", "corpus: unknown 'wiki'"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\t16\tnosuch\t", "variant: unknown 'nosuch'"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\tmany\t\t", "batch_size"),
+        ("tiny\trevela\tcode\t../../etc\ttiny-4m\t16\t\t", "retriever"),
+        ("tiny\tsimcse\tcode\ttiny-4m\ttiny-4m\t16\t\t", "method"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t\textra", "too many columns"),
     ],
 )
 def test_faulty_row_of_runs(write, row, expected):

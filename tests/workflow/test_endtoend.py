@@ -1,10 +1,14 @@
 """The whole chain for real: text to table at a scale of a minute, killed and started again, edited and planned again."""
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from checkout import Checkout
@@ -51,6 +55,8 @@ def test_everything_stands_where_it_should(finished):
         f"{R}/models/{CELL}/dynamics.jsonl",
         f"{R}/figures/figure4.pdf",
         f"{R}/figures/training.png",
+        f"{R}/figures/same_document.svg",
+        f"{R}/before-after/{CELL}/coir-small.html",
         f"{R}/models/{CELL}/retriever",
         f"{R}/models/{CELL}/manifest.json",
         f"{R}/corpora/code/bs4/batches.json",
@@ -71,6 +77,18 @@ def test_anchors(finished):
     assert float(found) == pytest.approx(float(bm25), abs=0.051)
     assert float(difference) == pytest.approx(float(found) - 3.1, abs=1e-6)
     assert (finished.folder / f"{R}/anchors.md").read_text().splitlines()[2] == f"| {' | '.join(row.split(','))} |"
+
+
+def test_the_command_that_is_printed_searches(copy):
+    """`make tiny` with nothing left to do but the report: tables, and a search that works as it is typed."""
+    entry = ("-c", "from revela.command.cli import entry; entry()")
+    printed = copy.run_python(*entry, "reproduce", CONFIG[1], "--cores", "2")
+    assert "BM25" in printed and (copy.folder / f"{R}/report.zip").exists()
+    [line] = [line for line in printed.splitlines() if " search " in line]
+    program, *arguments = shlex.split(line)
+    assert program == str(Path(sys.executable).with_name("revela"))
+    [answer] = json.loads(copy.run_python(*entry, *arguments, "--json"))
+    assert len(answer["passages"]) == 5 and answer["query"] == arguments[3]
 
 
 def test_anchors_that_are_missed_fail(copy):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.plan.costs import Costs
-from revela.study import specification
+from revela.study import specification, tables
 from revela.study.cell import Cell
 from revela.study.code import code_hash
 from revela.study.methods import METHODS
@@ -89,6 +89,7 @@ SYSTEM = f"{DENSE}|{either([*BM25, *APIS])}"
 wildcard_constraints:
     cell=cell_pattern(*METHODS),
     system=SYSTEM,
+    package=either(CONFIG.packages),
     dataset=either(CONFIG.datasets),
     model=either([*STUDY.backbones, *ENCODERS]),
     corpus=either(CONFIG.corpora),

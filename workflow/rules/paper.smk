@@ -4,6 +4,7 @@ localrules:
     lineage,
     figure,
     corpus_figure,
+    before_after,
 
 
 def existing(pairs):
@@ -25,7 +26,7 @@ def table_labels(table):
 rule table:
     input:
         scores=table_scores,
-        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]),
+        printed=lambda w: tables.printed_files(CONFIG.tables[w.table]),
     output:
         tex=report(
             LAYOUT.table("{table}", "tex"),
@@ -57,7 +58,7 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.table_spec),
+        spec=specified(tables.table_spec),
         results=results,
         code=code("revela.paper.tables"),
     message:
@@ -104,7 +105,7 @@ rule lineage:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.lineage_spec),
+        spec=specified(tables.lineage_spec),
         results=results,
         code=code("revela.paper.lineage"),
     message:
@@ -123,8 +124,8 @@ def figure_files(wildcards):
         return [LAYOUT.cell(figure.cell)]
     if figure.kind == "timing":
         return [LAYOUT.timing(figure.cell)]
-    if figure.kind == "training":
-        return [LAYOUT.cell(cell) for cell in CELLS]
+    if figure.kind in ("training", "same_document"):
+        return [LAYOUT.cell(cell) for cell in STUDY.figure_cells(wildcards.figure)]
     pairs = [pair for table in figure.panels.values() for pair in STUDY.table_scores(table)]
     files = [LAYOUT.scores(system, benchmark) for system, benchmark in pairs]
     files += existing(pair for table in figure.panels.values() for pair in STUDY.table_services(table))
@@ -140,6 +141,7 @@ SHOWN = {
     "lines": "scores by setting",
     "hours": "scores by hours",
     "dynamics": "similarities",
+    "same_document": "weight on the same document",
     "timing": "seconds a batch",
     "training": "training loss",
 }
@@ -156,6 +158,7 @@ rule figure:
             category="Figures",
             labels=lambda w: {"figure": f"{w.figure}: {SHOWN[CONFIG.figures[w.figure].kind]}"},
         ),
+        svg=LAYOUT.figure("{figure}", "svg"),
         data=directory(LAYOUT.figure_data("{figure}")),
     log:
         LAYOUT.log("figure", "{figure}"),
@@ -168,7 +171,7 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.figure_spec),
+        spec=specified(tables.figure_spec),
         results=results,
         code=code("revela.paper.figures"),
     message:
@@ -204,6 +207,45 @@ rule corpus_figure:
         "Drawing the corpus {wildcards.corpus}"
     script:
         "../scripts/corpus_figure.py"
+
+
+def both_runs(wildcards):
+    """The runs of a cell on all tasks of a benchmark, and those of its untrained backbone."""
+    tasks = [task.task for task in STUDY.benchmark_tasks(wildcards.benchmark)]
+    systems = {"before": UNTRAINED + Cell.parse(wildcards.system).retriever, "after": wildcards.system}
+    return {name: [LAYOUT.run(system, wildcards.benchmark, task) for task in tasks] for name, system in systems.items()}
+
+
+rule before_after:
+    input:
+        unpack(both_runs),
+        datasets=benchmark_datasets,
+    output:
+        report(
+            LAYOUT.before_after("{system}", "{benchmark}"),
+            caption="../report/before_after.rst",
+            category="Before and after",
+            labels={"benchmark": "{benchmark}", "retriever": "{system}"},
+        ),
+    log:
+        LAYOUT.log("before_after", "{system}", "{benchmark}"),
+    benchmark:
+        LAYOUT.benchmark("before_after", "{system}", "{benchmark}")
+    wildcard_constraints:
+        system=cell_pattern(*METHODS),
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=specified(specification.score_spec),
+        code=code("revela.paper.before_after"),
+    message:
+        "Writing down what {wildcards.system} answers before and after training"
+    script:
+        "../scripts/before_after.py"
 
 
 def timed_models(wildcards):
@@ -251,3 +293,4 @@ TABLES += [
     for suffix in ("tex", "csv", "md")
 ]
 FIGURES = [LAYOUT.figure(figure, suffix) for figure in DEFAULT_FIGURES for suffix in ("pdf", "png")]
+FIGURES += [LAYOUT.before_after(cell, benchmark) for benchmark, cell in CONFIG.before_after.items()]

@@ -32,7 +32,8 @@ def explain_target(target, rules):
     valid = {
         "tables": [LAYOUT.table(table, "tex") for table in CONFIG.tables],
         "figures": [LAYOUT.figure(figure, "pdf") for figure in CONFIG.figures],
-        "resources": [LAYOUT.dataset(name) for name in CONFIG.datasets],
+        "resources": [LAYOUT.dataset(name) for name in CONFIG.datasets]
+        + [LAYOUT.package(name) for name in CONFIG.packages],
         "corpora": [LAYOUT.batches(name, 16) for name in CONFIG.corpora],
     }
     if kind in valid:
