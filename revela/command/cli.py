@@ -92,6 +92,8 @@ def train(
     )
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    if not _gpus() and study.training_settings(cell).precision == "bf16":
+        typer.echo("on the CPU in bfloat16, which it multiplies faster than float32 (training.precision)", err=True)
     config, layout = out / "config.yaml", study.layout
     tables = [layout.table(table, "md") for table in study.config.tables]
     targets = [layout.export(cell), *tables]

@@ -22,6 +22,7 @@ from revela.study.layout import Layout
 from revela.study.settings import Chunking, Training
 from revela.study.sheets import Task
 from revela.study.study import PAPER, Study, load
+from revela.training.devices import fast_bfloat16
 
 if TYPE_CHECKING:
     from revela.text.resources import Matched
@@ -80,7 +81,8 @@ def write_study(
         batch_size: Chunks in a batch (B).
         steps: Steps of the optimiser; none: one epoch.
         settings: ``key=value`` pairs such as ``training.temperature=0.01``, which overrule everything else.
-        gpus: GPUs that training may use; none: the CPU, in float32.
+        gpus: GPUs that training may use; none: the CPU, in float32, or in bfloat16 where it is fast in that and the
+            backbone is wide.
         cores: CPU threads.
         overwrite: Replace a configuration in `out` that says otherwise. One written for a machine with other cores or
             GPUs does not differ by that.
@@ -163,11 +165,15 @@ def link_export(layout: Layout, cell: Cell) -> Path:
 def _training(backbone: str, gpus: int) -> dict[str, Any]:
     """The section `training`."""
     paper = read_yaml(CHECKOUT / PAPER)["training"]
-    if _width(backbone) < NARROW:
+    narrow = _width(backbone) < NARROW
+    if narrow:
         found = read_yaml(CHECKOUT / TINY)["training"] | {key: paper[key] for key in NOT_AS_TINY}
     else:
         found = paper | NOT_AS_THE_PAPER
-    return found | {"precision": "bf16" if gpus else "fp32", "zero_stage": 1 if gpus > 1 else 0}
+    return found | {
+        "precision": "bf16" if gpus or (fast_bfloat16() and not narrow) else "fp32",
+        "zero_stage": 1 if gpus > 1 else 0,
+    }
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:

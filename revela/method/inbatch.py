@@ -26,11 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
+from revela.method.short import fast_products
 from revela.pretrained import output_head
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 E_STREAM = "revela_e_stream"  # likewise
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
+MOST = 8  # from 1 in so many pairs on, products over all of them are faster on a CPU in bfloat16
 EPSILON = 1e-6  # of eq. 8 (App. B.5)
 
 Attention = Literal["sparse", "dense"]
@@ -151,14 +153,21 @@ class _Batch(Packing):
         self.value_norm, self.attention, self.gate, self.e_stream = value_norm, attention, gate, e_stream
         lengths = torch.tensor(self.lengths, device=attention_mask.device)
         self.keys = torch.arange(self.grid[1], device=attention_mask.device) < lengths[:, None]  # [B, L]
-        if attention == "dense":
-            self.weights = similarity[self.document]  # [T, B]
-        else:
+        self.weights = similarity[self.document]  # [T, B]
+        if attention == "sparse":
             # For each document j the tokens of all documents that attend to it. (Not `>`: a NaN must not get lost.)
             attends = ~(similarity.detach() <= NEGLIGIBLE)[self.document]  # [T, B]
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
-            self.weights = similarity[self.document[self.tokens], source]
+            self.of_pairs = similarity[self.document[self.tokens], source]
+            self.most = MOST * len(self.tokens) > attends.numel()
+
+    def takes_all(self, query: Tensor) -> bool:
+        """Whether attention goes over all pairs: as set, or because that is faster for queries of this type."""
+        if self.attention == "dense" or (self.most and fast_products(query)):
+            return True
+        self.weights = self.of_pairs
+        return False
 
     def gated(self, layer: int) -> Tensor:
         """The weights of b_ij in a layer: one, or one for each head, [1 or H, ...], as Sim has them."""
@@ -190,7 +199,7 @@ def _attention(
     keys, values = packing.to_grid(key), packing.to_grid(value)
     settings = {"scale": scaling, "dropout_p": dropout}
     own = packing.causal(query, keys, values, window=sliding_window, **settings)
-    dense, before = packing.attention == "dense", packing.e_stream
+    dense, before = packing.takes_all(query), packing.e_stream
     if before is None:
         half, size = query.shape[2] // 2, len(keys) // 2
         query = query[:, :, half:]
@@ -230,7 +239,8 @@ def _dense(
     key, value = (x.transpose(0, 1).flatten(1, 2) for x in (key, value))  # [H, B*L, d]
     bias = torch.zeros_like(batch.keys, dtype=query.dtype).masked_fill(~batch.keys, float("-inf")).flatten()
     scores = torch.baddbmm(bias, query[0], key.mT, alpha=scale).unflatten(2, (size, length))  # [H, T, B, L]
-    p = scores.softmax(3, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
+    inner = scores.dtype if fast_products(query) else torch.promote_types(scores.dtype, torch.float32)
+    p = scores.softmax(3, dtype=inner).to(value.dtype)
     p = F.dropout(p, dropout_p)
     weights = batch.gated(layer).to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
     if batch.value_norm:

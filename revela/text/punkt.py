@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nltk
+from nltk.tabdata import PunktDecoder
 from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 
 from revela.errors import RevelaError
@@ -54,10 +55,7 @@ def write_parameters(texts: Iterable[str] | Path | None, folder: Path) -> dict:
     if texts is None:
         parameters, facts = _punkt_tab(), {"source": "punkt_tab/english"}
     elif isinstance(texts, Path):
-        parameters, facts = (
-            load_punkt_params(nltk.data.FileSystemPathPointer(str(texts))),
-            {"source": f"{texts.parent.name}/{texts.name}"},
-        )
+        parameters, facts = _read(texts), {"source": f"{texts.parent.name}/{texts.name}"}
     else:
         parameters, facts = _train(texts)
     content = {
@@ -86,6 +84,20 @@ def _train(texts: Iterable[str]) -> tuple[PunktParameters, dict]:
     return trainer.get_params(), {"source": "trained", "documents": len(kept), "characters": characters}
 
 
+def _read(folder: Path) -> PunktParameters:
+    """As `load_punkt_params`, which opens files in NLTK's own data folders alone."""
+    parameters, decoder = PunktParameters(), PunktDecoder()
+    with (folder / "collocations.tab").open(encoding="utf-8") as file:
+        parameters.collocations = set(decoder.tab2tups(file))
+    with (folder / "sent_starters.txt").open(encoding="utf-8") as file:
+        parameters.sent_starters = decoder.txt2set(file)
+    with (folder / "abbrev_types.txt").open(encoding="utf-8") as file:
+        parameters.abbrev_types = decoder.txt2set(file)
+    with (folder / "ortho_context.tab").open(encoding="utf-8") as file:
+        parameters.ortho_context = decoder.tab2intdict(file)
+    return parameters
+
+
 def _punkt_tab() -> PunktParameters:
     name = "tokenizers/punkt_tab/english/"
     try:
@@ -97,7 +109,7 @@ def _punkt_tab() -> PunktParameters:
             nltk.download(
                 "punkt_tab", download_dir=downloads, quiet=True, raise_on_error=True, print_error_to=io.StringIO()
             )
-            return load_punkt_params(nltk.data.find(name, paths=[downloads]))
+            return _read(Path(nltk.data.find(name, paths=[downloads]).path))
         except (ValueError, LookupError, OSError) as error:
             raise PunktError(
                 f"punkt_tab cannot be downloaded ({str(error).strip().splitlines()[0]}); run `python -m nltk.downloader "

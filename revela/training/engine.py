@@ -12,6 +12,7 @@ from deepspeed.runtime.lr_schedules import WarmupDecayLR
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from revela.method.adapters import slim
 from revela.pretrained import load_model, load_tokenizer
 from revela.retriever import Retriever, add_lora
 from revela.training.compilation import compile_layers
@@ -51,6 +52,10 @@ def load_models(
         lora=settings.lora,
         dtype=frozen if settings.lora else torch.float32,
     )
+    # ZeRO-3 gathers the weights of a module when it is called, and slim adapters call none of theirs.
+    slimming = settings.lora and settings.zero_stage < 3 and not settings.compile
+    if slimming:
+        slim(embedder)
     checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if settings.gradient_checkpointing:
         embedder.backbone.gradient_checkpointing_enable(**checkpointing)
@@ -65,6 +70,8 @@ def load_models(
         model.requires_grad_(False)
     elif settings.lora:
         model = add_lora(model, settings.lora, "CAUSAL_LM")
+        if slimming:
+            slim(model)
     if settings.compile:
         compile_layers(model)
     return embedder, model, load_tokenizer(lm)

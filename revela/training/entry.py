@@ -38,7 +38,7 @@ from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
 from revela.training.trained import export, weights_of
-from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents
+from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents, watched
 
 OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
@@ -92,7 +92,8 @@ def run(job: Job, stop: StopRequest) -> bool:
     done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
     log = Log(checkpoints.log, steps) if first else None
-    watch = Watch(engine.module, first_of_several_documents(rows.table), checkpoints.folder / FILE if first else None)
+    record = checkpoints.folder / FILE if first else None
+    watch = Watch(engine.module, first_of_several_documents(rows.table), record, watched(steps))
     watch(done["step"])
     speedometer = Speedometer(method.load_operations(), engine.module)
     for step in train(engine, settings, rows, range(done["step"] + 1, steps + 1)):

@@ -34,18 +34,30 @@ def first_of_several_documents(rows: pa.Table) -> dict[str, Any]:
     return rows.slice(index, 1).to_pylist()[0]
 
 
+def watched(steps: int) -> tuple[int, ...]:
+    """The steps of a run of so many that figure 6 shows: those of the paper; of a shorter run its start, middle and end.
+
+    >>> watched(10_000), watched(80)
+    ((0, 100, 200), (0, 40, 80))
+    """
+    return STEPS if steps >= STEPS[1] else (0, steps // 2, steps)
+
+
 class Watch:
     """Writes down at some steps what Revela makes of one row. For other objectives it does nothing.
 
-    At `STEPS` all weights and losses of the row, for figure 6; and at steps 0, 10, 20, 40, 80, ... the loss under
+    At some steps (`watched`) all weights and losses of the row, for figure 6; and at steps 0, 10, 20, 40, 80, ... the loss under
     three kinds of Sim (`gain`).
 
     To be called by all processes, because all have to take part under ZeRO-3; those with path None write nothing. The
     row is tokenised at once, because later the tokenizers are busy with the batches to come.
     """
 
-    def __init__(self, objective: Objective, row: dict[str, Any], path: str | Path | None):
-        """path: a file of JSON lines: step, document, similarity and loss. `GAIN` stands beside it."""
+    def __init__(
+        self, objective: Objective, row: dict[str, Any], path: str | Path | None, steps: tuple[int, ...] = STEPS
+    ):
+        """path: a file of JSON lines: step, document, similarity and loss. `GAIN` stands beside it. steps: for figure 6."""
+        self.steps = steps
         self.objective = objective if isinstance(objective, Revela) else None
         self.path = None if path is None else Path(path)
         if self.objective:
@@ -57,7 +69,7 @@ class Watch:
         if self.objective is None:
             return
         self.objective.step = step + 1
-        if step in STEPS:
+        if step in self.steps:
             state = {"document": self.documents, **measure(self.objective, self.batch)}
             self._write(self.path, {"step": step, **state})
         if doubles(step):

@@ -107,6 +107,12 @@ def test_every_table_as_counted_by_hand(planned):
             assert planned.counts(str(table.output[0])) == beside
 
 
+def test_what_a_script_reads_as_one_folder_is_one(planned):
+    """Snakemake hands on a list of one as a list."""
+    models = {job.wildcards.system: job.input.model for job in planned.jobs if job.rule.name == "language_model"}
+    assert len(models) == 2 and all(isinstance(folder, str) for folder in models.values()), models
+
+
 def test_every_figure_as_counted_by_hand(planned):
     """A new figure adds a line to FIGURES."""
     assert load("config/config.yaml").config.figures.keys() <= FIGURES.keys()

@@ -68,6 +68,11 @@ def test_everything_stands_where_it_should(finished):
     assert not list((finished.folder / R).glob("checkpoints/**/step-*"))  # nothing is left of finished cells
 
 
+def test_a_short_run_is_watched_at_its_start_middle_and_end(finished):
+    records = (finished.folder / f"{R}/models/{CELL}/dynamics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["step"] for record in records] == [0, 3, 6]
+
+
 def test_anchors(finished):
     """BM25 is compared with a score that it does not have."""
     _, row = (finished.folder / f"{R}/anchors.csv").read_text().splitlines()
