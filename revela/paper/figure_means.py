@@ -21,7 +21,7 @@ from revela.study.methods import METHODS
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec, TableSpec
+    from revela.study.tables import FigureSpec, TableSpec
 
 
 def bars(spec: TableSpec, layout: Layout) -> pd.DataFrame:

@@ -148,12 +148,13 @@ class Costs:
 
     def _replug_scores(self, corpus: str, batch_size: str, lm: str, scoring: str) -> Cost:
         spec, size = ReplugScoreSpec.parse(scoring), int(batch_size)
-        lengths = [self.chunk_tokens(spec.lm_max_length)] * size
-        operations = self.batches(corpus) * flops.replug_scores(self.shape(lm), lengths)
+        lengths, batches = [self.chunk_tokens(spec.lm_max_length)] * size, self.batches(corpus)
+        scored, gpus = min(batches, spec.positions or batches), self.compute.scorers
+        operations = scored * flops.replug_scores(self.shape(lm), lengths)
         return replace(
-            self._encoding(operations),
-            disk=self.batches(corpus) * size * size * 4 / GB,
-            memory=8 + 2 * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
+            self._encoding(operations, gpus),
+            disk=batches * size * size * 4 / GB,
+            memory=8 + 2 * max(1, gpus) * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
 
     def _train(self, cell: str) -> Cost:
@@ -373,8 +374,9 @@ class Costs:
             raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
         return gpus * peak * mfu
 
-    def _encoding(self, operations: float) -> Cost:
-        gpus, cores = self.compute.evaluation_gpus, self.compute.evaluation_threads
+    def _encoding(self, operations: float, gpus: int | None = None) -> Cost:
+        gpus = self.compute.evaluation_gpus if gpus is None else gpus
+        cores = self.compute.evaluation_threads
         speed = self.peak(gpus, self.compute.encoding_mfu) if gpus else self.compute.core_flops * cores
         return Cost(seconds=START + operations / speed, gpus=gpus, cores=cores, operations=operations)
 

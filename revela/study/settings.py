@@ -254,6 +254,9 @@ class Compute(Strict):
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
     )
     evaluation_gpus: int = Field(1, ge=0)
+    scoring_gpus: int | None = Field(
+        None, ge=0, description="GPUs that share REPLUG's scores of a corpus; null: as many as evaluation has."
+    )
     evaluation_threads: int = Field(8, ge=1)
     evaluation_mem_mb: int | None = Field(None, ge=500)
     evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")
@@ -276,6 +279,11 @@ class Compute(Strict):
     def processes(self) -> int:
         """Of a training run."""
         return self.training_gpus or self.training_processes
+
+    @property
+    def scorers(self) -> int:
+        """GPUs that share REPLUG's scores."""
+        return self.evaluation_gpus if self.scoring_gpus is None else self.scoring_gpus
 
     @model_validator(mode="after")
     def _nodes_are_alike(self):

@@ -157,7 +157,7 @@ def test_every_job_of_a_cell_has_a_cost(costs):
     scores = costs.of(
         "replug_scores", {"corpus": "mixed", "batch_size": "16", "lm": "llama-3.2-1b", "scoring": "mean156-bf16"}
     )
-    assert scores.gpus == 1 and scores.disk == pytest.approx(320_000 * 256 * 4 / 1e9)
+    assert scores.gpus == costs.compute.scoring_gpus == 4 and scores.disk == pytest.approx(320_000 * 256 * 4 / 1e9)
     for rule, wildcards in {
         "dataset": {"dataset": "wikipedia"},
         "model": {"model": "llama-3.2-1b"},
