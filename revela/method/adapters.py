@@ -26,6 +26,7 @@ class SlimLinear(Linear):
     """PEFT's layer, the same to round-off, with the same draws of dropout."""
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """x [..., n] -> [..., m]. PEFT computes what is not the common case: several adapters, merged ones, variants."""
         base, adapters = self.base_layer, self.active_adapters
         plain = not (args or kwargs or self.merged or self.disable_adapters or self.lora_variant) and len(adapters) == 1
         if not plain or self.lora_bias[adapters[0]] or type(base) is not nn.Linear or base.weight.requires_grad:
