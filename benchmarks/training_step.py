@@ -1,6 +1,7 @@
 """A micro-step of Revela, forward and backward, against the straightforward implementation (`rivals.py`).
 
     python benchmarks/training_step.py [--quick]          SmolLM2-135M's shape with 6 layers, float32, 1 CPU thread
+    python benchmarks/training_step.py --layers 30 --sizes 4        all of its layers
     python benchmarks/training_step.py --device cuda      Llama-3.2-1B's shape, bfloat16
 
 Retriever and language model have the same shape and carry adapters of r=256; batches are of random tokens, cut at the
@@ -26,6 +27,7 @@ from record import save, show, timed
 from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
+from revela.method.adapters import slim
 from revela.objectives.revela import Revela
 from revela.plan import flops
 from revela.retriever import Retriever, add_lora
@@ -64,8 +66,11 @@ class Tokenizer:
     truncation_side = name_or_path = "right"
 
 
-def make(shape: dict, device: str) -> Revela:
-    """The objective on two random models of a shape, with adapters that are not zero."""
+def make(shape: dict, device: str, way: str = "revela") -> Revela:
+    """The objective on two random models of a shape, with adapters that are not zero.
+
+    The straightforward way has PEFT's and transformers' own layers.
+    """
     torch.manual_seed(0)
     gpu = device == "cuda"
     settings = Training(lora=Lora(dropout=0.0), temperature=1e-4, precision="bf16" if gpu else "fp32")
@@ -78,6 +83,9 @@ def make(shape: dict, device: str) -> Revela:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.01)
+    if way == "revela":
+        slim(backbone)
+        slim(lm)
     retriever = Retriever(backbone, Tokenizer(), max_length=157)
     return Revela(settings, retriever, lm, Tokenizer()).to(device).train()
 
@@ -108,13 +116,13 @@ def step(objective: Revela, batch: dict, way: str) -> float:
     return loss.item() / objective.count(batch)
 
 
-def measure(objective: Revela, batch: dict, ways: list[str], repeats: int) -> dict[str, dict]:
+def measure(objectives: dict[str, Revela], batch: dict, ways: list[str], repeats: int) -> dict[str, dict]:
     """The shortest of some repetitions, the ways by turns; they must agree on the loss."""
     best, losses = {}, {}
     for repeat in range(repeats + (batch["lm_labels"].is_cuda)):  # the first on a GPU is for its kernels to be chosen
         for way in ways:
             clock, cpu = time.perf_counter(), time.process_time()
-            losses[way] = step(objective, batch, way)
+            losses[way] = step(objectives[way], batch, way)
             times = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
             if way not in best or repeat == 0 or times["cpu_seconds"] < best[way]["cpu_seconds"]:
                 best[way] = {name: round(value, 3) for name, value in times.items()}
@@ -194,6 +202,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64], help="batch sizes (default: 16 64)")
     parser.add_argument("--kinds", nargs="+", default=["full", "uneven"])
     parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
+    parser.add_argument("--layers", type=int, help="of each model (default: 6 on a CPU, 16 on a GPU)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # in a fresh process: one step of one way
     options = parser.parse_args()
@@ -201,8 +210,9 @@ def main() -> None:
     torch.set_flush_denormal(True)
     device = options.device
     shape = QUICK if options.quick else LLAMA_1B if device == "cuda" else SMOLLM
-    objective = make(shape, device)
+    shape = shape | ({"num_hidden_layers": options.layers} if options.layers else {})
     if options.peak_of:
+        objective = make(shape, device, options.peak_of)
         batch = make_batch(options.sizes[0], options.kinds[0], shape["vocab_size"], device)
         launch.configure_malloc(options.sizes[0])
         before = held(device)
@@ -210,6 +220,8 @@ def main() -> None:
         print(json.dumps({"peak_gb": round(held(device), 2), "step_gb": round(held(device) - before, 2)}))
         return
 
+    objectives = {way: make(shape, device, way) for way in ("revela", "straightforward")}
+    objective = objectives["revela"]
     small, *larger = options.sizes
     unit = "seconds" if device == "cuda" else "cpu_seconds"
     rows, whole = [], None
@@ -217,10 +229,10 @@ def main() -> None:
         batch = make_batch(size, kind, shape["vocab_size"], device)
         launch.configure_malloc(size)  # as the trainer does, for both ways
         if size == small:
-            times = measure(objective, batch, ["revela", "straightforward"], options.repeats)
+            times = measure(objectives, batch, ["revela", "straightforward"], options.repeats)
             whole = whole or times["straightforward"]
         else:
-            times = measure(objective, batch, ["revela"], options.repeats)
+            times = measure(objectives, batch, ["revela"], options.repeats)
             times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
         *_, rival = times.values()
         for way, taken in times.items():
@@ -228,6 +240,7 @@ def main() -> None:
             row["tflops"] = round(operations(objective, batch) / taken["seconds"] / 1e12, 3)
             if size == small:
                 given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--device", device]
+                given += ["--layers", str(shape["num_hidden_layers"])]
                 row |= peak(given + ["--quick"] * options.quick)
             rows.append(row)
             print(row, flush=True)
@@ -239,7 +252,7 @@ def main() -> None:
     show(projected)
     settings = {"shape": shape, "length": LENGTH, "lora_rank": 256, "quick": options.quick, "projection": projected}
     name = torch.cuda.get_device_name().replace(" ", "-").lower() if device == "cuda" else "cpu"
-    save(f"training_step-{name}", settings, rows)
+    save(f"training_step-{name}" + (f"-{options.layers}-layers" if options.layers else ""), settings, rows)
 
 
 if __name__ == "__main__":
