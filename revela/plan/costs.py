@@ -42,11 +42,13 @@ RANKED = 1e5  # lines of a run read and scored a second
 
 TOKENS_PER_WORD = 1.5  # of English and code, in the paper's tokenizers
 FULL = 0.85  # share of a chunk's words that complete sentences fill
-CHARS_PER_TOKEN = 3.8
+CHARS_PER_TOKEN = {"text": 4.4, "code": 3.5}  # of SmolLM2's tokenizer: 4.5 on English Wikipedia, 3.5 on Python
 CHARS_PER_WORD = 6.0
+WIDTH = (0.1e9, 12 * 768)  # parameters of an encoder whose shape is not known, and layers x hidden units of such a one
 BYTES = {"bf16": 2, "fp32": 4}
 RUN_LINE = 20.0  # bytes, compressed
 GB = 1e9
+EACH_GPU = 3600.0  # seconds of encoding for each of which an evaluation asks for another GPU
 SLACK = 1.5  # of a time limit over the time planned
 
 
@@ -141,8 +143,9 @@ class Costs:
         spec, size = ReplugScoreSpec.parse(scoring), int(batch_size)
         lengths = [self.chunk_tokens(spec.lm_max_length)] * size
         operations = self.batches(corpus) * flops.replug_scores(self.shape(lm), lengths)
+        tokens = self.batches(corpus) * (1 + size) * sum(lengths)
         return replace(
-            self._encoding(operations),
+            self._encoding(operations, self._width(lm) * tokens, spec.precision),
             disk=self.batches(corpus) * size * size * 4 / GB,
             memory=8 + 2 * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
@@ -179,23 +182,37 @@ class Costs:
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)
-        name = encoder.models[0]
+        name = encoder.models[-1]
         row = self.study.models[name]
+        precision = self._precision(row, encoder.precision)
         texts = [(size.documents, size.document_chars), (size.queries, size.query_chars)]
-        lengths = [(number, min(encoder.max_length, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
+        chars_per_token = CHARS_PER_TOKEN["code" if self.study.task(benchmark, task).layout == "coir" else "text"]
+        lengths = [(number, min(encoder.max_length, chars / chars_per_token + 3)) for number, chars in texts]
+        tokens = sum(number * length for number, length in lengths)
         if row.kind == "backbone":
             shape = self.shape(name)
             operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
             hidden = shape.hidden
         else:
-            operations = sum(2 * self.parameters(row) * number * length for number, length in lengths)
+            operations = 2 * self.parameters(row) * tokens
             hidden = 1024
         operations += 2 * size.documents * size.queries * hidden
-        text = size.documents * size.document_chars
+        alone = self._encoding(operations, self._width(name) * tokens, precision)
+        shards = math.ceil(size.documents / self.compute.shard_documents)
+        gpus = min(self.compute.evaluation_gpus, shards, 1 + int(alone.seconds / EACH_GPU))
+        share = math.ceil(shards / gpus) / shards if gpus else 1.0
+        processes = gpus or self.compute.evaluation_processes
+        text, weights = size.documents * size.document_chars, 4 * self.parameters(row)
+        memory = 8 + (2 * text + 200 * size.documents + weights) / GB
+        if processes > 1:  # each has the model, and two shards
+            shard = min(self.compute.shard_documents, size.documents) * (2 * size.document_chars + 8 * hidden)
+            memory += processes * (3 + (BYTES[precision] * self.parameters(row) + 2 * shard) / GB)
         return replace(
-            self._encoding(operations),
+            alone,
+            seconds=START + share * (alone.seconds - START),
+            gpus=gpus,
             disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
-            memory=8 + (2 * text + 200 * size.documents + 4 * self.parameters(row)) / GB,
+            memory=memory,
         )
 
     def _run_bm25(self, system: str, benchmark: str, task: str) -> Cost:
@@ -220,7 +237,8 @@ class Costs:
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
-        return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+        encoding = self._encoding(operations, self._width(lm) * 100 * answers)
+        return replace(encoding, memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
 
     def _export(self, cell: str) -> Cost:
         parameters = self.parameters(self.study.models[Cell.parse(cell).retriever])
@@ -230,7 +248,7 @@ class Costs:
     def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
-        return replace(self._encoding(0), memory=8 + 4 * weights / GB)
+        return replace(self._encoding(0, 0), memory=8 + 4 * weights / GB)
 
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
@@ -319,17 +337,49 @@ class Costs:
 
     # --- speed
 
-    def peak(self, gpus: int, mfu: float) -> float:
-        """Operations a second that so many GPUs reach; ConfigError for a device of which no peak is known."""
-        peak = flops.peak(self.compute.device)
-        if peak is None:
-            raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
-        return gpus * peak * mfu
+    def peak(self, gpus: int, mfu: float, precision: str = "bf16") -> float:
+        """Operations a second that so many GPUs reach."""
+        peaks = {"bf16": flops.PEAK, "fp32": flops.PEAK_FP32}[precision]
+        return gpus * peaks[self._device] * mfu
 
-    def _encoding(self, operations: float) -> Cost:
-        gpus, cores = self.compute.evaluation_gpus, self.compute.evaluation_threads
-        speed = self.peak(gpus, self.compute.encoding_mfu) if gpus else self.compute.core_flops * cores
-        return Cost(seconds=START + operations / speed, gpus=gpus, cores=cores, operations=operations)
+    @property
+    def _device(self) -> str:
+        """The name of the GPU in the tables of flops.py; ConfigError for a device of which no peak is known."""
+        name = flops.known(self.compute.device)
+        if name is None:
+            raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
+        return name
+
+    def _encoding(self, operations: float, width: float, precision: str = "bf16") -> Cost:
+        """Of a job with one GPU, or none. width: layers x hidden units x tokens."""
+        cores = self.compute.evaluation_threads
+        gpus = min(1, self.compute.evaluation_gpus)
+        if gpus:
+            moved = flops.MOVED * BYTES[precision] * width / flops.BANDWIDTH[self._device]
+            seconds = operations / self.peak(gpus, self.compute.encoding_mfu, precision) + moved
+        else:
+            seconds = operations / (self.compute.core_flops * cores)
+        return Cost(seconds=START + seconds, gpus=gpus, cores=cores, operations=operations)
+
+    def _width(self, name: str) -> float:
+        """Layers x hidden units of a model."""
+        row = self.study.models[name]
+        if row.kind == "backbone":
+            shape = self.shape(name)
+            return shape.layers * shape.hidden
+        parameters, width = WIDTH
+        return width * (self.parameters(row) / parameters) ** 0.6
+
+    def _precision(self, model: Model, precision: str) -> str:
+        """bf16 or fp32; of weights as stored, what the model's config.json says, or what most models of its kind have."""
+        if precision != "stored":
+            return precision
+        path = self.folder(model.name) / "config.json"
+        if path.is_file():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            stored = config.get("dtype") or config.get("torch_dtype") or "float32"
+            return "fp32" if stored == "float32" else "bf16"
+        return "fp32" if model.kind == "encoder" and self.parameters(model) < GB else "bf16"
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}

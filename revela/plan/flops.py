@@ -42,6 +42,35 @@ PEAK = {
     "A40": 149.7e12,
 }
 
+# The same chips' float32 operations a second, without TensorFloat-32, which torch does not use by default; and bytes a
+# second of their memory.
+PEAK_FP32 = {
+    "A100": 19.5e12,
+    "H100 PCIe": 51e12,
+    "H100 NVL": 60e12,
+    "H100": 67e12,
+    "H200": 67e12,
+    "GH200": 67e12,
+    "B200": 75e12,
+    "L40S": 91.6e12,
+    "A40": 37.4e12,
+}
+BANDWIDTH = {
+    "A100": 2.04e12,
+    "H100 PCIe": 2.0e12,
+    "H100 NVL": 3.9e12,
+    "H100": 3.35e12,
+    "H200": 4.8e12,
+    "GH200": 4.0e12,
+    "B200": 8.0e12,
+    "L40S": 0.864e12,
+    "A40": 0.696e12,
+}
+# Numbers that norms, activations, residuals and attention read or write between the matrix products, for each token,
+# layer and hidden unit. Measured on an H100: with it and 70 % of the peak for the products, a forward pass by models of
+# 8B, 1B and 0.1B parameters takes the time that it took, within 20 %.
+MOVED = 120
+
 Lengths = Sequence[float]  # tokens of each document, pads left out
 
 
@@ -150,7 +179,13 @@ def head(lm: Shape, tokens: float) -> float:
 
 def peak(device: str) -> float | None:
     """Dense bfloat16 operations a second of a chip by the name that CUDA gives it; None if it is not known here."""
-    return next((PEAK[name] for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
+    name = known(device)
+    return PEAK[name] if name else None
+
+
+def known(device: str) -> str | None:
+    """The name in `PEAK` of a chip by the name that CUDA gives it; None if it is not known here."""
+    return next((name for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
 
 
 def _layers(shape: Shape, tokens: float, lora: Lora | None, *, frozen: bool = False) -> float:

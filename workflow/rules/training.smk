@@ -14,7 +14,7 @@ rule replug_scores:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("replug_scores"),
         mem_mb=memory("replug_scores"),
         runtime=runtime("replug_scores"),
     params:
