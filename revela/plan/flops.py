@@ -42,35 +42,6 @@ PEAK = {
     "A40": 149.7e12,
 }
 
-# The same chips' float32 operations a second, without TensorFloat-32, which torch does not use by default; and bytes a
-# second of their memory.
-PEAK_FP32 = {
-    "A100": 19.5e12,
-    "H100 PCIe": 51e12,
-    "H100 NVL": 60e12,
-    "H100": 67e12,
-    "H200": 67e12,
-    "GH200": 67e12,
-    "B200": 75e12,
-    "L40S": 91.6e12,
-    "A40": 37.4e12,
-}
-BANDWIDTH = {
-    "A100": 2.04e12,
-    "H100 PCIe": 2.0e12,
-    "H100 NVL": 3.9e12,
-    "H100": 3.35e12,
-    "H200": 4.8e12,
-    "GH200": 4.0e12,
-    "B200": 8.0e12,
-    "L40S": 0.864e12,
-    "A40": 0.696e12,
-}
-# Numbers that norms, activations, residuals and attention read or write between the matrix products, for each token,
-# layer and hidden unit. Measured on an H100: with it and 70 % of the peak for the products, a forward pass by models of
-# 8B, 1B and 0.1B parameters takes the time that it took, within 20 %.
-MOVED = 120
-
 Lengths = Sequence[float]  # tokens of each document, pads left out
 
 

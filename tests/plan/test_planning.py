@@ -104,6 +104,25 @@ def test_larger_models_and_corpora_ask_for_more(costs):
     assert costs.of("run_bm25", {"system": "bm25", "benchmark": "beir", "task": "fever"}).memory > 30
 
 
+def test_two_nodes_take_half_the_time_and_on_each_as_much_memory(costs):
+    cell = {"cell": PAPER.format("wiki")}
+    one = costs.of("train", cell)
+    costs.compute = costs.compute.model_copy(update={"training_nodes": 2, "training_gpus": 8})
+    two = costs.of("train", cell)
+    assert (two.gpus, two.cores, two.memory) == (8, 2 * one.cores, pytest.approx(one.memory))
+    assert two.seconds == pytest.approx(one.seconds / 2, rel=1e-3)
+
+
+def test_what_processes_exchange_takes_time(costs):
+    """Little within a node; over nodes, ten times that."""
+    cell = {"cell": "revela/wiki-bs256/qwen2.5-0.5b/llama-3.2-1b/bs256"}
+    one = costs.of("train", cell)
+    operations = one.operations / costs.peak(4, costs.compute.training_mfu)
+    assert 0 < (within := one.seconds - operations - 20) < 0.01 * operations
+    costs.compute = costs.compute.model_copy(update={"training_nodes": 2})
+    assert costs.of("train", cell).seconds - operations - 20 == pytest.approx(10 * within)
+
+
 def test_memory_and_time_grow_with_the_attempt(costs):
     cell = {"cell": PAPER.format("wiki")}
     memory = [costs.memory_mb("train", cell, attempt) for attempt in (1, 2, 3, 9)]
@@ -115,11 +134,11 @@ def test_memory_and_time_grow_with_the_attempt(costs):
 
 
 def test_what_is_given_is_asked_for():
-    costs = Costs(load("config/demo.yaml"), load_sizes())
+    costs = Costs(load("config/tiny.yaml"), load_sizes())
     cell = {"cell": "revela/code/tiny-4m/tiny-4m/bs16"}
     assert (costs.memory_mb("train", cell, 1), costs.minutes("train", cell, 1)) == (4000, 120)
     assert costs.of("train", cell).gpus == 0
-    assert costs.notes == set()  # the demo's models are here, and its tasks as large as it says
+    assert costs.notes == set()  # tiny's models are here, and its tasks as large as it says
 
 
 def test_what_is_not_known_is_assumed_and_said(costs):
@@ -138,7 +157,7 @@ def test_every_job_of_a_cell_has_a_cost(costs):
     scores = costs.of(
         "replug_scores", {"corpus": "mixed", "batch_size": "16", "lm": "llama-3.2-1b", "scoring": "mean156-bf16"}
     )
-    assert scores.gpus == 1 and scores.disk == pytest.approx(320_000 * 256 * 4 / 1e9)
+    assert scores.gpus == costs.compute.scoring_gpus == 4 and scores.disk == pytest.approx(320_000 * 256 * 4 / 1e9)
     for rule, wildcards in {
         "dataset": {"dataset": "wikipedia"},
         "model": {"model": "llama-3.2-1b"},
@@ -215,7 +234,7 @@ def test_the_paper_is_planned_from_any_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workflow.subprocess, "run", run)
     monkeypatch.setattr(planning.Costs, "of", lambda *_: Cost())
-    (tmp_path / "own.yaml").symlink_to(ROOT / "config/demo.yaml")
+    (tmp_path / "own.yaml").symlink_to(ROOT / "config/tiny.yaml")
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.chdir(tmp_path)
     planning.make_plan([])
@@ -303,16 +322,16 @@ def test_times_of_benchmark_files(tmp_path):
 
 
 def times():
-    """What the demo's jobs took on two loaded cores: (job, seconds by the clock, seconds of the cores)."""
-    rows = csv.DictReader((Path(__file__).parents[1] / "demo_times.tsv").open(), delimiter="\t")
+    """What tiny's jobs took on two loaded cores: (job, seconds by the clock, seconds of the cores)."""
+    rows = csv.DictReader((Path(__file__).parents[1] / "tiny_times.tsv").open(), delimiter="\t")
     for row in rows:
         wildcards = dict(pair.split("=") for pair in row["job"].split(","))
         yield Finished(Job(row["rule"], wildcards, (), (row["job"],)), float(row["s"]), float(row["cpu_time"]))
 
 
-def test_plan_of_the_demo_within_a_factor_of_two():
-    """Each of the demo's jobs, planned after all others of the demo have been measured."""
-    costs, finished = Costs(load("config/demo.yaml"), load_sizes()), list(times())
+def test_plan_of_tiny_within_a_factor_of_two():
+    """Each of tiny's jobs, planned after all others of tiny have been measured."""
+    costs, finished = Costs(load("config/tiny.yaml"), load_sizes()), list(times())
     predicted = 0.0
     for one in finished:
         others = [other for other in finished if other is not one]
