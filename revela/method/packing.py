@@ -14,9 +14,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from revela.errors import RevelaError
+from revela.method.short import causal_attention, fast_products
 
 NAME = "revela_packed"  # in transformers' registry of attention functions
 
@@ -62,12 +64,12 @@ class Packing:
 
     def to_grid(self, row: Tensor) -> Tensor:
         """[1, H, streams * T, d] -> [streams * B, H, L, d], each text at the front of its row."""
-        grid = row[0].transpose(0, 1).index_select(0, self.tokens_at)
+        grid = _Spread.apply(row[0].transpose(0, 1), self.tokens_at, self.places)
         return grid.unflatten(0, self.grid).transpose(1, 2)
 
     def from_grid(self, grid: Tensor) -> Tensor:
         """[streams * B, H, L, d] -> [1, streams * T, H, d]."""
-        return grid.transpose(1, 2).flatten(0, 1).index_select(0, self.places)[None]
+        return _Gathered.apply(grid.transpose(1, 2).flatten(0, 1), self.tokens_at, self.places)[None]
 
     def causal(self, query: Tensor, keys: Tensor, values: Tensor, *, window: int | None, **settings) -> Tensor:
         """Causal self-attention of each text: query [1, H, streams * T, d], keys and values as grids -> [1, .., H, d].
@@ -75,10 +77,43 @@ class Packing:
         The pads of the grid stand after the text, where no token sees them. settings: `scale` and `dropout_p`.
         """
         mask = _window(self.grid[1], window, query.device)
-        own = F.scaled_dot_product_attention(
-            self.to_grid(query), keys, values, mask, is_causal=mask is None, enable_gqa=True, **settings
-        )
+        if fast_products(query) and not settings["dropout_p"]:
+            own = causal_attention(self.to_grid(query), keys, values, mask, scale=settings["scale"])
+        else:
+            own = F.scaled_dot_product_attention(
+                self.to_grid(query), keys, values, mask, is_causal=mask is None, enable_gqa=True, **settings
+            )
         return self.from_grid(own)
+
+
+class _Spread(torch.autograd.Function):
+    """Rows of tokens -> a grid. No gradient comes from the pads, for no token sees them, so that none has to be added."""
+
+    @staticmethod
+    def forward(ctx, row, tokens_at, places):
+        ctx.save_for_backward(places)
+        return row.index_select(0, tokens_at)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return gradient.index_select(0, *ctx.saved_tensors), None, None
+
+
+class _Gathered(torch.autograd.Function):
+    """A grid -> rows of tokens."""
+
+    @staticmethod
+    def forward(ctx, grid, tokens_at, places):
+        ctx.save_for_backward(places)
+        ctx.size = len(tokens_at)
+        return grid.index_select(0, places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        grid = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        return grid.index_copy_(0, *ctx.saved_tensors, gradient), None, None
 
 
 def run(decoder: PreTrainedModel, input_ids: Tensor, packing: Packing, attention: str = NAME) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from revela.study.layout import Layout
     from revela.study.sheets import Deviation
     from revela.study.shown import Table
-    from revela.study.specification import TableSpec
+    from revela.study.tables import TableSpec
 
 ROUNDING = 0.05  # of a printed value
 CLOSE = 2  # intervals

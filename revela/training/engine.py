@@ -12,6 +12,7 @@ from deepspeed.runtime.lr_schedules import WarmupDecayLR
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from revela.method.adapters import slim
 from revela.pretrained import load_model, load_tokenizer
 from revela.retriever import Retriever, add_lora
 from revela.training.compilation import compile_layers
@@ -51,20 +52,21 @@ def load_models(
         lora=settings.lora,
         dtype=frozen if settings.lora else torch.float32,
     )
-    checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if settings.gradient_checkpointing:
-        embedder.backbone.gradient_checkpointing_enable(**checkpointing)
+    # ZeRO-3 gathers the weights of a module when it is called, and slim adapters call none of theirs.
+    slimming = settings.lora and settings.zero_stage < 3 and not settings.compile
+    if slimming:
+        slim(embedder)
     if settings.compile:
         compile_layers(embedder.backbone)
     if lm is None:
         return embedder, None, None
     model = load_model(AutoModelForCausalLM, lm, frozen if settings.lora or settings.freeze_lm else torch.float32)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(**checkpointing)
     if settings.freeze_lm:
         model.requires_grad_(False)
     elif settings.lora:
         model = add_lora(model, settings.lora, "CAUSAL_LM")
+        if slimming:
+            slim(model)
     if settings.compile:
         compile_layers(model)
     return embedder, model, load_tokenizer(lm)
@@ -76,7 +78,9 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": settings.batches_per_step // dist.get_world_size(),
+        "gradient_accumulation_steps": settings.batches_per_step
+        * settings.processes_per_batch
+        // dist.get_world_size(),
         "gradient_clipping": settings.max_grad_norm,
         "zero_optimization": {
             "stage": settings.zero_stage,

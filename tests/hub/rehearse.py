@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 CELL = "revela/wiki/llama-3.2-1b/llama-3.2-1b/bs16"
 BATCHES = [f"results/corpora/{corpus}-released/bs16/batches.parquet" for corpus in ("wiki", "code")]
 # The second goes by what the first has left: all comparisons on one page.
-ALL = [["all", "released", "ablations", "anchors", f"results/exports/{CELL}", *BATCHES], ["results/check.html"]]
+ALL = [["all", "released", "ablations", "anchors_page", f"results/exports/{CELL}", *BATCHES], ["results/check.html"]]
 
 
 def overlaid(config: dict, changes: dict) -> dict:
