@@ -171,7 +171,9 @@ class Costs:
         cores = self.compute.training_threads * nodes
         speed = self.peak(gpus, self.compute.training_mfu) if gpus else self.compute.core_flops * cores
         groups = self.compute.processes // settings.processes_per_batch
-        coming = traffic.received(settings, shapes[0], shapes[1] if len(shapes) == 2 else None, lengths) * seen / groups
+        beside = shapes[1] if len(shapes) == 2 else None
+        need, recomputes = self.need(cell)
+        coming = traffic.received(settings, shapes[0], beside, lengths, checkpointing=recomputes) * seen / groups
         exchange = coming / (WITHIN if settings.processes_per_batch * nodes <= self.compute.processes else BETWEEN)
         parameters = [self.parameters(self.study.models[name]) for name in models]
         if settings.lora:
@@ -182,7 +184,7 @@ class Costs:
         processes = self.compute.processes / nodes  # on each, whose memory it is
         text = rows * parts.batch_size * self.chunk_bytes
         # Each process reads the text and, one after the other, the weights; the optimizer's state is saved in parts.
-        host, need = processes * (6 + (weights + text) / GB) + 12 * trained / GB, self.need(cell)
+        host = processes * (6 + (weights + text) / GB) + 12 * trained / GB
         if not gpus:
             host = max(host, processes * (need + text) / GB)
         return Cost(
@@ -211,8 +213,11 @@ class Costs:
             tokens=((queries + size) * settings.retriever_max_length, size * settings.lm_max_length),
         )
 
-    def need(self, cell: str) -> float:
-        """Bytes that a process of a cell's training holds. What a GPU of the plan has not is noted."""
+    def need(self, cell: str) -> tuple[float, bool]:
+        """Bytes that a process of a cell's training holds, and whether it recomputes activations.
+
+        What a GPU of the plan has not is noted.
+        """
         load = self.load(cell)
         plain, spared = (load.need(checkpointing=way) for way in (False, True))
         there = memory.DEVICE.get(self.compute.device, math.inf) * GB if load.gpu else math.inf
@@ -222,8 +227,9 @@ class Costs:
                 f"train {cell}: {plain / GB:.0f} GB of a GPU that has {there / GB:.0f}, {spared / GB:.0f} with gradient "
                 f"checkpointing: {fits}"
             )
-            return spared
-        return spared if self.compute.gradient_checkpointing else plain
+            return spared, True
+        recomputes = bool(self.compute.gradient_checkpointing)
+        return spared if recomputes else plain, recomputes
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)
