@@ -114,7 +114,14 @@ def test_a_script_is_given_what_it_reads():
 
 
 # What a script may use without a hash: it carries a job out, or says how it went.
-CARRIES_OUT = ("revela.study", "revela.errors", "revela.files", "revela.provenance", "revela.plan.usage")
+CARRIES_OUT = (
+    "revela.study",
+    "revela.errors",
+    "revela.files",
+    "revela.provenance",
+    "revela.plan.usage",
+    "revela.plan.available",
+)
 CARRIES_OUT += ("revela.text.bars", "revela.text.resources")  # shows progress; puts what was made into a folder
 # What is fetched is verified by its manifest, which names the commit; a plan and a verdict are made anew each time.
 WITHOUT_HASH = {"smoke", "smoke_test", "package", "dataset", "model", "check", "plan"}

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,9 @@ def train(
     unretrievable: Unretrievable = 0,
     batch_size: Annotated[int, typer.Option(min=3, help="Chunks in a batch.")] = 16,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="As many steps as fit into this time, by their measured pace.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")
     ] = None,
@@ -71,11 +75,16 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import own_study, running
+    from revela.command import own_study, pace, running
     from revela.text.resources import matching
 
+    if steps and minutes:
+        raise typer.BadParameter("give --steps or --minutes, not both", param_hint="--minutes")
+    if minutes and dry_run:
+        raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
-    study, cell = own_study.write_study(
+    write = partial(
+        own_study.write_study,
         text,
         backbone,
         out,
@@ -84,12 +93,16 @@ def train(
         benchmark=benchmark,
         unretrievable=unretrievable,
         batch_size=batch_size,
-        steps=steps,
-        settings=settings or [],
+        settings=[*(settings or []), *([pace.TRIAL] if minutes else [])],
         gpus=_gpus(),
         cores=cores,
-        overwrite=overwrite,
     )
+    if minutes:
+        study, cell = pace.write_for(minutes, out, write, cores=cores, overwrite=overwrite)
+        steps = study.training_settings(cell).max_steps
+        typer.echo(f"{steps} steps fit into {minutes:g} minutes", err=True)
+    else:
+        study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
     if not _gpus() and study.training_settings(cell).precision == "bf16":

@@ -40,6 +40,7 @@ STAGES = {
 }
 # How Snakemake announces a job: by its message, or by its rule where that has none. The last of its lines that is told.
 JOB = re.compile(rb"Job (\d+): (.+)|(?:local)?rule (\w+):")
+NOTE = re.compile(rb"\S+: memory: ")  # what a job tells at once
 DONE = re.compile(rb"Finished jobid: (\d+) \(Rule: (\w+)\)")
 COUNT = re.compile(rb"(\w+) +(\d+)")
 TARGETS = {"all", "everything", "total"}  # no work of their own
@@ -147,6 +148,8 @@ class Display:
                 self.jobs[found[1]] = job
             if not self.console.is_terminal:
                 self.console.print(job, markup=False, soft_wrap=True)
+        elif NOTE.match(line):
+            self.console.print(line.decode(errors="replace"), markup=False, highlight=False, soft_wrap=True)
 
     def shown(self) -> RenderableType:
         """All of it, at the width of the terminal."""

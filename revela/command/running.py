@@ -79,10 +79,8 @@ def _reason(layout: Layout, started: float) -> str | None:
 
     Jobs hand it up. One that could not even begin has it in its log alone.
     """
-    given = [path for path in _glob(str(reason.reason_file(layout.log("**", "*")))) if path.stat().st_mtime >= started]
-    for path in sorted(given, key=os.path.getmtime, reverse=True):
-        if said := reason.read(path):
-            return f"{said} (log: {str(path).removesuffix(reason.SUFFIX)}.log)"
+    if said := next(reason.given(layout.log("**", "*"), started), None):
+        return said
     logs = [path for path in _glob(layout.log("**", "*")) if path.stat().st_mtime >= started]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
         for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):

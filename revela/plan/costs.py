@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revela.plan import flops
+from revela.plan import flops, memory, traffic
+from revela.plan.fit import SURE, Load
 from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.sheets import Model
@@ -33,6 +34,8 @@ from revela.study.study import Study
 START = 20.0  # seconds until a job that imports torch begins its work
 LIGHT = 5.0  # seconds of a job that reads and writes small files
 NETWORK = 50e6  # bytes a second of a download
+WITHIN = 100e9  # bytes a second that come to a GPU from others of its node
+BETWEEN = 10e9  # likewise from another node
 SENTENCES = 1e6  # text split into sentences and chunks
 ROWS = 20e6  # text read from one parquet file and written to another
 SPANS = 5e6  # text from which pairs are cut
@@ -162,27 +165,71 @@ class Costs:
         rows = self.pairs(parts.corpus) if parts.needs.data == "pairs" else self.batches(parts.corpus)
         seen = (settings.max_steps or rows // settings.batches_per_step) * settings.batches_per_step
         count = parts.needs.load_operations()
-        operations = seen * count(settings, shapes[0], shapes[-1], self.lengths(parts, settings.first_half))
-        gpus, cores = self.compute.training_gpus, self.compute.training_threads
+        lengths = self.lengths(parts, settings.first_half)
+        operations = seen * count(settings, shapes[0], shapes[-1], lengths)
+        gpus, nodes = self.compute.training_gpus, self.compute.training_nodes
+        cores = self.compute.training_threads * nodes
         speed = self.peak(gpus, self.compute.training_mfu) if gpus else self.compute.core_flops * cores
+        groups = self.compute.processes // settings.processes_per_batch
+        beside = shapes[1] if len(shapes) == 2 else None
+        need, recomputes = self.need(cell)
+        coming = traffic.received(settings, shapes[0], beside, lengths, checkpointing=recomputes) * seen / groups
+        exchange = coming / (WITHIN if settings.processes_per_batch * nodes <= self.compute.processes else BETWEEN)
         parameters = [self.parameters(self.study.models[name]) for name in models]
         if settings.lora:
             trained = sum(shape.adapter_weights(settings.lora) for shape in shapes)
         else:
             trained = parameters[0] if settings.freeze_lm else sum(parameters)
         weights = BYTES[settings.precision] * sum(parameters) + 4 * trained
-        processes = gpus or self.compute.training_processes
+        processes = self.compute.processes / nodes  # on each, whose memory it is
         text = rows * parts.batch_size * self.chunk_bytes
         # Each process reads the text and, one after the other, the weights; the optimizer's state is saved in parts.
-        memory = processes * (6 + (weights + text) / GB) + 12 * trained / GB
+        host = processes * (6 + (weights + text) / GB) + 12 * trained / GB
+        if not gpus:
+            host = max(host, processes * (need + text) / GB)
         return Cost(
-            seconds=START + operations / speed,
+            seconds=START + operations / speed + exchange,
             gpus=gpus,
             cores=cores,
             operations=operations,
             disk=4 * trained / GB,
-            memory=memory,
+            memory=host,
         )
+
+    def load(self, cell: str) -> Load:
+        """What the memory of a cell's training follows from, for chunks as long as they may be."""
+        parts = Cell.parse(cell)
+        settings = self.study.training_settings(parts)
+        models = [parts.retriever] + ([parts.lm] if parts.needs.lm == "beside" else [])
+        gpus, size = self.compute.training_gpus, parts.batch_size
+        queries = 1 if parts.needs.data == "pairs" else size
+        return Load(
+            settings,
+            [self.shape(name) for name in models],
+            size,
+            gpus or self.compute.training_processes,
+            gpu=bool(gpus),
+            least_batch=parts.needs.least_batch,
+            tokens=((queries + size) * settings.retriever_max_length, size * settings.lm_max_length),
+        )
+
+    def need(self, cell: str) -> tuple[float, bool]:
+        """Bytes that a process of a cell's training holds, and whether it recomputes activations.
+
+        What a GPU of the plan has not is noted.
+        """
+        load = self.load(cell)
+        plain, spared = (load.need(checkpointing=way) for way in (False, True))
+        there = memory.DEVICE.get(self.compute.device, math.inf) * GB if load.gpu else math.inf
+        if self.compute.gradient_checkpointing is None and SURE * plain > there:
+            fits = "gradient checkpointing will be on" if spared <= there else "it will not fit"
+            self.notes.add(
+                f"train {cell}: {plain / GB:.0f} GB of a GPU that has {there / GB:.0f}, {spared / GB:.0f} with gradient "
+                f"checkpointing: {fits}"
+            )
+            return spared, True
+        recomputes = bool(self.compute.gradient_checkpointing)
+        return spared if recomputes else plain, recomputes
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)

@@ -70,12 +70,14 @@ class Training(Strict):
     )
     max_grad_norm: float = Field(1.0, gt=0)
     batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
+    processes_per_batch: int = Field(
+        1, ge=1, description="Processes that share each batch, which has as many chunks for each of them."
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
     # arithmetic
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
 
     @model_validator(mode="after")
@@ -129,6 +131,7 @@ class Corpus(Strict):
         (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
     )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    max_chunks: int | None = Field(None, ge=1, description="Chunks of a document at most, its first; null: all.")
     apart_from: list[str] = Field(
         [], description="Benchmarks: a document that shares 13 words in a row with one of their texts is left out."
     )
@@ -236,11 +239,16 @@ class Compute(Strict):
     Site facts (partition, account, GPU model) stand in `workflow/profiles/slurm/site.yaml`.
     """
 
-    training_gpus: int = Field(4, ge=0)
-    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU.")
-    training_threads: int = Field(16, ge=1)
+    training_nodes: int = Field(1, ge=1, description="Nodes of a training run, by SLURM.")
+    training_gpus: int = Field(4, ge=0, description="GPUs of a training run, on all its nodes together.")
+    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU, likewise.")
+    training_threads: int = Field(16, ge=1, description="CPU threads of a training run, on each of its nodes.")
     training_mem_mb: int | None = Field(None, ge=500)
     training_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Compute activations again in the backward pass instead of keeping them; null: where memory asks for it.",
+    )
     checkpoint_every: int = Field(500, ge=1, description="Steps between the checkpoints of a training run.")
     time_budget_minutes: float | None = Field(
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
@@ -268,9 +276,21 @@ class Compute(Strict):
     core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
 
     @property
+    def processes(self) -> int:
+        """Of a training run."""
+        return self.training_gpus or self.training_processes
+
+    @property
     def scorers(self) -> int:
         """GPUs that share REPLUG's scores."""
         return self.evaluation_gpus if self.scoring_gpus is None else self.scoring_gpus
+
+    @model_validator(mode="after")
+    def _nodes_are_alike(self):
+        if self.processes % self.training_nodes:
+            key = "training_gpus" if self.training_gpus else "training_processes"
+            raise ValueError(f"{key}: {self.processes} is not a multiple of training_nodes, {self.training_nodes}")
+        return self
 
 
 class Config(Strict):

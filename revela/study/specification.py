@@ -118,6 +118,7 @@ class BatchSpec(Strict):
     sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
     group_size: int | None = None  # of sources
     min_chunks: int = 1  # of sources
+    max_chunks: int | None = None  # of sources
     mix: dict[str, int] = Field({})  # corpus -> its batches
     ready: str | None = None  # a dataset of ready batches
 
@@ -131,7 +132,8 @@ def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
     if spec.mix:
         return BatchSpec(**common, mix=spec.mix)
     sources = {source.dataset: source.batches for source in spec.sources}
-    return BatchSpec(**common, sources=sources, group_size=spec.group_size, min_chunks=spec.min_chunks)
+    groups = {"group_size": spec.group_size, "min_chunks": spec.min_chunks, "max_chunks": spec.max_chunks}
+    return BatchSpec(**common, sources=sources, **groups)
 
 
 class GroupSizeSpec(Strict):

@@ -56,10 +56,14 @@ class Rows:
 
 
 def positions_of(step: int, batches_per_step: int, rank: int, processes: int) -> range:
-    """Positions, in the order of training, of the rows that a process has in a step; steps count from 1."""
+    """Positions, in the order of training, of the rows that a process has in a step; steps count from 1.
+
+    Where processes share batches, rank and processes are those of groups.
+    """
     return range((step - 1) * batches_per_step, step * batches_per_step)[rank::processes]
 
 
-def seed_of(seed: int, position: int) -> int:
-    """The seed of dropout for the batch at a position of the order of training."""
-    return int(np.random.SeedSequence([seed, position, 3]).generate_state(1, np.uint64)[0])
+def seed_of(seed: int, position: int, place: int = 0) -> int:
+    """The seed of dropout for the batch at a position of the order of training, or for a part of it, from 0."""
+    part = [place] if place else []
+    return int(np.random.SeedSequence([seed, position, 3, *part]).generate_state(1, np.uint64)[0])

@@ -76,7 +76,6 @@ def test_alternatives_spare_memory():
     ]  # fmt: skip
     assert all(need < now for need in needs.values()) and needs["both"] < needs["zero_stage: 3"]
     assert 15e9 < now < 80e9  # what the paper trained on A100s of 80 GB
-    spare = settings.model_copy(update={"gradient_checkpointing": True})
-    assert list(memory.alternatives(spare, [LLAMA_1B], 16, 1)) == [
+    assert list(memory.alternatives(settings, [LLAMA_1B], 16, 1, checkpointing=True)) == [
         "all that and batch size 8", "all that and batch size 4"
     ]  # fmt: skip

@@ -104,6 +104,25 @@ def test_larger_models_and_corpora_ask_for_more(costs):
     assert costs.of("run_bm25", {"system": "bm25", "benchmark": "beir", "task": "fever"}).memory > 30
 
 
+def test_two_nodes_take_half_the_time_and_on_each_as_much_memory(costs):
+    cell = {"cell": PAPER.format("wiki")}
+    one = costs.of("train", cell)
+    costs.compute = costs.compute.model_copy(update={"training_nodes": 2, "training_gpus": 8})
+    two = costs.of("train", cell)
+    assert (two.gpus, two.cores, two.memory) == (8, 2 * one.cores, pytest.approx(one.memory))
+    assert two.seconds == pytest.approx(one.seconds / 2, rel=1e-3)
+
+
+def test_what_processes_exchange_takes_time(costs):
+    """Little within a node; over nodes, ten times that."""
+    cell = {"cell": "revela/wiki-bs256/qwen2.5-0.5b/llama-3.2-1b/bs256"}
+    one = costs.of("train", cell)
+    operations = one.operations / costs.peak(4, costs.compute.training_mfu)
+    assert 0 < (within := one.seconds - operations - 20) < 0.01 * operations
+    costs.compute = costs.compute.model_copy(update={"training_nodes": 2})
+    assert costs.of("train", cell).seconds - operations - 20 == pytest.approx(10 * within)
+
+
 def test_memory_and_time_grow_with_the_attempt(costs):
     cell = {"cell": PAPER.format("wiki")}
     memory = [costs.memory_mb("train", cell, attempt) for attempt in (1, 2, 3, 9)]

@@ -1,4 +1,8 @@
-# What is typed, and what is printed: a target that no rule makes is explained in one line. Included after all rules.
+# What is typed, and what is printed: a target that no rule makes is explained in one line, and so is a job that failed.
+# Included after all rules.
+import time
+
+from revela.study import reason
 from revela.workflow import IN_FULL
 
 
@@ -42,6 +46,13 @@ def explain_target(target, rules):
 
 
 check_targets()
+STARTED = time.time() - 1  # by the clock of files, which lags behind
+
+
+onerror:
+    for said in reason.given(LAYOUT.log("**", "*"), STARTED):
+        print(f"error: {said}", file=sys.stderr)
+
 
 if IN_FULL in os.environ:  # a message stands in the place of a job's files
     for r in workflow.rules:

@@ -52,7 +52,7 @@ rule train:
         "../envs/revela.yaml"
     threads: CONFIG.compute.training_threads
     resources:
-        nodes=1,
+        nodes=CONFIG.compute.training_nodes,
         gpu=CONFIG.compute.training_gpus,
         processes=CONFIG.compute.training_processes,
         mem_mb=memory("train"),
