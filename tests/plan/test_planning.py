@@ -11,7 +11,8 @@ from checkout import ROOT
 
 from revela import workflow
 from revela.plan import jobs as planning
-from revela.plan.costs import LIGHT, Cost, Costs
+from revela.plan.cost import LIGHT, Cost
+from revela.plan.costs import Costs
 from revela.plan.flops import Shape
 from revela.plan.jobs import Finished, Measured, Plan, schedule
 from revela.study.base import ConfigError
@@ -52,7 +53,7 @@ def test_shapes_agree_with_parameters(name):
 
 def test_sizes_name_what_the_paper_uses():
     study, sizes = load("config/config.yaml"), load_sizes()
-    assert set(study.backbones) == set(sizes.models)
+    assert set(study.backbones) | set(load("config/demo.yaml").backbones) == set(sizes.models)
     assert {task.key for task in study.tasks} >= set(sizes.tasks)
     assert {task.key for task in study.tasks if task.benchmark in ("coir", "beir", "bright")} <= set(sizes.tasks)
     assert set(sizes.datasets) <= set(study.config.datasets)
@@ -99,7 +100,7 @@ def test_larger_models_and_corpora_ask_for_more(costs):
     assert small.memory < large.memory < huge.memory
     assert 1.9 < train("llama-3.2-1b", 16).seconds / small.seconds < 2.1
     assert run("llama-3.2-1b", "nfcorpus").seconds < 60
-    assert run("llama-3.2-1b", "hotpotqa").seconds > 3600
+    assert run("llama-3.2-1b", "hotpotqa").gpu_hours > 1
     assert run("llama-3.2-1b", "hotpotqa").seconds < run("llama-3.1-8b", "hotpotqa").seconds
     assert costs.of("run_bm25", {"system": "bm25", "benchmark": "beir", "task": "fever"}).memory > 30
 
