@@ -8,7 +8,7 @@ all, which is left out for batches of more than 64, whose cross attention would 
 left out; memory is the peak of the process that has most, above what it held before; `received_mb` is what came to a
 process, by the formulas of `revela.plan.traffic`.
 
-Sizes can be measured one by one (`--sizes 256`); what was stored of others is kept. Then, on paper, batches of up to 512 chunks on eight A100s.
+Sizes can be measured one by one (`--sizes 256`); what was stored of others is kept. Beside that, on paper, batches of up to 512 chunks on eight A100s.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def stored() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="batches of 8, once")
+    parser.add_argument("--quick", action="store_true", help="batches of 8, once; nothing is stored")
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 256], help="batch sizes (default: 16 64 256)")
     parser.add_argument(
         "--processes", type=int, nargs="+", default=[1, 2, 4], help="that share a batch (default: 1 2 4)"
@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
     options = parser.parse_args()
     sizes, repeats = ([8], 1) if options.quick else (options.sizes, options.repeats)
+    about = {"lengths": LENGTHS, "temperatures": TAUS, "on_paper": on_paper()}
     rows = [] if options.quick else stored()
     for size in sizes:
         for attended, temperature in TAUS.items():
@@ -168,14 +169,14 @@ def main() -> None:
                 key = {"batch": size, "processes": processes, "pairs": attended}
                 row = key | measure(processes, size, temperature, repeats if size < 64 else 1)
                 rows = [other for other in rows if not key.items() <= other.items()] + [row]
+                rows.sort(key=lambda row: (row["batch"], row["pairs"] == "all", row["processes"]))
                 print(row, flush=True)
+                if not options.quick:
+                    save("batch_size", about, rows)
             losses = [row["loss"] for row in rows if (row["batch"], row["pairs"]) == (size, attended)]
             assert max(losses) - min(losses) < 1e-4 * min(losses), losses
-    rows.sort(key=lambda row: (row["batch"], row["pairs"] == "all", row["processes"]))
     show(rows)
-    paper = on_paper()
-    show(paper)
-    save("batch_size", {"lengths": LENGTHS, "temperatures": TAUS, "quick": options.quick, "on_paper": paper}, rows)
+    show(about["on_paper"])
 
 
 if __name__ == "__main__":
