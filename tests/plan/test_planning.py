@@ -12,7 +12,8 @@ from checkout import ROOT
 from revela import workflow
 from revela.plan import encoding, flops
 from revela.plan import jobs as planning
-from revela.plan.costs import LIGHT, Cost, Costs
+from revela.plan.cost import LIGHT, Cost
+from revela.plan.costs import Costs
 from revela.plan.flops import Shape
 from revela.plan.jobs import Finished, Measured, Plan, schedule
 from revela.study.base import ConfigError
