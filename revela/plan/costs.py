@@ -12,7 +12,6 @@ The Snakefile asks these figures for memory and time limits, so only light modul
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -280,7 +279,7 @@ class Costs:
         """Of a decoder: of its config.json where that is on this machine, else as config/sizes.yaml says."""
         path = self.folder(name) / "config.json"
         if path.is_file():
-            return _read_shape(path)
+            return flops.read_shape(path)
         size = self.sizes.models.get(name)
         if size is None:
             row = self.study.models[name]
@@ -377,8 +376,3 @@ class Costs:
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-
-
-@functools.cache
-def _read_shape(path: Path) -> flops.Shape:
-    return flops.Shape.from_config(json.loads(path.read_text(encoding="utf-8")))
