@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revela.plan import flops, memory, traffic
+from revela.plan import encoding, flops, memory, traffic
+from revela.plan.encoding import BYTES
 from revela.plan.fit import SURE, Load
-from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.sheets import Model
 from revela.study.sizes import Sizes, TaskSize
@@ -45,9 +45,7 @@ RANKED = 1e5  # lines of a run read and scored a second
 
 TOKENS_PER_WORD = 1.5  # of English and code, in the paper's tokenizers
 FULL = 0.85  # share of a chunk's words that complete sentences fill
-CHARS_PER_TOKEN = 3.8
 CHARS_PER_WORD = 6.0
-BYTES = {"bf16": 2, "fp32": 4}
 RUN_LINE = 20.0  # bytes, compressed
 GB = 1e9
 SLACK = 1.5  # of a time limit over the time planned
@@ -152,7 +150,7 @@ class Costs:
         scored, gpus = min(batches, spec.positions or batches), self.compute.scorers
         operations = scored * flops.replug_scores(self.shape(lm), lengths)
         return replace(
-            self._encoding(operations, gpus),
+            self._encoding(operations, self._width(lm) * scored * (1 + size) * sum(lengths), spec.precision, gpus=gpus),
             disk=batches * size * size * 4 / GB,
             memory=8 + 2 * max(1, gpus) * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
@@ -171,7 +169,9 @@ class Costs:
         cores = self.compute.training_threads * nodes
         speed = self.peak(gpus, self.compute.training_mfu) if gpus else self.compute.core_flops * cores
         groups = self.compute.processes // settings.processes_per_batch
-        coming = traffic.received(settings, shapes[0], shapes[1] if len(shapes) == 2 else None, lengths) * seen / groups
+        beside = shapes[1] if len(shapes) == 2 else None
+        need, recomputes = self.need(cell)
+        coming = traffic.received(settings, shapes[0], beside, lengths, checkpointing=recomputes) * seen / groups
         exchange = coming / (WITHIN if settings.processes_per_batch * nodes <= self.compute.processes else BETWEEN)
         parameters = [self.parameters(self.study.models[name]) for name in models]
         if settings.lora:
@@ -182,7 +182,7 @@ class Costs:
         processes = self.compute.processes / nodes  # on each, whose memory it is
         text = rows * parts.batch_size * self.chunk_bytes
         # Each process reads the text and, one after the other, the weights; the optimizer's state is saved in parts.
-        host, need = processes * (6 + (weights + text) / GB) + 12 * trained / GB, self.need(cell)
+        host = processes * (6 + (weights + text) / GB) + 12 * trained / GB
         if not gpus:
             host = max(host, processes * (need + text) / GB)
         return Cost(
@@ -211,8 +211,11 @@ class Costs:
             tokens=((queries + size) * settings.retriever_max_length, size * settings.lm_max_length),
         )
 
-    def need(self, cell: str) -> float:
-        """Bytes that a process of a cell's training holds. What a GPU of the plan has not is noted."""
+    def need(self, cell: str) -> tuple[float, bool]:
+        """Bytes that a process of a cell's training holds, and whether it recomputes activations.
+
+        What a GPU of the plan has not is noted.
+        """
         load = self.load(cell)
         plain, spared = (load.need(checkpointing=way) for way in (False, True))
         there = memory.DEVICE.get(self.compute.device, math.inf) * GB if load.gpu else math.inf
@@ -222,28 +225,37 @@ class Costs:
                 f"train {cell}: {plain / GB:.0f} GB of a GPU that has {there / GB:.0f}, {spared / GB:.0f} with gradient "
                 f"checkpointing: {fits}"
             )
-            return spared
-        return spared if self.compute.gradient_checkpointing else plain
+            return spared, True
+        recomputes = bool(self.compute.gradient_checkpointing)
+        return spared if recomputes else plain, recomputes
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)
-        name = encoder.models[0]
-        row = self.study.models[name]
-        texts = [(size.documents, size.document_chars), (size.queries, size.query_chars)]
-        lengths = [(number, min(encoder.max_length, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
+        row = self.study.models[name := encoder.models[-1]]
+        precision = encoding.precision_of(encoder, row.kind, self.parameters(row), self.folder(name))
+        lengths = encoding.lengths(size, self.study.task(benchmark, task).layout, encoder.max_length)
+        tokens = sum(number * length for number, length in lengths)
         if row.kind == "backbone":
             shape = self.shape(name)
             operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
             hidden = shape.hidden
         else:
-            operations = sum(2 * self.parameters(row) * number * length for number, length in lengths)
+            operations = 2 * self.parameters(row) * tokens
             hidden = 1024
         operations += 2 * size.documents * size.queries * hidden
-        text = size.documents * size.document_chars
+        alone = self._encoding(operations, self._width(name) * tokens, precision)
+        gpus, share = encoding.gpus_and_share(self.compute, size.documents, alone.seconds)
+        processes = gpus or self.compute.evaluation_processes
+        memory = 8 + (2 * size.documents * size.document_chars + 200 * size.documents + 4 * self.parameters(row)) / GB
+        if processes > 1:
+            weights = BYTES[precision] * self.parameters(row)
+            memory += processes * encoding.process_memory(self.compute, size, weights, hidden) / GB
         return replace(
-            self._encoding(operations),
+            alone,
+            seconds=START + share * (alone.seconds - START),
+            gpus=gpus,
             disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
-            memory=8 + (2 * text + 200 * size.documents + 4 * self.parameters(row)) / GB,
+            memory=memory,
         )
 
     def _run_bm25(self, system: str, benchmark: str, task: str) -> Cost:
@@ -268,7 +280,8 @@ class Costs:
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
-        return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+        cost = self._encoding(operations, self._width(lm) * 100 * answers)
+        return replace(cost, memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
 
     def _export(self, cell: str) -> Cost:
         parameters = self.parameters(self.study.models[Cell.parse(cell).retriever])
@@ -278,7 +291,7 @@ class Costs:
     def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
-        return replace(self._encoding(0), memory=8 + 4 * weights / GB)
+        return replace(self._encoding(0, 0), memory=8 + 4 * weights / GB)
 
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
@@ -368,17 +381,20 @@ class Costs:
     # --- speed
 
     def peak(self, gpus: int, mfu: float) -> float:
-        """Operations a second that so many GPUs reach; ConfigError for a device of which no peak is known."""
-        peak = flops.peak(self.compute.device)
-        if peak is None:
-            raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
-        return gpus * peak * mfu
+        """Operations a second that so many GPUs reach."""
+        return gpus * flops.PEAK[encoding.device(self.compute)] * mfu
 
-    def _encoding(self, operations: float, gpus: int | None = None) -> Cost:
-        gpus = self.compute.evaluation_gpus if gpus is None else gpus
-        cores = self.compute.evaluation_threads
-        speed = self.peak(gpus, self.compute.encoding_mfu) if gpus else self.compute.core_flops * cores
-        return Cost(seconds=START + operations / speed, gpus=gpus, cores=cores, operations=operations)
+    def _encoding(self, operations: float, width: float, precision: str = "bf16", *, gpus: int | None = None) -> Cost:
+        """Of a forward pass on one GPU, or on so many. width: layers x hidden units x tokens."""
+        gpus = min(1, self.compute.evaluation_gpus) if gpus is None else gpus
+        seconds = START + encoding.seconds(self.compute, gpus, operations, width, precision)
+        return Cost(seconds=seconds, gpus=gpus, cores=self.compute.evaluation_threads, operations=operations)
+
+    def _width(self, name: str) -> float:
+        """Layers x hidden units of a model."""
+        row = self.study.models[name]
+        shape = self.shape(name) if row.kind == "backbone" else None
+        return shape.layers * shape.hidden if shape else encoding.encoder_width(self.parameters(row))
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}

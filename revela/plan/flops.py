@@ -150,7 +150,13 @@ def head(lm: Shape, tokens: float) -> float:
 
 def peak(device: str) -> float | None:
     """Dense bfloat16 operations a second of a chip by the name that CUDA gives it; None if it is not known here."""
-    return next((PEAK[name] for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
+    name = known(device)
+    return PEAK[name] if name else None
+
+
+def known(device: str) -> str | None:
+    """The name in `PEAK` of a chip by the name that CUDA gives it; None if it is not known here."""
+    return next((name for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
 
 
 def _layers(shape: Shape, tokens: float, lora: Lora | None, *, frozen: bool = False) -> float:

@@ -117,7 +117,7 @@ def parts(
         lm = shapes[1]
         layers = 1 if checkpointing and not settings.freeze_lm else lm.layers
         coming = (settings.processes_per_batch - 1) * lm_tokens
-        found["activations"] += coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
+        found["keys, values"] = coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
     found["activations"] = WASTE * (found["activations"] + widest)
     found["at work"] *= WASTE
     if len(shapes) == 2:

@@ -23,7 +23,13 @@ BYTES = {"bf16": 2, "fp32": 4}
 
 
 def received(
-    settings: Training, retriever: Shape, lm: Shape | None, lengths: Mapping[str, Lengths], *, attended: float = 1
+    settings: Training,
+    retriever: Shape,
+    lm: Shape | None,
+    lengths: Mapping[str, Lengths],
+    *,
+    attended: float = 1,
+    checkpointing: bool = False,
 ) -> float:
     """Bytes that come to each process for one batch, forward and backward; 0 where batches are not shared.
 
@@ -33,7 +39,7 @@ def received(
     others = 1 - 1 / settings.processes_per_batch  # share of the batch that a process does not hold
     total = 2 * others * len(lengths["passage"]) * retriever.hidden
     if lm is not None and lengths["lm"]:
-        passes = 1 if settings.freeze_lm else 2 + settings.gradient_checkpointing
+        passes = 1 if settings.freeze_lm else 2 + checkpointing
         total += passes * tokens(settings, lengths["lm"], attended) * lm.layers * 2 * lm.kv_heads * lm.head_dim
     return BYTES[settings.precision] * total
 

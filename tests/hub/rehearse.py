@@ -51,7 +51,8 @@ def prepare(folder: Path) -> Path:
             target.unlink(missing_ok=True)
             shutil.copy(source, target, follow_symlinks=False)
         elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)  # with what is here no more
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
     (checkout / "config/config.yaml").write_text(yaml.safe_dump(configuration(), sort_keys=False, width=1000))

@@ -11,8 +11,9 @@ LM = Shape(layers=5, hidden=12, intermediate=9, heads=4, kv_heads=2, head_dim=3,
 LENGTHS = {"query": [5] * 8, "passage": [6] * 8, "lm": [10] * 8}
 
 
-def received(attended=1, **changes):
-    return traffic.received(Training(precision="bf16", **changes), RETRIEVER, LM, LENGTHS, attended=attended)
+def received(attended=1, checkpointing=False, **changes):
+    settings = Training(precision="bf16", **changes)
+    return traffic.received(settings, RETRIEVER, LM, LENGTHS, attended=attended, checkpointing=checkpointing)
 
 
 def test_by_hand():
@@ -23,7 +24,7 @@ def test_by_hand():
     assert received(1, processes_per_batch=4) == 2 * (embeddings + 2 * 15 * of_a_token)  # 2 documents, 3 in 4 elsewhere
     assert received(1, processes_per_batch=4, attention="dense") == received(7, processes_per_batch=4)
     assert received(7, processes_per_batch=4, freeze_lm=True) == 2 * (embeddings + 60 * of_a_token)
-    assert received(7, processes_per_batch=4, gradient_checkpointing=True) == 2 * (embeddings + 3 * 60 * of_a_token)
+    assert received(7, True, processes_per_batch=4) == 2 * (embeddings + 3 * 60 * of_a_token)
     alone = traffic.received(Training(processes_per_batch=4), RETRIEVER, None, {"passage": [6] * 8, "lm": []})
     assert alone == 2 * embeddings
 
@@ -31,8 +32,8 @@ def test_by_hand():
 def test_memory_of_a_shared_batch():
     """That of its part, and the keys and values of the rest."""
     settings = Training(lora=Lora(), lm_max_length=10, retriever_max_length=12)
-    for changes, layers in [({}, 5), ({"gradient_checkpointing": True}, 1), ({"freeze_lm": True}, 5)]:
-        chosen = settings.model_copy(update=changes)
-        shared = memory.peak(chosen.model_copy(update={"processes_per_batch": 4}), [RETRIEVER, LM], 64, 4)
+    for changes, checkpointing, layers in [({}, False, 5), ({}, True, 1), ({"freeze_lm": True}, False, 5)]:
+        chosen, how = settings.model_copy(update=changes), {"checkpointing": checkpointing}
+        shared = memory.peak(chosen.model_copy(update={"processes_per_batch": 4}), [RETRIEVER, LM], 64, 4, **how)
         coming = 48 * 10 * layers * 2 * 2 * 2 * 3
-        assert shared == pytest.approx(memory.peak(chosen, [RETRIEVER, LM], 16, 4) + coming, rel=1e-12)
+        assert shared == pytest.approx(memory.peak(chosen, [RETRIEVER, LM], 16, 4, **how) + coming, rel=1e-12)

@@ -17,6 +17,7 @@ from revela.objectives.base import Objective
 from revela.study.methods import METHODS
 from revela.study.settings import Training
 from revela.training.engine import load_models
+from revela.training.fitting import recompute
 
 B = 8
 PROCESSES = 4
@@ -41,14 +42,14 @@ def rows():
 CASES = {
     "all pairs": {"temperature": 0.5},
     "few pairs": {"temperature": 0.003},
-    "few pairs, checkpointed": {"temperature": 0.003, "gradient_checkpointing": True},
-    "adapters, checkpointed": {"lora": LORA, "gradient_checkpointing": True},
+    "few pairs, checkpointed": {"temperature": 0.003},
+    "adapters, checkpointed": {"lora": LORA},
     "all pairs, fast products": {"temperature": 0.5, "value_norm": True},
     "few pairs, fast products": {"temperature": 0.003},
     "V-normalised": {"value_norm": True, "dual_loss": True},
     "dense": {"attention": "dense", "value_norm": True},
     "frozen": {"freeze_lm": True, "temperature": 0.003},
-    "frozen, checkpointed": {"freeze_lm": True, "gradient_checkpointing": True},
+    "frozen, checkpointed": {"freeze_lm": True},
     "frozen, dense": {"freeze_lm": True, "attention": "dense"},
     "learned gate": {"cross_attention": {"gate": 0.3, "learned": "head"}},
     "learned gate, frozen": {"cross_attention": {"gate": 0.3, "learned": "layer"}, "freeze_lm": True, "lora": LORA},
@@ -106,6 +107,8 @@ def compute(rank, port, retriever, lm, answers):
         settings = Training(**SETTINGS | changes)
         models = load_models(settings, retriever, lm if method.lm == "beside" else None)
         objective = method.load_objective()(settings, *models).double()
+        if "checkpointed" in case:
+            recompute(objective)
         with torch.no_grad():
             for name, parameter in objective.named_parameters():
                 if "lora_B" in name:
