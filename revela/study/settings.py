@@ -73,6 +73,10 @@ class Training(Strict):
     processes_per_batch: int = Field(
         1, ge=1, description="Processes that share each batch, which has as many chunks for each of them."
     )
+    loss_mean: Literal["items", "batches"] = Field(
+        "items",
+        description="What weighs the same in a step's loss: each token of the language model (or anchor), or each batch.",
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
     # arithmetic
