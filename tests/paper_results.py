@@ -12,8 +12,8 @@ from revela.paper.values import read_printed
 from revela.provenance import write_manifest
 from revela.study.cell import Cell
 from revela.study.layout import Layout
-from revela.study.specification import table_spec
 from revela.study.study import Study, load
+from revela.study.tables import table_spec
 
 ROOT = Path(__file__).parents[1]
 STEPS = (0, 100, 200)

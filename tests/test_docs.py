@@ -157,7 +157,7 @@ def stand_ins(place, monkeypatch):
 
     def run(config, layout, targets, *, cores, **_):
         study = load(config)
-        for target in default_tables(study, "csv") if targets == ["all"] else targets:
+        for target in default_tables(study) if targets == ["all"] else targets:
             path = Path(target)
             if "exports" in path.parts:
                 cell = Cell.parse("/".join(path.parts[-5:]))
@@ -166,7 +166,7 @@ def stand_ins(place, monkeypatch):
                     export_sentence_transformer(cell_folder(base, study.config.results, cell.path), path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("| a table |\n")
+                path.write_text("| Task | A |\n|---|---|\n| t | **1.0** |\n")
         chunks(study.config.results)
 
     def chunks(results):

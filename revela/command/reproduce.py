@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,25 +37,33 @@ def reproduce(config: str, targets: Sequence[str], *, cores: int) -> Study:
     return study
 
 
-def default_tables(study: Study, suffix: str = "md") -> list[str]:
+def _cells(path: Path) -> list[list[str]]:
+    """The rows of a table in Markdown, without the line below its head."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]]
+
+
+def default_tables(study: Study) -> list[str]:
     """The files of the tables that are not made on request."""
-    return [study.layout.table(name, suffix) for name, table in study.config.tables.items() if not table.on_request]
+    return [study.layout.table(name, "md") for name, table in study.config.tables.items() if not table.on_request]
 
 
 def show(study: Study, console: Console) -> None:
     """Prints the tables, where everything is, and a command that searches."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    for path in map(Path, default_tables(study, "csv")):
-        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-        title = study.config.tables[path.stem].benchmark or path.stem
-        shown = Table(title=f"{path.stem}: {title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        shown.add_column(header[0])
-        for name in header[1:]:
-            shown.add_column(name.replace("-", " "), justify="right")
-        for number, row in enumerate(rows):
-            shown.add_row(*row, style="bold" if number == len(rows) - 1 else None)
+    for path in map(Path, default_tables(study)):
+        # A system is a row, for there are more systems than tasks, and a terminal is narrow.
+        (_, *tasks), *systems = zip(*_cells(path), strict=True)
+        title = f"{path.stem}: {', '.join(study.table_benchmarks(path.stem))}, nDCG@10 (%)"
+        shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        shown.add_column("")
+        for name in tasks:
+            shown.add_column(name, justify="right", overflow="fold", style="bold" if name == tasks[-1] else "")
+        for label, *values in systems:
+            shown.add_row(label, *(Text(value.strip("*"), "green" * value.startswith("**")) for value in values))
         console.print(shown)
     layout = study.layout
     lines = [

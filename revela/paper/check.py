@@ -18,7 +18,7 @@ from revela.provenance import git_commit
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import CheckSpec
+    from revela.study.tables import CheckSpec
 
 
 def compare_all(spec: CheckSpec, layout: Layout) -> dict[str, pd.DataFrame]:

@@ -23,7 +23,7 @@ from revela.study.cell import Cell
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec
+    from revela.study.tables import FigureSpec
 
 LEARNED, SHUFFLED = "learned", "shuffled Sim"
 CONTROL, LEVEL = "#777777", "#333333"

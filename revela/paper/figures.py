@@ -23,7 +23,7 @@ from revela.paper.figure_training import draw_dynamics, draw_training_curves, dy
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec, TableSpec
+    from revela.study.tables import FigureSpec, TableSpec
 
 
 class Kind(NamedTuple):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from revela.study.cell import Cell
     from revela.study.layout import Layout
-    from revela.study.specification import BenchmarkSpec, LineageSpec
     from revela.study.system import System
+    from revela.study.tables import BenchmarkSpec, LineageSpec
 
 
 def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from revela.paper.values import Column, columns, rows
 if TYPE_CHECKING:
     from revela.study.layout import Layout
     from revela.study.shown import Table
-    from revela.study.specification import TableSpec
+    from revela.study.tables import TableSpec
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"
 _SIZE = re.compile(r"(.+)(?<!\.\d)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1; not LLaMA-3.2-1B

@@ -19,7 +19,7 @@ from revela.paper import PaperError
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import ColumnSpec, TableSpec
+    from revela.study.tables import ColumnSpec, TableSpec
 
 CONFIDENCE = 0.95
 MEANS = ("mean", "avg")  # names of the row of means

@@ -9,6 +9,7 @@
                   values of the e-stream
     at work       gradients of one layer's activations
     logits        a piece of float32 logits with its softmax and gradient
+    keys, values  of the e-stream that come from processes which share the batch: at most those of all its documents
 
 ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes. Activations and what is at work
 are taken times `WASTE` for what the allocator cannot fill. docs/performance.md compares the estimate with measurements.
@@ -89,10 +90,8 @@ def parts(
     shapes: the retriever's, and that of a language model that runs beside it.
     tokens: of the largest batch; None: of one in which every text is as long as the settings let it be.
     """
-    retriever_tokens, lm_tokens = tokens or (
-        2 * batch_size * settings.retriever_max_length,
-        batch_size * settings.lm_max_length,
-    )
+    full = (2 * batch_size * settings.retriever_max_length, batch_size * settings.lm_max_length)
+    retriever_tokens, lm_tokens = (count / settings.processes_per_batch for count in tokens or full)
     found = dict.fromkeys(("runtime", "weights", "gradients", "optimizer", "activations", "at work", "logits"), 0.0)
     if not gpu:
         found["runtime"] = RUNTIME
@@ -114,6 +113,11 @@ def parts(
         found["activations"] += count * shape.layers * kept
         widest = max(widest, count * (layer if checkpointing else 0))
         found["at work"] = max(found["at work"], count * BYTES[settings.precision] * 3 * shape.intermediate)
+    if len(shapes) == 2:
+        lm = shapes[1]
+        layers = 1 if checkpointing and not settings.freeze_lm else lm.layers
+        coming = (settings.processes_per_batch - 1) * lm_tokens
+        found["keys, values"] = coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
     found["activations"] = WASTE * (found["activations"] + widest)
     found["at work"] *= WASTE
     if len(shapes) == 2:

@@ -135,6 +135,11 @@ class Task(Strict):
         return f"{self.benchmark}/{self.task}"
 
     @property
+    def names(self) -> list[str]:
+        """Its aliases."""
+        return [name.strip() for name in self.aliases.split(";") if name.strip()]
+
+    @property
     def part_names(self) -> list[str]:
         """Its parts; a task that names none is one part of its own name."""
         return [name.strip() for name in self.parts.split(";") if name.strip()] or [self.task]

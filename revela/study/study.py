@@ -80,10 +80,13 @@ class Study:
         return cell
 
     def training_settings(self, cell: Cell) -> Training:
-        """Settings of a cell: `training`, overridden by its method, its corpus and its variant, in that order."""
+        """Settings of a cell: `training`, overridden by its method, its corpus and its variant, in that order.
+
+        Raises ConfigError where processes cannot share its batches evenly.
+        """
         self.check_cell(cell)
         config = self.config
-        return Training.model_validate(
+        settings = Training.model_validate(
             {
                 "seed": config.seed,
                 **config.training.model_dump(exclude_unset=True),
@@ -92,6 +95,17 @@ class Study:
                 **config.variants.get(cell.variant, {}),
             }
         )
+        if cell.batch_size % settings.processes_per_batch:
+            raise ConfigError(
+                f"{cell.path}: processes_per_batch: {settings.processes_per_batch} processes do not share "
+                f"{cell.batch_size} chunks evenly; valid: a divisor of {cell.batch_size}"
+            )
+        if config.compute.processes % settings.processes_per_batch:
+            raise ConfigError(
+                f"{cell.path}: processes_per_batch: {settings.processes_per_batch} processes share a batch, and a training "
+                f"run has {config.compute.processes}, no multiple of that (compute.training_gpus or training_processes)"
+            )
+        return settings
 
     def is_on_request(self, run: Run) -> bool:
         """Whether a cell stands in tables that are made on request, and in no other."""
@@ -149,7 +163,8 @@ class Study:
     @property
     def _as_cells_are_read(self) -> dict[str, str | int]:
         evaluation = self.config.evaluation
-        return evaluation.model_dump(include={"query_prefix", "passage_prefix", "max_length", "batch_tokens"})
+        keys = {"query_prefix", "passage_prefix", "max_length", "batch_tokens", "precision"}
+        return evaluation.model_dump(include=keys)
 
     def _off_the_shelf(self, model: Model) -> System:
         evaluation = self.config.evaluation
@@ -177,6 +192,7 @@ class Study:
             similarity=model.similarity or "cosine",
             max_length=min(model.max_length or evaluation.max_length, evaluation.max_length),
             batch_tokens=evaluation.batch_tokens,
+            precision=evaluation.encoder_precision,
         )
 
     # --- tables

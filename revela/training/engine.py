@@ -53,8 +53,8 @@ def load_models(
         dtype=frozen if settings.lora else torch.float32,
     )
     # ZeRO-3 gathers the weights of a module when it is called, and slim adapters call none of theirs.
-    slimming = settings.lora and settings.zero_stage < 3 and not settings.compile
-    if slimming:
+    slimming = (settings.lora or settings.freeze_lm) and settings.zero_stage < 3 and not settings.compile
+    if slimming and settings.lora:
         slim(embedder)
     if settings.compile:
         compile_layers(embedder.backbone)
@@ -65,8 +65,8 @@ def load_models(
         model.requires_grad_(False)
     elif settings.lora:
         model = add_lora(model, settings.lora, "CAUSAL_LM")
-        if slimming:
-            slim(model)
+    if slimming:
+        slim(model)
     if settings.compile:
         compile_layers(model)
     return embedder, model, load_tokenizer(lm)
@@ -78,7 +78,9 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": settings.batches_per_step // dist.get_world_size(),
+        "gradient_accumulation_steps": settings.batches_per_step
+        * settings.processes_per_batch
+        // dist.get_world_size(),
         "gradient_clipping": settings.max_grad_norm,
         "zero_optimization": {
             "stage": settings.zero_stage,

@@ -5,7 +5,7 @@
 What decides the weights is in `revela.training.loop` and in the method's objective. Here is everything around them.
 
 Exit status: 0 the cell is complete; 75 it was told to stop or its time is up, and a checkpoint is saved: submit it
-again; anything else is an error.
+again; 76 another process of the run has ended; anything else is an error.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from revela.provenance import git_commit
 from revela.study.cell import Cell
 from revela.study.reason import give, note
 from revela.training.advice import exhausted, out_of_memory
-from revela.training.checkpoint import Checkpoints, SaveError
+from revela.training.checkpoint import Checkpoints, SaveError, is_cut_off
 from revela.training.devices import DeviceError, check
 from revela.training.engine import set_arithmetic
 from revela.training.fitting import decide, recompute
 from revela.training.job import Job, fingerprint, read_job
-from revela.training.launch import RESUBMIT, configure_malloc, end_with_parent
+from revela.training.launch import CUT_OFF, RESUBMIT, configure_malloc, end_with_parent
 from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
@@ -57,13 +57,15 @@ def main(arguments: list[str]) -> int:
     join_processes()
     try:
         job = read_job(arguments)
-        configure_malloc(Cell.parse(job.cell).batch_size)
+        configure_malloc(Cell.parse(job.cell).batch_size // job.training.processes_per_batch)
         complete = run(job, stop, arguments[0])
         if not complete and dist.get_rank() == 0:
             give(arguments[0], stop.why(job))
     except (RevelaError, OSError, RuntimeError, MemoryError) as error:
         if exhausted(error):
             return fail(arguments, out_of_memory(job, error))
+        if is_cut_off(error):
+            return CUT_OFF  # the process that has ended says why, or whoever started it
         if not isinstance(error, (RevelaError, OSError)):
             raise
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):

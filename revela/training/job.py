@@ -52,6 +52,9 @@ def read_job(arguments: list[str]) -> Job:
         ) from None
     if Cell.parse(job.cell).method not in METHODS:
         raise TrainingError(f"{path}: cell: {job.cell}: unknown method; valid are {', '.join(METHODS)}")
+    size, shared = Cell.parse(job.cell).batch_size, job.training.processes_per_batch
+    if size % shared:
+        raise TrainingError(f"{path}: training.processes_per_batch: {shared} do not share {size} chunks evenly")
     for name in ("retriever", "lm", "data", "scores"):
         value = getattr(job, name)
         if value is not None and not value.exists():

@@ -61,7 +61,7 @@ class Watch:
         self.objective = objective if isinstance(objective, Revela) else None
         self.path = None if path is None else Path(path)
         if self.objective:
-            self.batch = objective.collate(row)
+            self.batch = objective.part(objective.collate(row))
             self.documents = list(row.get("document") or [""] * len(row["text"]))
 
     def __call__(self, step: int) -> None:
@@ -114,9 +114,10 @@ def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
         sim = objective.similarity(here)
         hidden, _ = objective.streams(here, sim, objective.gate())
         losses = [_mean_loss(objective, h, labels) for h, labels in zip(hidden, here["lm_labels"])]
+        sim, losses = objective.whole(sim), objective.whole(torch.stack(losses))
     return {
         "similarity": [[round(weight, 6) for weight in row] for row in sim.tolist()],
-        "loss": [round(loss, 6) for loss in losses],
+        "loss": [round(loss, 6) for loss in losses.tolist()],
     }
 
 
@@ -126,22 +127,26 @@ def gain(objective: Revela, batch: Tokens) -> dict[str, float]:
     learned: with the Sim of now. uniform: with one that tells nothing. same_document: with one that is uniform over the
     other chunks of the same document, or over all where there are none; left out if documents are not known.
     """
-    found, tokens = {}, max(1, objective.count(batch))
+    found: dict[str, float] = {}
     with _watching(objective, batch) as here:
-        learned = objective.similarity(here)
-        uniform = (1 - torch.eye(len(learned), device=learned.device)) / (len(learned) - 1)
-        sims = {"learned": learned, "uniform": uniform}
+        tokens = max(
+            1, int(objective.whole(torch.tensor([objective.count(batch)], device=here["lm_labels"].device)).sum())
+        )
+        uniform = objective.rows_of_uniform(here)
+        sims = {"learned": objective.similarity(here), "uniform": uniform}
         if "document" in here:
-            same = same_document(here["document"]).float()
+            first = objective.first(uniform)
+            same = same_document(here["document"]).float()[first : first + len(uniform)]
             number = same.sum(1, keepdim=True)
             sims["same_document"] = torch.where(number > 0, same / number.clamp(min=1), uniform)
         for name, sim in sims.items():
             hidden, _ = objective.streams(here, sim, objective.gate())
-            found[name] = round(objective.next_token_loss(hidden, here["lm_labels"]).item() / tokens, 6)
+            loss = objective.whole(objective.next_token_loss(hidden, here["lm_labels"])[None]).sum()
+            found[name] = round(loss.item() / tokens, 6)
     return found
 
 
-def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> float:
+def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean over one chunk's predicted tokens, NaN if it has none."""
     logits = output_head(objective.lm)(hidden[:-1]).float()
-    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED).item()
+    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED)

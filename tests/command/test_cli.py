@@ -148,7 +148,9 @@ def test_a_column_of_tables(tmp_path, capsys):
 def test_search_finds_the_text_itself(name, capsys):
     content = TEXTS if name.endswith("txt") else [json.dumps({"text": text}) for text in TEXTS]
     Path(name).write_text("\n".join(line.replace("\n", " ") for line in content))
-    answers = json.loads(succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--json"))
+    answers = json.loads(
+        succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--precision", "fp32", "--json")
+    )
     assert [len(answer["passages"]) for answer in answers] == [2, 2]
     retriever = Retriever.load("retriever", device="cpu")
     texts = [text.replace("\n", " ") if name.endswith("txt") else text for text in TEXTS]
@@ -156,6 +158,22 @@ def test_search_finds_the_text_itself(name, capsys):
     assert answers[0]["passages"][0]["score"] == pytest.approx(scores.max(), abs=1e-6)
     assert answers[0]["passages"][0]["text"] == texts[scores.argmax()]
     assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
+
+
+def test_the_precision_is_that_of_the_hardware_and_said(capsys, monkeypatch):
+    """Unless it is named."""
+    Path("lines.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
+    for fast, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device, fast=fast: fast)
+        assert main(["search", "retriever", "lines.txt", TEXTS[1]]) == 0
+        assert f"precision: {name}, in which this machine is fast" in capsys.readouterr().err
+    found = {}
+    for name in ("bf16", "fp32"):
+        assert main(["encode", "retriever", "lines.txt", "--out", f"{name}.npy", "--precision", name]) == 0
+        assert "precision" not in capsys.readouterr().err
+        found[name] = np.load(f"{name}.npy")
+    assert not np.array_equal(found["bf16"], found["fp32"])
+    assert (found["bf16"] * found["fp32"]).sum(1).min() > 0.999
 
 
 def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
@@ -258,23 +276,45 @@ def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, pl
     succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
 
 
-def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
+def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "out")
     settings = study.training_settings(cell)
-    assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
+    assert settings.freeze_lm and settings.cross_attention.gate == 0.1 and settings.lora
+    assert study.config.chunking.max_words == 24
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
+    study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "gpus", gpus=2)
+    assert study.config.chunking.max_words == 120 and study.training_settings(cell).batches_per_step == 2
 
 
-@pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "tiny")])
+@pytest.mark.parametrize("width, config", [("wide", "demo"), ("narrow", "tiny")])
 def test_settings_are_those_of_the_configurations(width, config, tmp_path, backbone):
     """Except for those that are named as own, and for what follows from the machine and the options."""
     study, cell = own_study.write_study("notes", {"wide": "o/m", "narrow": str(backbone)}[width], tmp_path / "out")
     ours = study.training_settings(cell).model_dump(mode="json")
     stated = read_yaml(ROOT / f"config/{config}.yaml")["training"]
     theirs = Training.model_validate(stated).model_dump(mode="json", include=set(stated))
-    own = {"wide": {*own_study.NOT_AS_THE_PAPER}, "narrow": {*own_study.NOT_AS_TINY}}[width]
     differ = {key for key, value in theirs.items() if ours[key] != value}
-    assert differ - {"precision", "zero_stage"} == own
+    assert differ - {"precision", "zero_stage"} == {*own_study.AS_THE_PAPER}
+
+
+def test_steps_that_fit_into_minutes(place, backbone, capsys, tmp_path, monkeypatch):
+    """The pace is measured by a few steps of the cell itself, once; the number of steps stands in the configuration."""
+    out = tmp_path / "out"
+    command = ["train", "--text", "notes", "--backbone", backbone, "--out", out, "--cores", 1, "--batch-size", 4]
+    succeed(capsys, *command, "--minutes", 0.05)
+    seconds = json.loads((out / "pace.json").read_text())["seconds_per_step"]
+    steps = read_yaml(out / "config.yaml")["training"]["max_steps"]
+    assert steps == int(3 / seconds) > 1
+    [log] = (out / "models").glob("revela/mine/*/*/bs4/log.jsonl")
+    assert len(log.read_text().splitlines()) == steps
+
+    monkeypatch.setattr(running, "run", lambda *_, **__: None)
+    succeed(capsys, *command, "--minutes", 0.05)
+    assert read_yaml(out / "config.yaml")["training"]["max_steps"] == steps
+    said = fail(capsys, *command, "--minutes", 0.1)
+    assert "training.max_steps" in said and "--overwrite" in said
+    (out / "pace.json").write_text('{"seconds_per_step": 100}')
+    assert "a step takes 100 seconds here" in fail(capsys, *command, "--minutes", 1)
 
 
 @pytest.mark.usefixtures("place")

@@ -23,6 +23,7 @@ def serve(path: str) -> None:
     import torch  # noqa: F401
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
+    import revela.evaluation.bm25
     import revela.evaluation.language_models
     import revela.evaluation.off_the_shelf  # noqa: F401
 

@@ -35,7 +35,7 @@ from revela.paper.values import (
 from revela.study.base import ConfigError
 from revela.study.sheets import Deviation
 from revela.study.shown import Figure, Table
-from revela.study.specification import CheckSpec, check_spec, lineage_spec, table_spec
+from revela.study.tables import CheckSpec, check_spec, lineage_spec, table_spec
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config/paper"

@@ -18,8 +18,8 @@ from revela.paper.figure_means import bars
 from revela.paper.figure_same_document import comparable
 from revela.paper.figure_timing import slope
 from revela.paper.figures import panels, write_figure
-from revela.study.specification import figure_spec, table_spec
 from revela.study.study import load
+from revela.study.tables import figure_spec, table_spec
 
 
 @pytest.fixture(scope="module")

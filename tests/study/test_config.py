@@ -8,12 +8,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revela.plan import flops, memory
 from revela.study.base import ConfigError, validate
 from revela.study.cell import Cell
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.schemas import schemas
 from revela.study.settings import Training
+from revela.study.sizes import load_sizes
 from revela.study.study import load
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +98,7 @@ def test_groups_of_other_sizes_are_built_from_text_where_the_rest_is_released(tm
 def test_the_ablations_of_ours():
     """One setting at a time, in no table of the paper."""
     study = load("config/config.yaml")
-    ablations = [run for run in study.runs if study.is_on_request(run)]
+    ablations = [run for run in study.runs if study.is_on_request(run) and run.batch_size <= 16]
     assert {(run.method, run.retriever, run.lm, run.batch_size) for run in ablations} == {
         ("revela", "qwen2.5-0.5b", "llama-3.2-1b", 16)
     }
@@ -110,6 +112,45 @@ def test_the_ablations_of_ours():
     base = study.training_settings(Cell.parse("revela/wiki/qwen2.5-0.5b/llama-3.2-1b/bs16"))
     assert all(study.training_settings(run.cell) != base for run in ablations if run.variant)
     assert study.training_settings(Cell.parse("revela/wiki-group4/qwen2.5-0.5b/llama-3.2-1b/bs16")) == base
+
+
+@pytest.mark.parametrize("corpus", ["wiki", "code"])
+def test_larger_batches_are_of_the_same_text(corpus):
+    """As many chunks in all and in a step as batches of 16 have, and what four A100s hold."""
+    study = load("config/config.yaml")
+    larger = [run for run in study.runs if run.batch_size > 16 and run.corpus.startswith(corpus)]
+    assert [run.batch_size for run in larger] == [32, 64, 128, 256]
+    base = study.training_settings(Cell.parse(f"revela/{corpus}/qwen2.5-0.5b/llama-3.2-1b/bs16"))
+    shapes = [
+        flops.Shape(**load_sizes().models[name].model_dump(exclude={"parameters"})) for name in larger[0].cell.models
+    ]
+    for run in larger:
+        size, settings = run.batch_size, study.training_settings(run.cell)
+        assert size * settings.batches_per_step == 16 * base.batches_per_step
+        chunks = [size * study.config.corpora[run.corpus].batches, 16 * study.config.corpora[corpus].batches]
+        assert chunks[1] - size < chunks[0] <= chunks[1]
+        changed = {name for name, value in settings if value != getattr(base, name)}
+        assert changed == {"batches_per_step", "processes_per_batch"}
+        assert memory.peak(settings, shapes, size, 4, checkpointing=True) < 0.9 * 80e9
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_when_planning(tmp_path):
+    text = Path("config/config.yaml").read_text()
+    for batch_size, shared, message in [
+        (8, 16, "bs8: processes_per_batch: 16 processes do not share 8 chunks evenly; valid: a divisor of 8"),
+        (16, 8, "8 processes share a batch, and a training run has 4, no multiple of that"),
+    ]:
+        changed = text.replace(
+            "  batches_per_step: 32  # P", f"  processes_per_batch: {shared}\n  batches_per_step: 32  # P"
+        )
+        (tmp_path / "config.yaml").write_text(changed)
+        with pytest.raises(ConfigError, match=message):
+            load(tmp_path / "config.yaml").training_settings(
+                Cell.parse(f"revela/wiki/llama-3.2-1b/llama-3.2-1b/bs{batch_size}")
+            )
+    (tmp_path / "config.yaml").write_text(text.replace("training_gpus: 4", "training_nodes: 3\n  training_gpus: 4"))
+    with pytest.raises(ConfigError, match="training_gpus: 4 is not a multiple of training_nodes, 3"):
+        load(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

@@ -89,7 +89,12 @@ def test_the_command_that_is_printed_searches(copy):
     """`make tiny` with nothing left to do but the report: tables, and a search that works as it is typed."""
     entry = ("-c", "from revela.command.cli import entry; entry()")
     printed = copy.run_python(*entry, "reproduce", CONFIG[1], "--cores", "2")
-    assert "BM25" in printed and (copy.folder / f"{R}/report.zip").exists()
+    means = re.findall(
+        r"(\S+)", (copy.folder / f"{TABLE}.md").read_text().split("| Mean")[1].splitlines()[0].replace("|", " ")
+    )
+    for label, mean in zip(("BM25", "Untrained-1M", "Contriever-1M", "REPLUG-1M", "Revela-1M"), means, strict=True):
+        assert re.search(rf"{label} .* {mean.strip('*')} ", printed), printed
+    assert (copy.folder / f"{R}/report.zip").exists()
     [line] = [line for line in printed.splitlines() if " search " in line]
     program, *arguments = shlex.split(line)
     assert program == str(Path(sys.executable).with_name("revela"))

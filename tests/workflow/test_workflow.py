@@ -112,6 +112,25 @@ def test_slurm_asks_for_four_gpus_on_one_node(shared):
         assert resources["mem_mb"] > 0 and resources["runtime"] > 0, name
 
 
+def test_slurm_asks_for_a_task_on_each_of_several_nodes(checkout):
+    """As many GPUs as a node has on each; on fewer nodes they are refused in one line."""
+    target = "results/models/revela/wiki-bs256/qwen2.5-0.5b/llama-3.2-1b/bs256"
+    checkout.edit("config/config.yaml", "training_gpus: 4", "training_nodes: 2\n  training_gpus: 8")
+    (train,) = (job for job in plan(checkout.folder, target, options=SLURM).jobs if job.rule.name == "train")
+    asked = dict(train.resources.items())
+    assert {name: asked[name] for name in ("gpu", "nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra")} == {
+        "gpu": 8,
+        "nodes": 2,
+        "mpi": "srun",
+        "tasks": 2,
+        "tasks_per_gpu": 0,
+        "slurm_extra": "--ntasks-per-node=1 --gpus-per-node=4",
+    }
+    checkout.edit("config/config.yaml", "training_nodes: 2", "training_nodes: 1")
+    printed, status = checkout.snakemake("-n", target, *SLURM)
+    assert status != 0 and "compute.training_gpus: 8 GPUs on 1 nodes, and a node of this site has 4" in printed
+
+
 def test_all_that_is_said_of_a_rule_names_one_that_exists(shared):
     """Profiles, which Snakemake would not check, and what rules and the plan call each other by."""
     rules = {

@@ -9,7 +9,7 @@ rule compare:
     input:
         scores=table_scores,
         seeds=lambda w: existing(STUDY.table_seeds(w.table)),
-        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]) or f"no printed values of {w.table}",
+        printed=lambda w: tables.printed_files(CONFIG.tables[w.table]) or f"no printed values of {w.table}",
     output:
         tex=LAYOUT.comparison("{table}", "tex"),
         csv=LAYOUT.comparison("{table}", "csv"),
@@ -30,7 +30,7 @@ rule compare:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.table_spec),
+        spec=specified(tables.table_spec),
         results=results,
         code=code("revela.paper.compare"),
     message:
@@ -52,7 +52,7 @@ def existing_scores(wildcards):
 rule comparison_page:
     input:
         scores=existing_scores,
-        printed=specification.printed_files(*PRINTED.values()),
+        printed=tables.printed_files(*PRINTED.values()),
     output:
         html=report(LAYOUT.check("html"), caption="../report/check.rst", category="Comparison with the paper"),
         md=LAYOUT.check("md"),
@@ -68,7 +68,7 @@ rule comparison_page:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.check_spec),
+        spec=specified(tables.check_spec),
         results=results,
         code=code("revela.paper.check"),
     message:

@@ -26,7 +26,7 @@ def table_labels(table):
 rule table:
     input:
         scores=table_scores,
-        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]),
+        printed=lambda w: tables.printed_files(CONFIG.tables[w.table]),
     output:
         tex=report(
             LAYOUT.table("{table}", "tex"),
@@ -58,7 +58,7 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.table_spec),
+        spec=specified(tables.table_spec),
         results=results,
         code=code("revela.paper.tables"),
     message:
@@ -105,7 +105,7 @@ rule lineage:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.lineage_spec),
+        spec=specified(tables.lineage_spec),
         results=results,
         code=code("revela.paper.lineage"),
     message:
@@ -171,7 +171,7 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.figure_spec),
+        spec=specified(tables.figure_spec),
         results=results,
         code=code("revela.paper.figures"),
     message:
@@ -269,7 +269,7 @@ rule timing:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("timing"),
         mem_mb=memory("timing"),
         runtime=runtime("timing"),
     params:

@@ -10,11 +10,12 @@ gc.set_threshold(100_000)  # importing torch and transformers makes few cycles; 
 
 
 @contextmanager
-def job(snakemake, *, network=False, check_gpus=True):
+def job(snakemake, *, network=False, check_gpus=True, claim_gpus=True):
     """Run the block with stdout and stderr in the job's log, with the network and the GPUs that the job asked for.
 
     Yields what stderr was before, for lines that people should see at once. The GPUs are checked, unless other processes
-    of the job will use them and check them.
+    of the job will use them and check them; and claimed, unless the job is on several nodes, where SLURM alone says who
+    has which.
 
     An error that a person can mend (of the project, or of the operating system) is printed as its message; any other
     keeps its traceback, for it is a bug. Either way the job fails, and hands up its reason (`revela.study.reason`). The
@@ -45,7 +46,7 @@ def job(snakemake, *, network=False, check_gpus=True):
     try:
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        else:
+        elif claim_gpus:
             from revela.training.devices import check, claim
 
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(claim(gpus))

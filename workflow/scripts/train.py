@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,10 @@ from job import job
 
 OUTCOMES = {0: "complete", 75: "resubmit"}
 
-with job(snakemake, check_gpus=False) as terminal:
+nodes = snakemake.resources.nodes
+
+with job(snakemake, check_gpus=False, claim_gpus=nodes == 1) as terminal:
+    from revela.errors import RevelaError
     from revela.files import write_json
     from revela.plan.available import most
     from revela.plan.usage import record
@@ -45,8 +49,16 @@ with job(snakemake, check_gpus=False) as terminal:
         *(sys.executable, "-m", "revela.training.launch", task_file),
         *(f"--processes={gpus or snakemake.resources.processes}", f"--threads={snakemake.threads}"),
     ]
+    if nodes > 1:
+        if "SLURM_JOB_ID" not in os.environ:
+            raise RevelaError(f"compute.training_nodes: {nodes} nodes need SLURM (--profile slurm); without it, 1")
+        with socket.socket() as free:
+            free.bind(("", 0))
+            meet = f"{socket.gethostname()}:{free.getsockname()[1]}"
+        on_each = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={snakemake.threads}"]
+        command = [*on_each, *command, f"--nodes={nodes}", f"--meet={meet}"]
     signal.signal(signal.SIGTERM, lambda *_: None)  # the training gets it as well, and needs the time to save
-    with record(layout.usage(spec.cell), gpus=gpus) as attempt:
+    with record(layout.usage(spec.cell), gpus=gpus, nodes=nodes) as attempt:
         training = subprocess.Popen(command)
         while training.poll() is None and not reason.noted(task_file):
             time.sleep(0.2)
