@@ -29,6 +29,7 @@ from revela.study.layout import Layout
 from revela.study.settings import Training
 from revela.study.study import load
 from revela.text.resources import matching
+from revela.training import devices
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -263,6 +264,21 @@ def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
     settings = study.training_settings(cell)
     assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
+
+
+@pytest.mark.parametrize("flags, wide", [("avx512_bf16 amx_bf16 amx_tile", "bf16"), ("avx512_bf16", "fp32")])
+def test_the_precision_follows_from_the_cpu(flags, wide, tmp_path, backbone, monkeypatch):
+    """For a wide backbone; products of a narrow one are too small. Where no flags can be read, none are there."""
+    monkeypatch.setattr(devices, "CPU", tmp_path / "cpuinfo")
+
+    def precision(model):
+        study, cell = own_study.write_study("notes", model, tmp_path / "out", overwrite=True)
+        return study.training_settings(cell).precision
+
+    assert precision("owner/Model-1B") == "fp32"
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} sse\n")
+    assert (precision("owner/Model-1B"), precision(str(backbone))) == (wide, "fp32")
+    assert own_study.write_study("notes", "o/m", tmp_path / "gpu", gpus=1)[0].config.training.precision == "bf16"
 
 
 @pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "demo")])
