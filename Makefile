@@ -1,23 +1,24 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint backbone clean
+.PHONY: help setup demo demo-all tiny rehearse test lint backbone clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
-DEMO := results/demo
 # One run at a time. The lock is gone with the processes that hold it, so a run that was killed leaves none behind.
-SNAKEMAKE := flock --nonblock --conflict-exit-code 75 Makefile \
-	$(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/demo.yaml --cores $(CORES) --quiet host reason
+ALONE := flock --nonblock --conflict-exit-code 75 Makefile
 
 help:
 	@echo "make setup     install into .venv what everything here needs"
 	@echo "make demo      raw text to a Table 1 on this machine, in minutes"
+	@echo "make demo-all  its tables and figures on request, too"
+	@echo "make tiny      the same with small models of our own, without downloads"
+	@echo "make rehearse  the paper's plan in miniature, with an imitation of the hub; TARGET=results/tables/table1.md: a part"
 	@echo "make test      all tests"
 	@echo "make lint      all linters"
-	@echo "make backbone  pretrain the demo's language models again (up to two hours)"
-	@echo "make clean     remove what the demo made"
+	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
+	@echo "make clean     remove what demo and tiny made"
 
 INSTALL = $(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 
@@ -36,12 +37,15 @@ setup: .venv/installed .venv/installed-dev
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-demo: .venv/installed
-	$(SNAKEMAKE)
-	[[ $(DEMO)/report.zip -nt $(DEMO)/tables/table1.md ]] || $(SNAKEMAKE) --report $(DEMO)/report.zip
-	@cat $(DEMO)/tables/table1.md
-	@printf '\n%s\n' "Tables:  $(DEMO)/tables/table{1,6}.{md,html,csv,tex}" \
-		"Figures: $(DEMO)/figures/*.{pdf,png}" "Report:  $(DEMO)/report.zip" "Models:  $(DEMO)/models/"
+# A scale's configuration is config/SCALE.yaml, its results are in results/SCALE.
+demo tiny: .venv/installed
+	@$(ALONE) $(BIN)/revela reproduce config/$@.yaml --cores $(CORES)
+
+demo-all: .venv/installed
+	@$(ALONE) $(BIN)/revela reproduce config/demo.yaml everything --cores $(CORES)
+
+rehearse: setup
+	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
 
 test: setup
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
@@ -51,11 +55,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/python tests/lint_workflow.py
+	$(BIN)/python tests/lint_workflow.py --configfile config/tiny.yaml
 	$(BIN)/python tests/lint_workflow.py --configfile config/demo.yaml
 
 backbone: .venv/installed
-	$(SNAKEMAKE) backbones
-	rm -rf resources/backbones && mkdir resources/backbones && cp -r $(DEMO)/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
+	$(ALONE) $(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/tiny.yaml \
+		--cores $(CORES) --quiet host reason -- backbones
+	rm -rf resources/backbones && mkdir resources/backbones && cp -r results/tiny/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/demo results/tiny .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
     python benchmarks/corpus.py [--quick] [--articles FOLDER]
 
 Text: the articles of a folder of parquet files (columns text, title; `data/wikitext` of the shared folder by default),
-Python's own documentation as `pydoc` brings it, and the docstrings of the demo's packages, a document for each module.
+Python's own documentation as `pydoc` brings it, and the docstrings of tiny's packages, a document for each module.
 Both ways read documents and write chunks of 120 words; the plain loop writes them as JSON lines. An eighth, a quarter,
 a half and all of the documents show whether time grows in proportion to the text. Every measurement begins with cold
 caches, and the best of a few repetitions counts. CPU seconds are summed over all processes.
@@ -83,7 +83,7 @@ def measure(way, documents: Path, punkt: Path, folder: Path, repetitions: int) -
 def read_texts(articles: Path, docstrings: Path) -> list[str]:
     """All documents, shuffled, so that a part of them resembles the whole."""
     docstrings.mkdir()
-    write_dataset(load(ROOT / "config/demo.yaml").config.datasets["packages"].installed, "docstrings", docstrings)
+    write_dataset(load(ROOT / "config/tiny.yaml").config.datasets["packages"].installed, "docstrings", docstrings)
     found = [*texts(articles), *pydoc_data.topics.topics.values(), *texts(docstrings)]
     random.Random(0).shuffle(found)
     return found

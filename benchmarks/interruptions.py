@@ -1,10 +1,10 @@
-"""Demo runs that are killed eight times each, at random moments, end in the weights and losses of undisturbed ones.
+"""Tiny runs that are killed eight times each, at random moments, end in the weights and losses of undisturbed ones.
 
     python benchmarks/interruptions.py [--quick] [--kills 8] [--steps 44]
 
-For one and two processes and ZeRO stages 1 and 3. The runs are of the demo's models and batches of 4, which
-`snakemake results/demo/corpora/code/bs4/batches.parquet results/demo/resources/models/tiny-4m --configfile
-config/demo.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to all processes of a run, as a
+For one and two processes and ZeRO stages 1 and 3. The runs are of tiny's models and batches of 4, which
+`snakemake results/tiny/corpora/code/bs4/batches.parquet results/tiny/resources/models/tiny-4m --configfile
+config/tiny.yaml` makes; adapters or whole models by turns. A kill is SIGKILL to all processes of a run, as a
 machine's failure ends them: between steps, in a step or while they save. tests/training/test_training.py has a sample of this.
 """
 
@@ -32,8 +32,8 @@ LORA = {"rank": 16, "alpha": 16, "dropout": 0.1}
 
 
 def write_job(folder: Path, stage: int, lora: dict | None, steps: int) -> Path:
-    """The job of the demo's cell, cut short, with frequent checkpoints."""
-    study = load(ROOT / "config/demo.yaml")
+    """The job of tiny's cell, cut short, with frequent checkpoints."""
+    study = load(ROOT / "config/tiny.yaml")
     settings = study.training_settings(Cell.parse(CELL)).model_dump(mode="json")
     settings |= {"zero_stage": stage, "lora": lora, "max_steps": steps, "batches_per_step": 2}
     model, data = (str(ROOT / path) for path in (study.layout.model("tiny-4m"), study.layout.batches("code", 4)))

@@ -33,6 +33,7 @@ from revela.plan import flops
 from revela.retriever import Retriever, add_lora
 from revela.study.settings import Lora, Training
 from revela.training import launch
+from revela.training.compilation import compile_layers
 
 LENGTH = 160
 SMOLLM = {
@@ -66,20 +67,27 @@ class Tokenizer:
     truncation_side = name_or_path = "right"
 
 
-def make(shape: dict, device: str, way: str = "revela") -> Revela:
+def make(shape: dict, device: str, way: str = "revela", *, gate: float = 1.0, compiled: bool = False) -> Revela:
     """The objective on two random models of a shape, with adapters that are not zero.
 
     The straightforward way has PEFT's and transformers' own layers.
     """
     torch.manual_seed(0)
     gpu = device == "cuda"
-    settings = Training(lora=Lora(dropout=0.0), temperature=1e-4, precision="bf16" if gpu else "fp32")
+    settings = Training(
+        lora=Lora(dropout=0.0),
+        temperature=1e-4,
+        precision="bf16" if gpu else "fp32",
+        cross_attention={"gate": gate},
+    )
     config = LlamaConfig(**shape, max_position_embeddings=2048)
     with torch.device(device):
         models = [LlamaModel(config), LlamaForCausalLM(config)]
     models = [model.bfloat16() if gpu else model for model in models]
     backbone, lm = (add_lora(m, settings.lora, k) for m, k in zip(models, ("FEATURE_EXTRACTION", "CAUSAL_LM")))
     for model in (backbone, lm):
+        if compiled:
+            compile_layers(model)
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.01)
@@ -121,11 +129,15 @@ def measure(objectives: dict[str, Revela], batch: dict, ways: list[str], repeats
     best, losses = {}, {}
     for repeat in range(repeats + (batch["lm_labels"].is_cuda)):  # the first on a GPU is for its kernels to be chosen
         for way in ways:
+            if batch["lm_labels"].is_cuda:
+                torch.cuda.reset_peak_memory_stats()
             clock, cpu = time.perf_counter(), time.process_time()
             losses[way] = step(objectives[way], batch, way)
             times = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
             if way not in best or repeat == 0 or times["cpu_seconds"] < best[way]["cpu_seconds"]:
                 best[way] = {name: round(value, 3) for name, value in times.items()}
+            if batch["lm_labels"].is_cuda:
+                best[way]["peak_gb"] = round(held("cuda"), 2)
     first, *rest = losses.values()
     tolerance = 2e-2 if batch["lm_labels"].is_cuda else 1e-4
     assert all(abs(loss / first - 1) < tolerance for loss in rest), losses
@@ -204,6 +216,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
     parser.add_argument("--layers", type=int, help="of each model (default: 6 on a CPU, 16 on a GPU)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gate", type=float, default=1.0, help="of the cross attention (default: 1, the paper's)")
+    parser.add_argument("--compile", action="store_true", help="compile norms and MLPs, as training.compile does")
+    parser.add_argument("--save-as", help="instead of the name of the device")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # in a fresh process: one step of one way
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -211,8 +226,9 @@ def main() -> None:
     device = options.device
     shape = QUICK if options.quick else LLAMA_1B if device == "cuda" else SMOLLM
     shape = shape | ({"num_hidden_layers": options.layers} if options.layers else {})
+    of_ours = {"gate": options.gate, "compiled": options.compile}
     if options.peak_of:
-        objective = make(shape, device, options.peak_of)
+        objective = make(shape, device, options.peak_of, **of_ours)
         batch = make_batch(options.sizes[0], options.kinds[0], shape["vocab_size"], device)
         launch.configure_malloc(options.sizes[0])
         before = held(device)
@@ -220,28 +236,36 @@ def main() -> None:
         print(json.dumps({"peak_gb": round(held(device), 2), "step_gb": round(held(device) - before, 2)}))
         return
 
-    objectives = {way: make(shape, device, way) for way in ("revela", "straightforward")}
-    objective = objectives["revela"]
     small, *larger = options.sizes
+    ways = ["revela"] if options.gate != 1 or options.compile else ["revela", "straightforward"]
+    objectives = {way: make(shape, device, way, **of_ours) for way in ways}
+    objective = objectives["revela"]
     unit = "seconds" if device == "cuda" else "cpu_seconds"
     rows, whole = [], None
     for size, kind in [(small, kind) for kind in options.kinds] + [(size, options.kinds[0]) for size in larger]:
         batch = make_batch(size, kind, shape["vocab_size"], device)
         launch.configure_malloc(size)  # as the trainer does, for both ways
-        if size == small:
-            times = measure(objectives, batch, ["revela", "straightforward"], options.repeats)
-            whole = whole or times["straightforward"]
-        else:
-            times = measure(objectives, batch, ["revela"], options.repeats)
-            times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
+        times = {}
+        try:
+            times = measure(objectives, batch, ways if size == small else ["revela"], options.repeats)
+            whole = whole or times[ways[-1]]
+            if size != small and len(ways) == 2:
+                times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
+        except torch.OutOfMemoryError:
+            print(f"B = {size}: {'the straightforward way' if times else 'revela'} does not fit", flush=True)
+            for one in objectives.values():
+                one.zero_grad()
+            torch.cuda.empty_cache()
+        if not times:
+            break
         *_, rival = times.values()
         for way, taken in times.items():
             row = {"batch": size, "chunks": kind, "way": way, **taken, "ratio": round(rival[unit] / taken[unit], 2)}
             row["tflops"] = round(operations(objective, batch) / taken["seconds"] / 1e12, 3)
-            if size == small:
-                given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--device", device]
+            if size == small and device == "cpu":
+                given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--gate", str(options.gate)]
                 given += ["--layers", str(shape["num_hidden_layers"])]
-                row |= peak(given + ["--quick"] * options.quick)
+                row |= peak(given + ["--quick"] * options.quick + ["--compile"] * options.compile)
             rows.append(row)
             print(row, flush=True)
     show(rows)
@@ -251,8 +275,10 @@ def main() -> None:
     projected = projection(mfu)
     show(projected)
     settings = {"shape": shape, "length": LENGTH, "lora_rank": 256, "quick": options.quick, "projection": projected}
+    settings |= {"gate": options.gate, "compile": options.compile}
     name = torch.cuda.get_device_name().replace(" ", "-").lower() if device == "cuda" else "cpu"
-    save(f"training_step-{name}" + (f"-{options.layers}-layers" if options.layers else ""), settings, rows)
+    name += f"-{options.layers}-layers" if options.layers else ""
+    save(f"training_step-{options.save_as or name}", settings, rows)
 
 
 if __name__ == "__main__":

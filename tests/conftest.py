@@ -80,6 +80,6 @@ def finished(tmp_path_factory):
     checkout = Checkout(tmp_path_factory.mktemp("finished"))
     make_backbone(checkout.folder / "backbone", bos=True)
     small = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
-    printed, status = checkout.snakemake("all", "anchors", *small)
+    printed, status = checkout.snakemake("all", "anchors_page", *small)
     assert status == 0, printed
     return checkout

@@ -3,15 +3,7 @@
 from types import SimpleNamespace
 
 from revela.study.settings import Chunking, Corpus
-from revela.study.specification import (
-    BatchSpec,
-    ChunkSpec,
-    GroupSizeSpec,
-    PairSpec,
-    batch_spec,
-    chunk_spec,
-    pair_spec,
-)
+from revela.study.specification import BatchSpec, ChunkSpec, GroupSizeSpec, PairSpec, batch_spec, chunk_spec, pair_spec
 
 
 def _study(corpus: Corpus, *, seed: int = 0, max_words: int = 120):

@@ -12,8 +12,8 @@ from revela.paper.values import read_printed
 from revela.provenance import write_manifest
 from revela.study.cell import Cell
 from revela.study.layout import Layout
-from revela.study.specification import table_spec
 from revela.study.study import Study, load
+from revela.study.tables import table_spec
 
 ROOT = Path(__file__).parents[1]
 STEPS = (0, 100, 200)
@@ -93,7 +93,8 @@ def write_cell(layout: Layout, cell: Cell, batch: int = 16) -> None:
     retriever = Path(layout.cell_retriever(cell))
     retriever.mkdir(parents=True)
     (retriever / "adapter_model.safetensors").write_text(cell.path)
-    write_json(layout.cell_settings(cell), {"seed": 42})
+    similarity = cell.variant if cell.variant in ("uniform", "shuffled") else "learned"
+    write_json(layout.cell_settings(cell), {"seed": 42, "similarity": similarity, "batches_per_step": 32})
     size = {"smollm2-135m": 0.3, "qwen2.5-0.5b": 0.6, "llama-3.2-1b": 1.0, "llama-3.2-3b": 2.4}.get(cell.retriever, 5)
     hours = 176 * size * (0.6 if cell.method == "replug" else 0.2 if cell.method == "contriever" else 1)
     hours *= cell.batch_size / 16
@@ -104,6 +105,8 @@ def write_cell(layout: Layout, cell: Cell, batch: int = 16) -> None:
             "loss": 2.6 + 1.2 * math.exp(-step / 8) + 0.1 * size + 0.08 * math.sin(1.7 * step),
             "elapsed": 900 * hours * step / steps,
             "gpu_hours": hours * step / steps,
+            "same_document": 0.5 - 0.3 * math.exp(-step / 10) if similarity == "learned" else 0.2,
+            "same_document_uniform": 0.2,
         }
         for step in range(1, steps + 1)
     ]

@@ -27,7 +27,7 @@ FLOORS = (
     ("training",),
     ("evaluation",),
     ("paper",),
-    ("export", "demo"),
+    ("export", "tiny"),
     ("command",),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
@@ -99,12 +99,33 @@ def rules():
             yield block.split()[1].rstrip(":"), script[1], hashed
 
 
+def test_a_script_is_given_what_it_reads():
+    """Every `snakemake.params.NAME` of a script is a param of the rules that run it."""
+    for path in RULES:
+        for block in re.split(r"^ *(?=rule )", path.read_text(), flags=re.MULTILINE)[1:]:
+            if script := re.search(r'"\.\./scripts/(\w+)\.py"', block):
+                text = (ROOT / f"workflow/scripts/{script[1]}.py").read_text()
+                read = set(re.findall(r"snakemake\.params\.(\w+)", text))
+                params = re.search(
+                    r"^    params:\n((?:^ {8}.*\n)*)|^        params:\n((?:^ {12}.*\n)*)", block, re.MULTILINE
+                )
+                given = set(re.findall(r"^ +(\w+)=", params[0], re.MULTILINE)) if params else set()
+                assert read <= given, f"{path.name}: {block.split()[1]} lacks {read - given}"
+
+
 # What a script may use without a hash: it carries a job out, or says how it went.
-CARRIES_OUT = ("revela.study", "revela.errors", "revela.files", "revela.provenance", "revela.plan.usage")
+CARRIES_OUT = (
+    "revela.study",
+    "revela.errors",
+    "revela.files",
+    "revela.provenance",
+    "revela.plan.usage",
+    "revela.plan.available",
+)
 CARRIES_OUT += ("revela.text.bars", "revela.text.resources")  # shows progress; puts what was made into a folder
 # What is fetched is verified by its manifest, which names the commit; a plan and a verdict are made anew each time.
-WITHOUT_HASH = {"dataset", "model", "check", "plan"}
-# How the demo's own language models were made; the result is in resources/backbones.
+WITHOUT_HASH = {"smoke", "smoke_test", "package", "dataset", "model", "check", "plan"}
+# How tiny's own language models were made; the result is in resources/backbones.
 WITHOUT_HASH |= {"tokenizer", "backbone"}
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from revela.method.pooling import POOLINGS
-from revela.pretrained import PretrainedError
+from revela.pretrained import PretrainedError, fast_dtype
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError, add_lora, load_adapter, save_adapter
 from revela.study.settings import Lora
@@ -370,3 +370,45 @@ def test_quickstart_import():
 
     assert revela.Retriever is Retriever
     assert not hasattr(revela, "Retreiver")
+
+
+@pytest.mark.parametrize("units, fast", [((), False), (("avx512_bf16",), True), (("amx_bf16",), True)])
+def test_fast_type_is_that_of_the_units(monkeypatch, units, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True} | dict.fromkeys(units, True))
+    assert fast_dtype("cpu") == (torch.bfloat16 if fast else torch.float32)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_fast_type_of_a_gpu(monkeypatch, units):
+    """An older one only imitates bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units or including_emulation)
+    assert fast_dtype("cuda:1") == (torch.bfloat16 if units else torch.float32)
+
+
+def test_16_bits_are_packed_and_close(backbone, monkeypatch):
+    """In bfloat16 no pad is computed, and embeddings are those of float32 but for rounding; float32 keeps its pads."""
+    import revela.retriever
+
+    packed, run = [], revela.retriever.run
+    monkeypatch.setattr(revela.retriever, "run", lambda *given: packed.append(len(given)) or run(*given))
+    texts = ["a", "b c d e f", "one two three four five six seven eight nine ten", "what is", "x " * 30]
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        retriever = Retriever.from_backbone(backbone, max_length=32, dtype=dtype).eval()
+        found[dtype] = retriever.encode(texts, batch_tokens=64)
+        assert bool(packed) == (dtype == torch.bfloat16)
+    assert found[torch.bfloat16].dtype == np.float32
+    assert (found[torch.float32] * found[torch.bfloat16]).sum(1).min() > 0.999
+
+
+def test_what_can_be_packed(backbone):
+    """A causal decoder, with adapters or without; no encoder, and none that caps what it attends to."""
+    from transformers import BertConfig, BertModel, Gemma2Config, Gemma2Model
+
+    from revela.method.packing import can_pack
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    assert can_pack(Retriever.from_backbone(backbone, max_length=32).backbone)
+    assert can_pack(Retriever.from_backbone(backbone, max_length=32, lora=LORA).backbone)
+    assert not can_pack(BertModel(BertConfig(vocab_size=99, **size)))
+    assert not can_pack(Gemma2Model(Gemma2Config(vocab_size=99, **size)))

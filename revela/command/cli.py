@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from revela.command.precision import Precision, dtype_of
 from revela.errors import RevelaError
 
 app = typer.Typer(
@@ -59,6 +61,9 @@ def train(
     unretrievable: Unretrievable = 0,
     batch_size: Annotated[int, typer.Option(min=3, help="Chunks in a batch.")] = 16,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="As many steps as fit into this time, by their measured pace.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, for example training.temperature=0.01.")
     ] = None,
@@ -71,11 +76,16 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import own_study, running
+    from revela.command import own_study, pace, running
     from revela.text.resources import matching
 
+    if steps and minutes:
+        raise typer.BadParameter("give --steps or --minutes, not both", param_hint="--minutes")
+    if minutes and dry_run:
+        raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
-    study, cell = own_study.write_study(
+    write = partial(
+        own_study.write_study,
         text,
         backbone,
         out,
@@ -84,12 +94,16 @@ def train(
         benchmark=benchmark,
         unretrievable=unretrievable,
         batch_size=batch_size,
-        steps=steps,
-        settings=settings or [],
+        settings=[*(settings or []), *([pace.TRIAL] if minutes else [])],
         gpus=_gpus(),
         cores=cores,
-        overwrite=overwrite,
     )
+    if minutes:
+        study, cell = pace.write_for(minutes, out, write, cores=cores, overwrite=overwrite)
+        steps = study.training_settings(cell).max_steps
+        typer.echo(f"{steps} steps fit into {minutes:g} minutes", err=True)
+    else:
+        study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
     if not _gpus() and study.training_settings(cell).precision == "bf16":
@@ -132,6 +146,7 @@ def encode(
     ],
     kind: Annotated[Literal["query", "passage"], typer.Option(help="The prefix that each text gets.")] = "passage",
     column: Column = "text",
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Turn texts into embeddings. The ids of the texts stand beside them: for notes.npy in notes.ids.json."""
@@ -148,7 +163,7 @@ def encode(
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
     found = read_passages(text, column)
-    embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
+    embeddings = Retriever.load(model, dtype=dtype_of(precision)).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     write_json(ids, [name for name, _ in found], indent=None)
@@ -165,6 +180,7 @@ def search(
     queries: Annotated[list[str], typer.Argument(help="One query or several.")],
     top: Annotated[int, typer.Option(min=1, help="Passages for each query.")] = 5,
     column: Column = "text",
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a query."""
@@ -173,7 +189,7 @@ def search(
     from revela.command.passages import read_passages
     from revela.retriever import Retriever
 
-    found, retriever = read_passages(text, column), Retriever.load(model)
+    found, retriever = read_passages(text, column), Retriever.load(model, dtype=dtype_of(precision))
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [
@@ -204,12 +220,14 @@ def evaluate(
         int | None, typer.Option(min=4, help="Tokens of a text at most; by default as saved.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Keep the ranking in this file (TREC, gzipped).")] = None,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on a benchmark of your own."""
     from revela.evaluation.folder import evaluate_folder, load_model
 
-    system = load_model(model, max_length=max_length)
+    dtype = None if model == "bm25" else dtype_of(precision)
+    system = load_model(model, max_length=max_length, dtype=dtype)
     options = {"layout": layout, "part": part, "split": split, "unretrievable": unretrievable}
     found = evaluate_folder(system, benchmark, **options, run_file=run)
     lines = [f"{model} on {found['benchmark']}: {found['queries']} queries, {found['documents']} documents"]
@@ -217,7 +235,7 @@ def evaluate(
     _print(found, "\n".join(lines), as_json)
 
 
-@app.command(epilog="Example: revela export results/demo/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
+@app.command(epilog="Example: revela export results/tiny/models/revela/code/tiny-4m/tiny-4m/bs16 exported")
 def export(
     model: Annotated[
         str, typer.Argument(help="Trained cell or retriever; with --base an adapter: a folder or owner/name.")
@@ -274,6 +292,20 @@ def push(
     _print({"address": address}, address, as_json)
 
 
+@app.command(epilog="Example: revela reproduce config/tiny.yaml")
+def reproduce(
+    config: Annotated[str, typer.Argument(help="The configuration.", show_default=False)],
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
+) -> None:
+    """Make a configuration's tables, figures and report on this machine, and say how to search with what was trained."""
+    from rich.console import Console
+
+    from revela.command.reproduce import reproduce, show
+
+    show(reproduce(config, targets or [], cores=cores or len(os.sched_getaffinity(0))), Console())
+
+
 @app.command(epilog="Example: revela plan results/tables/table1.tex")
 def plan(
     targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
@@ -289,8 +321,11 @@ def plan(
     _print(facts, show(found), as_json)
 
 
-@app.command(epilog="Example: revela doctor --configfile config/demo.yaml")
+@app.command(epilog="Example: revela doctor results/tables/table1.tex")
 def doctor(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Targets of which all that they need of the hub is looked at.")
+    ] = None,
     configfile: Annotated[
         Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")
     ] = None,
@@ -301,7 +336,7 @@ def doctor(
     from revela.command.doctor import examine
 
     checks = []
-    for check in examine(configfile, network=network):
+    for check in examine(configfile, targets=targets or [], network=network):
         checks.append(check)
         if not as_json:
             typer.echo(f"{check.status:<8} {check.name:<14} {check.found}")

@@ -1,6 +1,6 @@
 """What this machine has of what the project needs, and what to do about the rest. Nothing is changed or uploaded.
 
-An error keeps `make demo` from running. Anything that only some targets need, such as GPUs, the hub or SLURM, is a
+An error keeps `make tiny` from running. Anything that only some targets need, such as GPUs, the hub or SLURM, is a
 warning.
 """
 
@@ -11,7 +11,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,11 +39,12 @@ class Check:
         return asdict(self)
 
 
-def examine(config: str | Path | None = None, *, network: bool = True) -> Iterator[Check]:
-    """Check after check: Python, packages, torch, GPU, DeepSpeed, disk, configuration, hub, gated models, SLURM.
+def examine(config: str | Path | None = None, *, targets: Sequence[str] = (), network: bool = True) -> Iterator[Check]:
+    """Check after check: Python, packages, torch, GPU, DeepSpeed, disk, configuration, hub, SLURM.
 
     Args:
         config: The study whose models are asked for on the hub; none: the paper's.
+        targets: Ask for all that these need of the hub, models and datasets.
         network: Ask the hub at all.
     """
     yield from (python(), packages())
@@ -61,7 +62,8 @@ def examine(config: str | Path | None = None, *, network: bool = True) -> Iterat
         )
     else:
         yield Check("configuration", "ok", f"{config or PAPER}: {len(study.runs)} cells, {len(study.tasks)} tasks")
-        yield from hub(study, network=network)
+        asked = targets and network
+        yield from downloads(study, str(config or PAPER), targets) if asked else hub(study, network=network)
     yield slurm()
 
 
@@ -174,7 +176,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
             yield Check("hub", "warning", f"{name}: not there, or private", f"see https://huggingface.co/{name}")
         except (HTTPError, OSError) as error:
             reason = first_line(error)
-            advice = "downloads need a network; the demo, and models and data that are here already, need none"
+            advice = "downloads need a network; `make tiny`, and models and data that are here already, need none"
             yield Check("hub", "warning", f"cannot be reached ({reason})", advice)
             return
     for name in closed:
@@ -182,6 +184,27 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
         yield Check("gated model", "warning", f"{name} is not open to you", advice)
     if not closed:
         yield Check("hub", "ok", f"all {len(names)} models are open to you")
+
+
+def downloads(study: Study, config: str, targets: Sequence[str]) -> Iterator[Check]:
+    """Whether all that targets still need of the hub can be had: the faults, each an error, or how much it is."""
+    from revela.text.preflight import faults, look, needed_of
+    from revela.workflow import dry_run
+
+    try:
+        jobs = dry_run(targets, config)
+    except ConfigError as error:
+        yield Check("targets", "error", str(error), "name targets as for snakemake")
+        return
+    names = {rule: sorted({job.wildcards[rule] for job in jobs if job.rule == rule}) for rule in ("dataset", "model")}
+    needed = needed_of(study, names["dataset"], names["model"])
+    seen = look(needed, study.layout.root)
+    found = faults(seen)
+    for fault in found:
+        yield Check("download", "error", fault, "a run of these targets would end with this before its first job")
+    if not found:
+        size = sum(one.size for one in seen)
+        yield Check("downloads", "ok", f"{len(needed)} repositories of the hub, {size / 1e9:.1f} GB to come")
 
 
 def slurm() -> Check:

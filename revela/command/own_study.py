@@ -15,37 +15,34 @@ import yaml
 
 from revela.errors import RevelaError
 from revela.files import atomic_write
+from revela.plan.available import room
+from revela.plan.costs import Costs
+from revela.plan.fit import fit
 from revela.provenance import CHECKOUT
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
 from revela.study.cell import Cell
 from revela.study.layout import Layout
 from revela.study.settings import Chunking, Training
 from revela.study.sheets import Task
+from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
-from revela.training.devices import fast_bfloat16
 
 if TYPE_CHECKING:
     from revela.text.resources import Matched
 
-DEMO = "config/demo.yaml"
+TINY, DEMO = "config/tiny.yaml", "config/demo.yaml"  # by which narrow and wide backbones are trained
 CORPUS = "mine"  # the name of the corpus in paths
 BY_OUT = ("scale", "results", "runs", "models", "benchmarks")  # keys of the configuration that follow from --out
 EXPORTED = {  # key of evaluation -> that of training
     "query_prefix": "query_prefix",
     "passage_prefix": "passage_prefix",
     "max_length": "retriever_max_length",
+    "precision": "precision",
 }
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # a model's folder has one of these files
-NARROW = 512  # hidden size below which all weights are trained: an adapter of rank 256 would be no smaller
-
-# A wide backbone is trained as config.yaml says, except for these settings.
-NOT_AS_THE_PAPER = {
-    "batches_per_step": 8,  # own text seldom makes the paper's 320,000 batches,
-    "warmup_steps": 20,  # so there are fewer steps, too
-    "similarity_dtype": "float32",  # bfloat16 reproduces the paper, but makes Sim one-hot or an exact tie at its tau
-}
-# A narrow one is trained as demo.yaml says, except for these, which it takes from config.yaml: the demo's chunks are short.
-NOT_AS_THE_DEMO = ("retriever_max_length", "lm_max_length")
+NARROW = 512  # hidden size below which all weights are trained: an adapter would be no smaller
+# Of the configuration that a backbone is trained by, except for these settings: its chunks and passages are short.
+AS_THE_PAPER = ("retriever_max_length", "lm_max_length")
 
 
 class OwnStudyError(RevelaError):
@@ -88,7 +85,7 @@ def write_study(
             GPUs does not differ by that.
 
     Raises:
-        OwnStudyError, ConfigError, ResourceError, BenchmarkError: One line on what cannot be used, and what would be valid.
+        OwnStudyError, ConfigError, ResourceError, BenchmarkError, DoesNotFit: One line on what cannot be used, and what would be valid.
     """
     from revela.text.resources import matching
 
@@ -105,7 +102,7 @@ def write_study(
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
         "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
         "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
-        "chunking": {"max_words": Chunking().max_words, "punkt": CORPUS},
+        "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS},
         "training": _training(backbone, gpus) | {"max_steps": steps},
         "evaluation": {},
         "compute": _compute(gpus, cores),
@@ -128,7 +125,7 @@ def write_study(
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
-    _validate(files, out)
+    _check_memory(_validate(files, out), cell)
     matching(text, out)
     for name, content in files.items():
         with atomic_write(out / name) as partial:
@@ -164,16 +161,24 @@ def link_export(layout: Layout, cell: Cell) -> Path:
 
 def _training(backbone: str, gpus: int) -> dict[str, Any]:
     """The section `training`."""
-    paper = read_yaml(CHECKOUT / PAPER)["training"]
+    import torch
+
+    from revela.pretrained import fast_dtype
+
     narrow = _width(backbone) < NARROW
-    if narrow:
-        found = read_yaml(CHECKOUT / DEMO)["training"] | {key: paper[key] for key in NOT_AS_THE_DEMO}
-    else:
-        found = paper | NOT_AS_THE_PAPER
+    found, paper = (read_yaml(CHECKOUT / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
     return found | {
-        "precision": "bf16" if gpus or (fast_bfloat16() and not narrow) else "fp32",
+        **{key: paper[key] for key in AS_THE_PAPER},
+        "batches_per_step": max(1, gpus),
+        "precision": "bf16" if gpus or (not narrow and fast_dtype("cpu") == torch.bfloat16) else "fp32",
         "zero_stage": 1 if gpus > 1 else 0,
     }
+
+
+def _max_words(backbone: str, gpus: int) -> int:
+    """Words of a chunk. On a CPU a wide backbone gets the demo's short chunks, for it has to take many steps."""
+    short = not gpus and _width(backbone) >= NARROW
+    return read_yaml(CHECKOUT / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:
@@ -182,7 +187,6 @@ def _compute(gpus: int, cores: int) -> dict[str, int]:
         "training_gpus": gpus,
         "training_processes": max(1, gpus),
         "training_threads": cores,
-        "training_mem_mb": 8000,
         "checkpoint_every": 100,
         "evaluation_gpus": min(1, gpus),
         "evaluation_threads": cores,
@@ -330,12 +334,23 @@ def _lines(sheet: str) -> dict[str, str]:
     return {f"line {number}": " ".join(line.split()) for number, line in enumerate(sheet.splitlines(), start=1)}
 
 
-def _validate(files: Mapping[str, str], out: Path) -> None:
-    """Raises ConfigError, in terms of the files to be, before any of them is written."""
+def _check_memory(study: Study, cell: Cell) -> None:
+    """Raises DoesNotFit for a cell that is yet to be trained and that this machine has too little memory for.
+
+    On a GPU, and for a model that is yet to be downloaded, the training itself decides.
+    """
+    costs = Costs(study, load_sizes())
+    load = costs.load(str(cell))
+    if not (load.gpu or costs.notes or Path(study.layout.cell(cell)).exists()):
+        fit(load, room(load.processes), study.config.compute.gradient_checkpointing, str(cell))
+
+
+def _validate(files: Mapping[str, str], out: Path) -> Study:
+    """The study of files that are yet to be written. Raises ConfigError in their terms."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             Path(scratch, name).write_text(content.replace(f"{out}/", f"{scratch}/"), encoding="utf-8")
         try:
-            load(Path(scratch, "config.yaml"))
+            return load(Path(scratch, "config.yaml"))
         except ConfigError as error:
             raise ConfigError(str(error).replace(scratch, str(out))) from None

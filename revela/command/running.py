@@ -6,47 +6,43 @@ import fcntl
 import glob
 import os
 import re
-import select
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from revela.command.display import Display
 from revela.errors import RevelaError
 from revela.provenance import CHECKOUT
 from revela.study import reason
-from revela.study.layout import LOG, Layout
+from revela.study.layout import Layout
 from revela.workflow import snakemake
 
 PROFILE = CHECKOUT / "workflow/profiles/local"
 # How a failed job's log ends: with the project's line, or with the last line of a traceback.
 ERROR = re.compile(r"error: (.*)|(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*)")
-# How Snakemake announces a job: by its message, or by its rule where that has none.
-JOB = re.compile(rb"Job \d+: (.+)|(?:local)?rule (\w+):")
-PROGRESS = re.compile(rb"(\d+) of (\d+) steps")
 
 
 class RunError(RevelaError):
     """A run of the workflow that failed, or that may not start. The message is one line."""
 
 
-def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: int) -> None:
-    """Lets Snakemake make targets of a study. Its own output goes to `snakemake.log` in the configuration's folder.
-
-    On a terminal, bars show the jobs and the steps of training; elsewhere each job is a line.
+def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: int, log: Path | None = None) -> None:
+    """Lets Snakemake make targets of a study, and shows where it stands.
 
     Args:
         config: The configuration of the study.
         layout: The study's paths.
         targets: What to make.
         cores: CPU cores.
+        log: Takes Snakemake's own output; by default `snakemake.log` in the configuration's folder.
 
     Raises:
         RunError: Another run is at work, or a job failed: the message is that job's.
     """
     command = snakemake("--profile", str(PROFILE), "--cores", str(cores))
     command += ["--configfile", str(config), "--nolock", "--", *targets]
-    log = Path(config).with_name("snakemake.log")
+    log = log or Path(config).with_name("snakemake.log")
     with log.open("ab") as written:
         try:
             fcntl.flock(written, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Snakemake inherits the lock, which ends with it
@@ -69,15 +65,22 @@ def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: in
         raise RunError(_reason(layout, started) or f"{_last_line(log)} (log: {log})")
 
 
+def report(config: str | Path, output: str | Path, *, log: Path) -> None:
+    """Has Snakemake pack what was made into a report. RunError with its last line where it cannot."""
+    command = snakemake("--profile", str(PROFILE), "--configfile", str(config), "--nolock", "--report", str(output))
+    with log.open("wb") as written:
+        done = subprocess.run(command, stdout=written, stderr=written, check=False)
+    if done.returncode:
+        raise RunError(f"{_last_line(log)} (log: {log})")
+
+
 def _reason(layout: Layout, started: float) -> str | None:
     """The error of the job that failed last, with its log; None where nothing written since `started` holds one.
 
     Jobs hand it up. One that could not even begin has it in its log alone.
     """
-    given = [path for path in _glob(str(reason.reason_file(layout.log("**", "*")))) if path.stat().st_mtime >= started]
-    for path in sorted(given, key=os.path.getmtime, reverse=True):
-        if said := reason.read(path):
-            return f"{said} (log: {str(path).removesuffix(reason.SUFFIX)}.log)"
+    if said := next(reason.given(layout.log("**", "*"), started), None):
+        return said
     logs = [path for path in _glob(layout.log("**", "*")) if path.stat().st_mtime >= started]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
         for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
@@ -92,40 +95,16 @@ def _last_line(log: Path) -> str:
 
 
 def _watch(process: subprocess.Popen, layout: Layout) -> Iterator[bytes]:
-    """Snakemake's lines, while bars follow the jobs and the training."""
+    """Snakemake's lines, as they come; the terminal shows what they tell."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console, training, rest = Console(stderr=True), None, b""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        jobs = progress.add_task("jobs", total=None)
-        while True:
-            if select.select([process.stdout], [], [], 0.2)[0]:
-                read = os.read(process.stdout.fileno(), 1 << 16)
-                if not read:
-                    return
-                *lines, rest = (rest + read).split(b"\n")
-                for line in lines:
-                    yield line
-                    if found := JOB.match(line):
-                        job = (found[1] or found[2]).decode(errors="replace")
-                        progress.update(jobs, description=job)
-                        if not console.is_terminal:
-                            console.print(job, markup=False)
-                    if found := PROGRESS.match(line):
-                        progress.update(jobs, completed=int(found[1]), total=int(found[2]))
-            if steps := _training_steps(layout):
-                training = progress.add_task("steps of training", total=None) if training is None else training
-                progress.update(training, completed=steps)
-
-
-def _training_steps(layout: Layout) -> int:
-    """Steps in the log of the training that is running; 0 if none is."""
-    try:
-        return sum(path.read_bytes().count(b"\n") for path in _glob(f"{layout.checkpoints('**')}/{LOG}"))
-    except FileNotFoundError:  # it has just ended
-        return 0
+    rest = b""
+    with Display(Console(stderr=True), layout) as display:
+        while read := os.read(process.stdout.fileno(), 1 << 16):
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
+                display.read(line)
+                yield line
 
 
 def _glob(pattern: str) -> list[Path]:

@@ -86,12 +86,14 @@ class Origin:
     name: owner/name on the hub, or the folder's name. revision: its commit there; None for a folder from elsewhere.
     licence: the keys at the head of a card: `license`, and `license_name` and `license_link` for one that the hub has no
         name for. Empty where its files state none.
+    package: the distribution of the package index that it was in, and whom to name for it; None for others.
     """
 
     folder: Path
     name: str
     revision: str | None
     licence: Mapping[str, Any]
+    package: str | None = None
 
     @classmethod
     def of(cls, folder: Path) -> Origin:
@@ -103,7 +105,8 @@ class Origin:
             licence = {"license": manifest["licence"]}
         if not licence and _licence_files(folder):
             licence = {"license": "other"}
-        return cls(folder, name or folder.name, revision, licence)
+        package = manifest.get("package") and f"{manifest['package']}. {manifest['attribution']}"
+        return cls(folder, name or folder.name, revision, licence, package)
 
     @property
     def link(self) -> str:
@@ -177,6 +180,10 @@ def _training_text(layout: Layout, cell: Cell) -> list[str]:
         lines.append(f"{found['batches']:,} batches of {cell.batch_size} chunks, {found['words']:,} words")
         for name in _datasets(layout, cell.corpus, cell.batch_size):
             manifest = _manifest(Path(layout.dataset(name)))
+            if package := manifest.get("package"):
+                made = f"{package} from the package index, {manifest['licence']}. {manifest['attribution']}"
+                lines.append(f"`{name}`: {made} (sha256 {manifest['sha256'][:12]})")
+                continue
             place = manifest.get("hub") or manifest.get("path") or manifest.get("pattern") or manifest.get("installed")
             where = f"{_place(place)} (sha256 {manifest['sha256'][:12]})" if place else "no longer beside the cell"
             lines.append(f"`{name}`: {where}")
@@ -277,6 +284,8 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
         )
         if origin.revision:
             lines.append(f"Its commit is `{origin.revision}`.")
+        if origin.package:
+            lines.append(f"It was taken from the package {origin.package}")
     return "\n".join([*lines, "", "## Citation", "", "```bibtex", CITATION, "```", ""])
 
 

@@ -15,6 +15,9 @@ knows. To scale Sim by g is the same.
 Both streams of all documents go through the model in one forward, as a row of 2T tokens without pads, e first
 (`revela.method.packing`). If the model is frozen, the e-stream goes first and alone. It does not depend on Sim, and what
 the gradient to Sim needs of it are its keys and values, so it leaves nothing else behind.
+
+Several processes may share a batch (`revela.method.exchange`). Each runs the streams of its own documents, and the
+e-stream's keys and values come to it from the others, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revela.method.exchange import Exchange, Group
 from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
 from revela.method.short import fast_products
 from revela.pretrained import output_head
@@ -52,6 +56,7 @@ def hidden_states(
     attention: Attention = "sparse",
     gate: float | Tensor = 1.0,
     e_stream: bool = False,
+    group: Group | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The last hidden states of the h-stream, ready for the model's head.
 
@@ -64,6 +69,8 @@ def hidden_states(
             memory; "sparse" sends the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention.
         gate: a factor of all b_ij: one number, [layers], or [layers, heads]. A tensor gets its gradient.
         e_stream: return (h, e) instead of h.
+        group: the processes that share the batch. `input_ids` and `attention_mask` are then those of this process's
+            B / P documents, and `similarity` their rows, [B / P, B].
 
     Returns:
         [B, L, hidden] with zeros at the pads.
@@ -75,7 +82,7 @@ def hidden_states(
     decoder = lm.get_decoder()
     if isinstance(gate, Tensor):
         check_gate(gate, decoder.config.num_hidden_layers, decoder.config.num_attention_heads)
-    options = {"value_norm": value_norm, "attention": attention, "gate": gate}
+    options = {"value_norm": value_norm, "attention": attention, "gate": gate, "group": group}
     if any(parameter.requires_grad for parameter in lm.parameters()):
         batch = _Batch(attention_mask, similarity, **options)
         row = batch.lay_out(input_ids)
@@ -83,7 +90,7 @@ def hidden_states(
     else:
         alone = _EStream(attention_mask)
         batch = _Batch(attention_mask, similarity, **options, e_stream=alone)
-        row = batch.lay_out(input_ids)
+        row, alone.exchange = batch.lay_out(input_ids), batch.exchange
         with torch.no_grad():
             e = run(decoder, row, alone, E_STREAM)
         h = run(decoder, row, batch, NAME)
@@ -119,11 +126,12 @@ def check_gate(gate: Tensor, layers: int, heads: int) -> None:
 
 
 class _EStream(Packing):
-    """The e-stream alone: each layer's key and value [1, H_kv, T, d] are kept for the h-stream."""
+    """The e-stream alone: each layer's key and value [1, H_kv, T, d] are kept for the h-stream, exchanged if need be."""
 
     def __init__(self, attention_mask: Tensor):
         super().__init__(attention_mask)
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self.exchange: Exchange | None = None
 
 
 class _Batch(Packing):
@@ -140,27 +148,33 @@ class _Batch(Packing):
         value_norm: bool,
         attention: Attention,
         gate: float | Tensor,
+        group: Group | None,
         e_stream: _EStream | None = None,
     ):
         if attention not in ("sparse", "dense"):
             raise InBatchError(f"attention {attention!r} is unknown; valid are sparse, dense")
-        size = len(attention_mask)
-        if similarity.shape != (size, size):
-            raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(size, size)}")
-        if similarity.diagonal().nan_to_num().count_nonzero():  # a NaN is reported with the loss
+        own = len(attention_mask)
+        size, first = (own, 0) if group is None else (own * group.count, own * group.place)
+        if similarity.shape != (own, size):
+            raise InBatchError(f"similarity is {tuple(similarity.shape)}; a batch of {size} needs {(own, size)}")
+        if similarity.diagonal(first).nan_to_num().count_nonzero():  # a NaN is reported with the loss
             raise InBatchError("similarity has a non-zero diagonal; a document does not attend to itself (eq. 6)")
         super().__init__(attention_mask, streams=2 if e_stream is None else 1)
         self.value_norm, self.attention, self.gate, self.e_stream = value_norm, attention, gate, e_stream
-        lengths = torch.tensor(self.lengths, device=attention_mask.device)
-        self.keys = torch.arange(self.grid[1], device=attention_mask.device) < lengths[:, None]  # [B, L]
+        attends = ~(similarity.detach() <= NEGLIGIBLE)  # (Not `>`: a NaN must not get lost.)
+        wanted = torch.ones_like(attends) if attention == "dense" else attends
+        self.exchange = None if group is None else Exchange(group, wanted, self.lengths)
+        self.e_lengths = self.exchange.lengths if self.exchange else self.lengths  # of keys and values, [B]
+        lengths = torch.tensor(self.e_lengths, device=attention_mask.device)
+        self.keys = torch.arange(max(self.e_lengths), device=attention_mask.device) < lengths[:, None]  # [B, L]
         self.weights = similarity[self.document]  # [T, B]
         if attention == "sparse":
-            # For each document j the tokens of all documents that attend to it. (Not `>`: a NaN must not get lost.)
-            attends = ~(similarity.detach() <= NEGLIGIBLE)[self.document]  # [T, B]
+            # For each document j the tokens of all documents that attend to it.
+            attends = attends[self.document]  # [T, B]
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
             self.of_pairs = similarity[self.document[self.tokens], source]
-            self.most = MOST * len(self.tokens) > attends.numel()
+            self.most = MOST * len(self.tokens) > attends.numel() and 0 not in self.e_lengths
 
     def takes_all(self, query: Tensor) -> bool:
         """Whether attention goes over all pairs: as set, or because that is faster for queries of this type."""
@@ -168,6 +182,11 @@ class _Batch(Packing):
             return True
         self.weights = self.of_pairs
         return False
+
+    def e_grid(self, row: Tensor) -> Tensor:
+        """Keys or values [1, H_kv, T, d] of the e-stream -> [B, H_kv, L, d]."""
+        documents = row[0].transpose(0, 1).split(self.e_lengths)
+        return nn.utils.rnn.pad_sequence(documents, batch_first=True).transpose(1, 2)
 
     def gated(self, layer: int) -> Tensor:
         """The weights of b_ij in a layer: one, or one for each head, [1 or H, ...], as Sim has them."""
@@ -204,8 +223,12 @@ def _attention(
         half, size = query.shape[2] // 2, len(keys) // 2
         query = query[:, :, half:]
         e_key, e_value = (keys[:size], values[:size]) if dense else (key[:, :, :half], value[:, :, :half])
+        if packing.exchange:
+            e_key, e_value = packing.exchange(key[:, :, :half], value[:, :, :half])
     else:
-        e_key, e_value = (packing.to_grid(x) if dense else x for x in before.seen[module.layer_idx])
+        e_key, e_value = before.seen[module.layer_idx]
+    if dense and (before or packing.exchange):
+        e_key, e_value = packing.e_grid(e_key), packing.e_grid(e_value)
     other = (_dense if dense else _sparse)(packing, module.layer_idx, query, e_key, e_value, **settings).transpose(1, 2)
     if before is not None:
         return own + other, None
@@ -225,7 +248,7 @@ def _keep(
 ) -> tuple[Tensor, None]:
     """Plain packed attention, which keeps key and value."""
     done = packed_attention(module, query, key, value, attention_mask, packing=packing, **kwargs)
-    packing.seen[module.layer_idx] = key, value
+    packing.seen[module.layer_idx] = packing.exchange(key, value) if packing.exchange else (key, value)
     return done
 
 
@@ -260,7 +283,7 @@ def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor
     b = torch.cat(
         [
             F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, enable_gqa=True, **settings)
-            for tokens, k, v in zip(batch.tokens_of, key.split(batch.lengths, 2), value.split(batch.lengths, 2))
+            for tokens, k, v in zip(batch.tokens_of, key.split(batch.e_lengths, 2), value.split(batch.e_lengths, 2))
             if len(tokens)
         ],
         dim=2,

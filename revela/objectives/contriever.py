@@ -16,7 +16,10 @@ from revela.objectives.tokens import Tokens
 
 
 class Contriever(Objective):
-    """InfoNCE of a query over its own candidates: one positive, the rest negatives."""
+    """InfoNCE of a query over its own candidates: one positive, the rest negatives.
+
+    Where processes share a row, each embeds a part of the candidates, and the first has the query.
+    """
 
     def collate(self, row: dict) -> Tokens:
         """Tensors of a row {"query": text, "passages": B texts, the first of them the positive}."""
@@ -31,4 +34,4 @@ class Contriever(Objective):
         """-log of the positive's share among the candidates, a scalar in nats; and whether it came first."""
         logits = scores(*self.embed(batch), **self.cosines)
         loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="sum")
-        return loss, {"accuracy": (logits.argmax(1) == 0).float().mean()}
+        return loss, {"accuracy": (logits.argmax(1) == 0).float().sum() / max(1, len(logits))}

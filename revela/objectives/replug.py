@@ -45,16 +45,17 @@ class Replug(Objective):
         """
         logits = scores(*self.embed(batch), **self.cosines)
         lm_logits = -batch["scores"].to(logits.dtype) / self.settings.lm_temperature
-        itself = lm_logits.softmax(1).diagonal().mean()
+        first = self.first(logits)
+        itself = lm_logits.softmax(1).diagonal(first).mean()
         if not self.settings.include_self:
-            logits, lm_logits = _without_diagonal(logits), _without_diagonal(lm_logits)
+            logits, lm_logits = _without_diagonal(logits, first), _without_diagonal(lm_logits, first)
         target = lm_logits.log_softmax(1)
         loss = F.kl_div(logits.log_softmax(1), target, reduction="sum", log_target=True)
         agreement = (logits.argmax(1) == target.argmax(1)).float().mean()
         return loss, {"agreement": agreement, "target_on_itself": itself}
 
 
-def _without_diagonal(square: Tensor) -> Tensor:
-    """The entries [B, B - 1] of [B, B] beside the diagonal."""
-    others = ~torch.eye(len(square), dtype=torch.bool, device=square.device)
-    return square[others].view(len(square), -1)
+def _without_diagonal(rows: Tensor, first: int) -> Tensor:
+    """The entries [n, B - 1] beside the diagonal of [n, B], n rows of a square from the row `first` on."""
+    others = ~torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)[first : first + len(rows)]
+    return rows[others].view(len(rows), -1)

@@ -5,7 +5,12 @@ l_ij = -log g(D_i | D_j) depends on the language model and the batch alone, so i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +25,7 @@ from revela.files import PARTIAL, atomic_write, sha256_file, sha256_json
 from revela.objectives.tokens import ObjectiveError, language_model_ids, pad
 from revela.pretrained import load_model, load_tokenizer, output_head
 from revela.provenance import folder_sha256
+from revela.text.order import seen
 
 if TYPE_CHECKING:
     from revela.study.specification import ReplugScoreSpec
@@ -70,41 +76,93 @@ def write_scores(
     output: str | Path,
     spec: ReplugScoreSpec,
     *,
+    workers: int = 1,
     progress: Callable[..., Iterable] = lambda rows, total: rows,
 ) -> None:
-    """`score_batch` of every row of a batches.parquet, float32 [batches, B, B], as an npy file.
+    """`score_batch` of the rows of a batches.parquet that training sees, float32 [batches, B, B], as an npy file.
 
-    An interrupted run goes on where it was. Until it is complete, the file stands beside the output under another name,
-    with a hash of all that the scores depend on, and rows that are not scored yet are NaN.
+    Other rows stay NaN. An interrupted run goes on where it was, with as many workers as it is given then. Until it is
+    complete, the file stands beside the output under another name, with a hash of all that the scores depend on.
 
     lm: folder of the language model, which is loaded in `spec.precision`, on a GPU where there is one.
-    progress: passes the rows on, `total` of them, and may show how far they are.
+    workers: processes that share the rows, each with one of the GPUs. One: this process.
+    progress: passes the rows on, `total` of them, and may show how far they are; of one worker.
     Raises ObjectiveError for a score that is not finite.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
     output = Path(output)
     origin = sha256_json([sha256_file(batches), folder_sha256(lm), spec.model_dump(mode="json")])
     begun = output.with_name(f"{PARTIAL}{origin[:12]}-{output.name}")
-    model = load_model(AutoModelForCausalLM, lm, dtype).to(device)
-    tokenizer = load_tokenizer(lm)
     with pq.ParquetFile(batches) as file:
-        rows = (
-            row for group in file.iter_batches(batch_size=64, columns=["text"]) for row in group["text"].to_pylist()
-        )
-        scores = np.load(begun, mmap_mode="r+") if begun.exists() else None
-        for index, texts in enumerate(progress(rows, total=file.metadata.num_rows)):
-            if scores is None:
-                shape = (file.metadata.num_rows, len(texts), len(texts))
-                _write_unknown(begun, shape)
-                scores = np.load(begun, mmap_mode="r+")
-            if np.isnan(scores[index]).any():
-                found = score_batch(model, tokenizer, texts, spec).numpy()
-                if not np.isfinite(found).all():
-                    raise ObjectiveError(f"{lm}: a score of batch {index} is not finite; try precision: fp32")
-                scores[index] = found
-    scores.flush()
+        rows = seen(spec.seed, file.metadata.num_rows, spec.positions)
+        if not begun.exists():
+            size = len(next(file.iter_batches(batch_size=1, columns=["text"]))["text"][0])
+            _write_unknown(begun, (file.metadata.num_rows, size, size))
+    if workers == 1:
+        score_rows(lm, batches, begun, spec, rows, progress)
+    else:
+        _share(lm, batches, begun, spec, workers)
     begun.replace(output)
+
+
+def score_rows(
+    lm: str | Path,
+    batches: str | Path,
+    begun: str | Path,
+    spec: ReplugScoreSpec,
+    rows: np.ndarray,
+    progress: Callable[..., Iterable] = lambda rows, total: rows,
+) -> None:
+    """Fill rows, int [n], ascending, of an npy file of scores [batches, B, B], as far as they are NaN.
+
+    Other processes may fill others. Raises ObjectiveError for a score that is not finite.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    model, tokenizer = load_model(AutoModelForCausalLM, lm, dtype).to(device), load_tokenizer(lm)
+    scores = np.load(begun, mmap_mode="r+")
+    for index, texts in progress(_texts(batches, rows), total=len(rows)):
+        if np.isnan(scores[index]).any():
+            found = score_batch(model, tokenizer, texts, spec).numpy()
+            if not np.isfinite(found).all():
+                raise ObjectiveError(f"{lm}: a score of batch {index} is not finite; try precision: fp32")
+            scores[index] = found
+    scores.flush()
+
+
+def _texts(batches: str | Path, rows: np.ndarray) -> Iterator[tuple[int, list[str]]]:
+    """(row, its texts) of some rows, ascending, of a batches.parquet."""
+    first, size = 0, 64
+    with pq.ParquetFile(batches) as file:
+        for group in file.iter_batches(batch_size=size, columns=["text"]):
+            start, end = np.searchsorted(rows, [first, first + len(group)])
+            for row in rows[start:end].tolist():
+                yield row, group["text"][row - first].as_py()
+            first += len(group)
+
+
+def _share(lm: str | Path, batches: str | Path, begun: Path, spec: ReplugScoreSpec, workers: int) -> None:
+    """`score_rows` in several processes (`revela.objectives.replug_worker`), each with its share of the rows and of the GPUs."""
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    processes = []
+    for number in range(workers):
+        job = {"lm": str(lm), "batches": str(batches), "begun": str(begun), "spec": spec.model_dump(), "of": workers}
+        command = [sys.executable, "-m", "revela.objectives.replug_worker", json.dumps(job | {"number": number})]
+        own = {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}
+        processes.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.PIPE, text=True))
+    try:
+        waiting = set(processes)
+        while waiting:
+            for process in [process for process in waiting if process.poll() is not None]:
+                waiting.discard(process)
+                if process.returncode:
+                    said = process.stdout.read().strip() or f"it ended with status {process.returncode}"
+                    raise ObjectiveError(f"scoring in {workers} processes: {said}")
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def _write_unknown(path: Path, shape: tuple[int, int, int]) -> None:

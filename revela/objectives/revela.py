@@ -89,7 +89,16 @@ class Revela(Objective):
             losses["e_loss"] = self.next_token_loss(e, batch["lm_labels"])
         tokens = (batch["lm_labels"][:, 1:] != IGNORED).sum().clamp(min=1)
         scalars = {name: loss.detach() / tokens for name, loss in losses.items()}
-        return sum(losses.values()), scalars | _sharpness(sim.detach(), batch.get("document")) | self._gates(gate)
+        sharpness = _sharpness(self.whole(sim.detach()), batch.get("document"))
+        return sum(losses.values()), scalars | sharpness | self._gates(gate)
+
+    def part(self, batch: Tokens) -> Tokens:
+        """As of all objectives, but all processes know the documents [B] of all chunks of a batch."""
+        return super().part(batch) | {name: batch[name] for name in ("document",) if name in batch}
+
+    def whole(self, part: Tensor) -> Tensor:
+        """[B, ...] of the batch, of which each process that shares it has a `part` [B / P, ...]."""
+        return part if self.group is None else self.group.gather(part)
 
     def gate(self) -> float | Tensor:
         """The gate of the step that is taken: a number, or what was learned so far, [layers] or [layers, heads]."""
@@ -108,15 +117,21 @@ class Revela(Objective):
             attention=self.settings.attention,
             gate=gate,
             e_stream=True,
+            group=self.group,
         )
 
     def similarity(self, batch: Tokens) -> Tensor:
-        """Sim [B, B], learned or a control's."""
+        """Sim, learned or a control's: [B, B], or the rows [B / P, B] of this process."""
         if self.settings.similarity == "uniform":
-            size = len(batch["lm_input_ids"])
-            return (1 - torch.eye(size, device=batch["lm_input_ids"].device)) / (size - 1)
-        sim = similarity(*self.embed(batch), **self.cosines)
+            return self.rows_of_uniform(batch)
+        sim = similarity(*self.embed(batch), **self.cosines, first=self.first(batch["lm_input_ids"]))
         return sim.gather(1, batch["columns"]) if self.settings.similarity == "shuffled" else sim
+
+    def rows_of_uniform(self, batch: Tokens) -> Tensor:
+        """The Sim that tells nothing, of the batch [B, B], or this process's rows [B / P, B]."""
+        own = len(batch["lm_input_ids"])
+        size, first = own * (self.group.count if self.group else 1), self.first(batch["lm_input_ids"])
+        return (1 - torch.eye(size, device=batch["lm_input_ids"].device)[first : first + own]) / (size - 1)
 
     def next_token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy in float32 of hidden states [B, L, hidden] and labels [B, L], summed to a scalar. The logits of a large vocabulary are made a piece at a time and not kept."""

@@ -41,6 +41,17 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 6.5,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "revela",
+}
+
+# On a dark screen, an SVG's background and ink change places, and its darkest colours become lighter.
+DARK = {
+    "#ffffff": "#0d1117",
+    "#000000": "#e6edf3",
+    "#333333": "#c9d1d9",
+    "#777777": "#9da7b3",
+    "#0072b2": "#58a6ff",
+    "#d55e00": "#f0883e",
 }
 
 Panels = dict[str, pd.DataFrame]  # title -> the numbers of a panel
@@ -64,8 +75,24 @@ def add_legend(canvas: Canvas, marks: Mapping[str, object]) -> None:
 
 
 def save(canvas: Canvas, output: Sequence[str | Path]) -> None:
-    """Write a figure to files. Their suffixes, .pdf or .png, name the format. Equal figures give equal bytes."""
+    """Write a figure to files. Their suffixes, .pdf, .png or .svg, name the format. Equal figures give equal bytes."""
     for path in output:
-        anonymous = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}[Path(path).suffix]
+        suffix = Path(path).suffix
+        anonymous = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}[suffix]
         with atomic_write(path) as partial:
             canvas.savefig(partial, metadata=anonymous)
+            if suffix == ".svg":
+                partial.write_text(_with_dark_colours(partial.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _with_dark_colours(svg: str) -> str:
+    """The same picture, with other colours where a screen is dark."""
+    rules = [f"svg {{ fill: {DARK['#000000']} }}"]  # text in black names no colour
+    rules += [
+        f'[style*="{part}: {light}"] {{ {part}: {dark} !important }}'
+        for light, dark in DARK.items()
+        for part in ("fill", "stroke")
+    ]
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {' '.join(rules)} }}</style>"
+    head, end, rest = svg.partition("<defs>")
+    return f"{head}{style}\n {end}{rest}"

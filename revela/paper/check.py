@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from revela.paper.compare import VERDICTS, compare_table, count, to_csv, to_markdown
+from revela.paper.compare import EXPECTED, VERDICTS, compare_table, count, to_csv, to_markdown
 from revela.paper.page import html_body, html_page, write_texts
 from revela.provenance import git_commit
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import CheckSpec
+    from revela.study.tables import CheckSpec
 
 
 def compare_all(spec: CheckSpec, layout: Layout) -> dict[str, pd.DataFrame]:
@@ -36,7 +36,7 @@ def to_page(spec: CheckSpec, comparisons: Mapping[str, pd.DataFrame]) -> str:
     if not comparisons:
         return "# Comparison with the paper\n\nNo table of this configuration has printed values to compare with.\n"
     counts = pd.DataFrame({name: c["verdict"].value_counts() for name, c in comparisons.items()}).T
-    counts = counts.reindex(columns=VERDICTS).fillna(0).astype(int)
+    counts = counts.reindex(columns=[*VERDICTS, EXPECTED]).fillna(0).astype(int)
     counts.loc["all"] = counts.sum()
     failing = failures(comparisons)
     lines = [
@@ -68,7 +68,7 @@ def failures(comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def to_html(page: str) -> str:
     """The Markdown page as one self-contained HTML file. The shade of a cell shows its verdict."""
     body = html_body(page)
-    for word, shade in (("<strong>FAIL</strong>", "fail"), ("close", "close"), ("OK", "ok")):
+    for word, shade in (("<strong>FAIL</strong>", "fail"), ("close", "close"), (EXPECTED, "close"), ("OK", "ok")):
         body = re.sub(rf"<td[^>]*>([^<]*{re.escape(word)}</td>)", rf'<td class="{shade}">\1', body)
     body = re.sub(r"<td[^>]*>(not run)", r'<td class="none">\1', body)
     return html_page("Comparison with the paper", body)
@@ -79,7 +79,19 @@ def write_check(spec: CheckSpec, layout: Layout, output: Mapping[str, str | Path
     comparisons = compare_all(spec, layout)
     page = to_page(spec, comparisons)
     every = [c.assign(table=name) for name, c in comparisons.items()]
-    header = ["table", "column", "row", "ours", "low", "high", "printed", "corrected", "difference", "verdict"]
+    header = [
+        "table",
+        "column",
+        "row",
+        "ours",
+        "low",
+        "high",
+        "printed",
+        "corrected",
+        "difference",
+        "verdict",
+        "reason",
+    ]
     texts = {
         "html": to_html(page),
         "md": page,
@@ -89,9 +101,14 @@ def write_check(spec: CheckSpec, layout: Layout, output: Mapping[str, str | Path
 
 
 def verdict_line(path: str | Path) -> tuple[str, bool]:
-    """(one line on a page, whether a measured value fails). The line names the page and counts its verdicts.
+    """(one line on a page, whether it fails). The line names the page and counts its verdicts.
 
-    path: the page's csv.
+    It fails if a measured value does, or if nothing has been measured.
+
+    path: the csv of a page, or of the anchors.
     """
     comparisons = pd.read_csv(path)
-    return f"{Path(path).with_suffix('.html')}: {count(comparisons)}", bool((comparisons["verdict"] == "FAIL").any())
+    page = next(page for suffix in (".html", ".md") if (page := Path(path).with_suffix(suffix)).exists())
+    if not (comparisons["verdict"] != "not run").any():
+        return f"{page}: nothing measured", True
+    return f"{page}: {count(comparisons)}", bool((comparisons["verdict"] == "FAIL").any())

@@ -13,37 +13,47 @@ import pandas as pd
 from revela.paper import PaperError
 from revela.paper.page import write_texts
 from revela.paper.tables import escape, float_of, tabular
-from revela.paper.values import Column, Erratum, columns, errata, read_printed, rows
+from revela.paper.values import Column, Erratum, columns, errata, read_printed, rows, seed_margins
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
+    from revela.study.sheets import Deviation
     from revela.study.shown import Table
-    from revela.study.specification import TableSpec
+    from revela.study.tables import TableSpec
 
-# The largest differences in points at which a value agrees with the printed one, or is close to it.
-OK, CLOSE = 1.0, 3.0
+ROUNDING = 0.05  # of a printed value
+CLOSE = 2  # intervals
 VERDICTS = ("OK", "close", "FAIL", "not run")
+EXPECTED = "expected"
 LEGEND = (
-    f"Ours with its 95 % confidence interval over queries, the paper's value (and, after an arrow, the right one where "
-    f"the paper errs), the difference in points: up to {OK:g} OK, up to {CLOSE:g} close, else FAIL. "
-    "Not run: nothing of ours to compare; the values of services are copied."
+    "Ours with its 95 % interval (over queries and, where several were trained, over seeds), the paper's value (and, "
+    "after an arrow, the right one where the paper errs), the difference in points: OK within the interval, close "
+    f"within {CLOSE} intervals, else FAIL; expected: neither OK nor unforeseen, for the reason below. "
+    "Not run: nothing of ours to compare."
 )
 
 
-def verdict(ours: float | None, printed: float) -> str:
-    """OK, close or FAIL; `not run` if we have no value.
+def verdict(ours: float | None, printed: float, margin: float) -> str:
+    """OK, close or FAIL by the half width of our interval; `not run` if we have no value.
 
-    >>> [verdict(x, 50.0) for x in (50.9, 47.5, 40.0, None)]
+    Where the interval is not known, for there is but one query, only the rounding of the printed value is allowed.
+
+    >>> [verdict(x, 50.0, 2.0) for x in (52.0, 46.0, 45.9, None)]
     ['OK', 'close', 'FAIL', 'not run']
     """
     if ours is None:
         return "not run"
-    difference = round(abs(ours - printed), 6)  # 51.1 - 50.1 is 1.0, not a little more
-    return "OK" if difference <= OK else "close" if difference <= CLOSE else "FAIL"
+    margin = 0.0 if math.isnan(margin) else margin
+    difference = round(abs(ours - printed) - ROUNDING, 6)  # 51.1 - 50.1 is 1.0, not a little more
+    return "OK" if difference <= margin else "close" if difference <= CLOSE * margin else "FAIL"
 
 
 def compare(
-    ours: Sequence[Column], printed: Mapping[str, Mapping[str, float]], wrong: Sequence[Erratum] = ()
+    ours: Sequence[Column],
+    printed: Mapping[str, Mapping[str, float]],
+    wrong: Sequence[Erratum] = (),
+    deviations: Sequence[Deviation] = (),
+    seeds: Mapping[str, Sequence[float]] = {},
 ) -> pd.DataFrame:
     """One line for each printed value.
 
@@ -51,10 +61,12 @@ def compare(
         ours: The columns of our table. Copied columns and missing ones count as not run.
         printed: label -> row -> the paper's value; rows in the order of ours.
         wrong: Known errors. Our value is compared with the corrected one.
+        deviations: Printed values that ours are known not to agree with; what is not OK there is expected.
+        seeds: label -> for each row, how far a run with another seed may lie. It widens the interval.
 
     Returns:
-        Columns: column, row, ours, low, high (the confidence interval), printed, corrected (if the paper errs),
-        difference, verdict.
+        Columns: column, row, ours, low, high (the interval), printed, corrected (if the paper errs), difference,
+        verdict, reason (of a verdict that is expected).
 
     Raises:
         PaperError: A column has other rows in the paper than here.
@@ -68,7 +80,11 @@ def compare(
             raise PaperError(f"{label}: {len(values)} printed values, expected {len(column.values)}")
         for place, (row, value) in enumerate(values.items()):
             right = corrected.get((label, row), value)
-            measured, margin = (column.values[place], column.margins[place]) if column else (None, None)
+            measured, margin = (column.values[place], column.margins[place]) if column else (None, math.nan)
+            margin = math.hypot(margin, seeds[label][place]) if label in seeds else margin
+            judged = verdict(measured, right, margin)
+            reasons = [d.reason for d in deviations if d.column in ("*", label) and d.row in ("*", row)]
+            is_expected = bool(reasons) and judged in ("close", "FAIL")
             lines.append(
                 {
                     "column": label,
@@ -79,7 +95,8 @@ def compare(
                     "printed": value,
                     "corrected": corrected.get((label, row)),
                     "difference": column and measured - right,
-                    "verdict": verdict(measured, right),
+                    "verdict": EXPECTED if is_expected else judged,
+                    "reason": "; ".join(reasons) if is_expected else "",
                 }
             )
     numbers = dict.fromkeys(["ours", "low", "high", "corrected", "difference"], float)
@@ -87,16 +104,34 @@ def compare(
 
 
 def compare_table(spec: TableSpec, layout: Layout, *, partly: bool = False) -> pd.DataFrame:
-    """`compare` for the columns of a table. partly: systems without scores count as not run, instead of an error."""
+    """`compare` for the columns of a table.
+
+    partly: systems without scores count as not run, instead of a PaperError.
+    """
     table = spec.table
     printed = {label: values for label, values in read_printed(table.printed).items() if label in table.columns}
-    return compare(columns(spec, layout, partly=partly), printed, errata(spec))
+    seeds = {}
+    for column in spec.columns:
+        if column.seeds:
+            margins, number = seed_margins(spec, column, layout)
+            seeds |= {column.label: margins} if number > 1 else {}
+    _check_rows(spec, printed)
+    return compare(columns(spec, layout, partly=partly), printed, errata(spec), spec.deviations, seeds)
+
+
+def _check_rows(spec: TableSpec, printed: Mapping[str, Mapping[str, float]]) -> None:
+    """PaperError for a deviation of a row that is not printed."""
+    known = ["*", *(row for values in printed.values() for row in values)]
+    for deviation in spec.deviations:
+        if deviation.row not in known:
+            raise PaperError(f"deviations of {spec.name}: no row {deviation.row!r} in {spec.table.printed}")
 
 
 def count(comparison: pd.DataFrame) -> str:
     """How often each verdict was given, for example "OK 3, close 1, FAIL 0, not run 2"."""
     counts = comparison["verdict"].value_counts()
-    return ", ".join(f"{name} {counts.get(name, 0)}" for name in VERDICTS)
+    shown = [*VERDICTS, *([EXPECTED] if EXPECTED in counts else [])]
+    return ", ".join(f"{name} {counts.get(name, 0)}" for name in shown)
 
 
 def to_markdown(comparison: pd.DataFrame, notes: Sequence[str] = ()) -> str:
@@ -174,9 +209,14 @@ def _stressed(word: str) -> str:
 
 
 def _errors(comparison: pd.DataFrame) -> list[str]:
-    """A sentence for each column that the paper prints with errors."""
+    """A sentence for each column that the paper prints with errors, and for each reason of what is expected."""
     wrong = comparison[comparison["corrected"].notna()]
-    return [
+    expected = comparison[comparison["verdict"] == EXPECTED]
+    reasons = []
+    for reason, lines in expected.groupby("reason", sort=False):
+        places = [f"{label} ({', '.join(found['row'])})" for label, found in lines.groupby("column", sort=False)]
+        reasons.append(f"Expected: {', '.join(places)}: {reason}.")
+    return reasons + [
         f"Printed in error: {label}, "
         + ", ".join(f"{line.row} {line.printed:.1f} (right: {line.corrected:.1f})" for line in lines.itertuples())
         + "."

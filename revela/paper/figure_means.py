@@ -21,7 +21,7 @@ from revela.study.methods import METHODS
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec, TableSpec
+    from revela.study.tables import FigureSpec, TableSpec
 
 
 def bars(spec: TableSpec, layout: Layout) -> pd.DataFrame:
@@ -136,9 +136,12 @@ def hours(spec: TableSpec, layout: Layout) -> pd.DataFrame:
 
 
 def draw_hours(found: Panels, spec: FigureSpec) -> Canvas:
-    """A point for each trained cell: its mean score against the hours of its training."""
+    """A point for each trained cell: its mean score against the hours of its training; minutes where all are short."""
     canvas, axes = side_by_side(len(found), height=2.1)
-    methods = list(dict.fromkeys(pd.concat(found.values())["method"]))
+    everything = pd.concat(found.values())
+    methods = list(dict.fromkeys(everything["method"]))
+    if short := everything["hours"].max() < 1:
+        found = {title: frame.assign(hours=60 * frame["hours"]) for title, frame in found.items()}
     styles = dict(zip(methods, line_styles()))
     drawn = {}
     for ax, (title, frame) in zip(axes, found.items()):
@@ -148,9 +151,10 @@ def draw_hours(found: Panels, spec: FigureSpec) -> Canvas:
                 part["hours"], part["mean"], part["margin"], fmt=style["marker"], color=style["color"],
                 markersize=4, elinewidth=0.7, capsize=1.5,
             )  # fmt: skip
-        device = frame["device"].iloc[0]
+        unit = "minutes" if short else "hours"
         ax.set_xlim(0, 1.2 * frame["hours"].max())
-        ax.set(title=title, xlabel="GPU-hours of training" if device == "GPU" else "hours of training on a CPU")
+        gpu = frame["device"].iloc[0] == "GPU"
+        ax.set(title=title, xlabel=f"GPU-{unit} of training" if gpu else f"{unit} of training on a CPU")
     axes[0].set_ylabel(_axis_label(spec))
     add_legend(canvas, drawn)
     canvas.draw_without_rendering()  # from here on the points have their places

@@ -16,7 +16,7 @@ from revela.paper.canvas import Panels, line_styles, side_by_side
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec
+    from revela.study.tables import FigureSpec
 
 
 def timing(spec: FigureSpec, layout: Layout) -> Panels:

@@ -18,7 +18,7 @@ from revela.study.cell import Cell
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec
+    from revela.study.tables import FigureSpec
 
 
 def dynamics(spec: FigureSpec, layout: Layout) -> Panels:

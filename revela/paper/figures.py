@@ -1,4 +1,4 @@
-"""Figures, as PDF and PNG, with the numbers behind each panel. `KINDS` lists what can be drawn.
+"""Figures, as PDF, PNG and SVG, with the numbers behind each panel. `KINDS` lists what can be drawn.
 
 A kind first collects the numbers of its panels, then draws from these alone. Both are written, so the data files hold
 what is drawn.
@@ -17,12 +17,13 @@ from matplotlib.figure import Figure as Canvas
 from revela.files import atomic_folder
 from revela.paper.canvas import STYLE, Panels, save
 from revela.paper.figure_means import bars, draw_bars, draw_hours, draw_lines, hours, lines
+from revela.paper.figure_same_document import draw_same_document, same_document
 from revela.paper.figure_timing import draw_timing, timing
 from revela.paper.figure_training import draw_dynamics, draw_training_curves, dynamics, training_curves
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import FigureSpec, TableSpec
+    from revela.study.tables import FigureSpec, TableSpec
 
 
 class Kind(NamedTuple):
@@ -42,6 +43,7 @@ KINDS = {
     "lines": Kind(_of_tables(lines), draw_lines),
     "hours": Kind(_of_tables(hours), draw_hours),
     "dynamics": Kind(dynamics, draw_dynamics),
+    "same_document": Kind(same_document, draw_same_document),
     "timing": Kind(timing, draw_timing),
     "training": Kind(training_curves, draw_training_curves),
 }
@@ -53,7 +55,7 @@ def write_figure(spec: FigureSpec, layout: Layout, output: Sequence[str | Path],
     Args:
         spec: The figure.
         layout: Where the scores, logs and measurements are.
-        output: Files. Their suffixes, .pdf or .png, name the format.
+        output: Files. Their suffixes, .pdf, .png or .svg, name the format.
         data: A folder, in which the numbers of each panel become a CSV.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from revela.files import sha256_file, write_json
 from revela.paper import PaperError
 from revela.paper.logs import read_log
-from revela.paper.values import columns, rows
+from revela.paper.values import columns, rows, tasks_of_rows
 from revela.plan.usage import total
 from revela.provenance import git_commit, read_manifest
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from revela.study.cell import Cell
     from revela.study.layout import Layout
-    from revela.study.specification import BenchmarkSpec, LineageSpec
     from revela.study.system import System
+    from revela.study.tables import BenchmarkSpec, LineageSpec
 
 
 def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
@@ -45,16 +45,18 @@ def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
     table, names = spec.table.table, rows(spec.table)
     entries = {}
     for shown, column in zip(spec.table.columns, columns(spec.table, layout), strict=True):
-        if shown.copied:
+        if column.copied:
             cells = [{"copied_from": table.printed} for _ in names]
         elif table.means_of:
-            cells = [{"mean_of": part} for part in table.means_of.values()] + [{"mean_of": names[:-1]}]
+            parts = [table.means_of[head] for head in tasks_of_rows(spec.table).values()]
+            cells = [{"mean_of": part} for part in parts] + [{"mean_of": names[:-1]}]
         else:
             [benchmark] = spec.table.benchmarks.values()
-            cells = [*_measured(shown.system.name, benchmark, layout), {"mean_of": names[:-1]}]
+            found = _measured(shown.system.name, benchmark, layout)
+            cells = [*(found[task] for task in tasks_of_rows(spec.table).values()), {"mean_of": names[:-1]}]
         entries[column.label] = {
             "system": shown.system.name,
-            "model": None if shown.copied else model_lineage(shown.system, spec.corpora, layout),
+            "model": None if column.copied else model_lineage(shown.system, spec.corpora, layout),
             "cells": {
                 name: {"value": value, **cell} for name, value, cell in zip(names, column.values, cells, strict=True)
             },
@@ -62,12 +64,12 @@ def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
     return {"table": spec.table.name, "commit": git_commit(), "columns": entries}
 
 
-def _measured(system: str, benchmark: BenchmarkSpec, layout: Layout) -> list[dict[str, Any]]:
-    """What stands behind the value of one system on each task."""
+def _measured(system: str, benchmark: BenchmarkSpec, layout: Layout) -> dict[str, dict[str, Any]]:
+    """task -> what stands behind the value of one system."""
     path = layout.scores(system, benchmark.name)
     provenance, sha256 = _read_json(path).get("provenance", {}), sha256_file(path)
-    return [
-        {
+    return {
+        task: {
             "metric": benchmark.metric,
             "score_file": path,
             "score_sha256": sha256,
@@ -77,7 +79,7 @@ def _measured(system: str, benchmark: BenchmarkSpec, layout: Layout) -> list[dic
             "data_revision": revision(layout.dataset(row.dataset)),
         }
         for task, row in benchmark.tasks.items()
-    ]
+    }
 
 
 def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: Layout) -> dict[str, Any] | None:

@@ -27,11 +27,11 @@ def html_body(text: str) -> str:
     return body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
 
 
-def html_page(title: str, body: str) -> str:
+def html_page(title: str, body: str, *, head: str = f"<style>{STYLE}</style>") -> str:
     """A whole page."""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

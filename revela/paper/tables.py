@@ -1,6 +1,6 @@
 """Tables as tex, csv, md and html, with bold and grey values, daggers, sizes and groups as in the paper.
 
-A copied value carries a p. One that is known to be wrong carries a star and a note with the right value.
+A copied value carries a p, one of a service that was measured here an m. One that is known to be wrong carries a star and a note with the right value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from revela.paper.values import Column, columns, rows
 if TYPE_CHECKING:
     from revela.study.layout import Layout
     from revela.study.shown import Table
-    from revela.study.specification import TableSpec
+    from revela.study.tables import TableSpec
 
 PACKAGES = "% needs \\usepackage{booktabs,graphicx,xcolor}\n"
 _SIZE = re.compile(r"(.+)(?<!\.\d)-(\d+(?:\.\d+)?[BM])\b(.*)")  # Revela-0.5B, Revela-4M seed 1; not LLaMA-3.2-1B
@@ -51,9 +51,12 @@ def best(table: Table, values: Sequence[Column]) -> list[set[str]]:
 
 
 def to_csv(values: Sequence[Column], names: Sequence[str]) -> str:
-    """Values with two decimals, systems as columns; a copied column says so in its header."""
+    """Values with two decimals, systems as columns; a copied column says so in its header, a service's likewise."""
     frame = pd.DataFrame(
-        {c.label + (" (printed)" if c.copied else ""): [f"{v:.2f}" for v in c.values] for c in values},
+        {
+            c.label + (" (printed)" if c.copied else " (measured)" if c.service else ""): [f"{v:.2f}" for v in c.values]
+            for c in values
+        },
         index=pd.Index(names, name="Task"),
     )
     return frame.to_csv(lineterminator="\n")
@@ -64,7 +67,7 @@ def to_markdown(table: Table, values: Sequence[Column], names: Sequence[str]) ->
     bold = best(table, values)
 
     def cell(column: Column, row: int) -> str:
-        text = f"{column.values[row]:.1f}" + "ᵖ" * column.copied
+        text = f"{column.values[row]:.1f}" + "ᵖ" * column.copied + "ᵐ" * column.service
         text += "\\*" if is_wrong(column, names[row]) else ""
         text = f"_{text}_" if column.label in table.grey else text
         return f"**{text}**" if column.label in bold[row] else text
@@ -78,7 +81,7 @@ def to_markdown(table: Table, values: Sequence[Column], names: Sequence[str]) ->
     if table.transposed:
         frame = frame.T.rename_axis("Model")
     text = frame.to_markdown(disable_numparse=True, stralign="right", colalign=("left", *["right"] * frame.shape[1]))
-    notes = legend(table, values, grey="Italic", printed="ᵖ", dagger="†")
+    notes = legend(table, values, grey="Italic", printed="ᵖ", service="ᵐ", dagger="†")
     return "\n".join([table.caption, "", text, *(line for note in notes for line in ("", note))]) + "\n"
 
 
@@ -89,11 +92,12 @@ def to_latex(table: Table, values: Sequence[Column], names: Sequence[str], label
     def cell(column: Column, row: int) -> str:
         text = f"{column.values[row]:.1f}"
         text = rf"\textbf{{{text}}}" if column.label in bold[row] else text
-        text += r"\textsuperscript{p}" if column.copied else ""
+        text += r"\textsuperscript{p}" if column.copied else r"\textsuperscript{m}" if column.service else ""
         text += r"\textsuperscript{*}" if is_wrong(column, names[row]) else ""
         return rf"\textcolor{{gray}}{{{text}}}" if column.label in table.grey else text
 
-    notes = legend(table, values, grey="Grey", printed=r"\textsuperscript{p}", dagger=r"\textsuperscript{\dag}")
+    marks = {"printed": r"\textsuperscript{p}", "service": r"\textsuperscript{m}", "dagger": r"\textsuperscript{\dag}"}
+    notes = legend(table, values, grey="Grey", **marks)
     notes = [note if "\\" in note else escape(note) for note in notes]
     return float_of([tabular(table, values, names, cell)], table.caption, label, notes)
 
@@ -171,7 +175,7 @@ def is_wrong(column: Column, row: str) -> bool:
     return any(erratum.row == row for erratum in column.errata)
 
 
-def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, dagger: str) -> list[str]:
+def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, service: str, dagger: str) -> list[str]:
     """What the marks of a table mean, and the errors among its copied values."""
     copied = any(column.copied for column in values)
     value = "measured value" if copied and not table.bold_copied else "value"
@@ -181,6 +185,7 @@ def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, d
         f"{grey}: supervised.": bool(table.grey),
         f"{dagger}: code-related pairs in pre-training.": bool(table.dagger),
         f"{printed}: copied from the paper, not measured.": copied,
+        f"{service}: measured here, by the service's API.": any(column.service for column in values),
     }
     for column in values:
         if column.errata:

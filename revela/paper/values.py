@@ -19,9 +19,10 @@ from revela.paper import PaperError
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
-    from revela.study.specification import TableSpec
+    from revela.study.tables import ColumnSpec, TableSpec
 
 CONFIDENCE = 0.95
+MEANS = ("mean", "avg")  # names of the row of means
 _Z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
@@ -42,12 +43,14 @@ class Column:
     """A system's values, one for each row, with their mean last.
 
     margins: half the width of the 95 % confidence interval of each value; empty for a copied column.
+    service: a measured column whose values other tables may have copied, for it is of a system behind an API.
     """
 
     label: str
     values: list[float]
     margins: list[float]
     errata: tuple[Erratum, ...] = ()  # of a copied column
+    service: bool = False
 
     @property
     def copied(self) -> bool:
@@ -58,19 +61,41 @@ class Column:
 def rows(spec: TableSpec) -> list[str]:
     """The names of a table's rows, the mean last: the paper's if the table has printed values, else the tasks' labels.
 
-    Raises PaperError if the paper has more or fewer rows.
+    Raises PaperError as `tasks_of_rows` does.
+    """
+    named = tasks_of_rows(spec)
+    mean = list(next(iter(read_printed(spec.table.printed).values())))[-1] if spec.table.printed else "Mean"
+    return [*named, mean]
+
+
+def tasks_of_rows(spec: TableSpec) -> dict[str, str]:
+    """row -> the task, or the heading of `means_of`, whose values stand there; without the mean, which is last.
+
+    The order and the names are the paper's if the table has printed values. A printed row belongs to the task that has
+    its name as label or as one of its aliases, wherever the two stand. Raises PaperError where one has no counterpart.
     """
     table = spec.table
     if table.means_of:
-        own = list(table.means_of)
+        own = {head: {head} for head in table.means_of}
     else:
-        own = [row.label for benchmark in spec.benchmarks.values() for row in benchmark.tasks.values()]
+        [benchmark] = spec.benchmarks.values()
+        own = {task: {row.label, *row.aliases} for task, row in benchmark.tasks.items()}
+        labels = {row.label: task for task, row in benchmark.tasks.items()}
     if not table.printed:
-        return [*own, "Mean"]
-    names = list(next(iter(read_printed(table.printed).values())))
-    if len(names) != len(own) + 1:
-        raise PaperError(f"{table.printed}: {len(names)} rows, expected {len(own)} and their mean: {', '.join(own)}")
-    return names
+        return {head: head for head in own} if table.means_of else labels
+    *names, mean = next(iter(read_printed(table.printed).values()))
+    if mean.lower() not in MEANS:
+        raise PaperError(f"{table.printed}: the last row is {mean!r}, expected {' or '.join(MEANS)}")
+    found = {}
+    for name in names:
+        tasks = [task for task, known in own.items() if name in known]
+        if len(tasks) != 1 or tasks[0] in found.values():
+            known = ", ".join(label for labels in own.values() for label in sorted(labels))
+            raise PaperError(f"{table.printed}: row {name!r} is no task's alone; labels and aliases: {known}")
+        found[name] = tasks[0]
+    if missing := own.keys() - found.values():
+        raise PaperError(f"{table.printed}: no row of {', '.join(sorted(missing))}")
+    return found
 
 
 def measured(path: str | Path, tasks: Iterable[str], metric: str) -> tuple[list[float], list[float]]:
@@ -125,6 +150,9 @@ def read_printed(path: str | Path) -> dict[str, dict[str, float]]:
     if lines[0][0] == "Model":
         lines = list(zip(*lines))
     header, *body = lines
+    for names in (header, [line[0] for line in body]):
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise PaperError(f"{path}: {twice!r} stands twice")
     try:
         return {label: {line[0]: float(line[i]) for line in body} for i, label in enumerate(header[1:], start=1)}
     except ValueError as error:
@@ -162,23 +190,52 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
         PaperError: A score file is missing or is of other tasks, or a copied system has no printed values.
     """
     printed = read_printed(spec.table.printed) if spec.table.printed else {}
-    wrong = errata(spec)
+    wrong, of_rows = errata(spec), list(tasks_of_rows(spec).values())
+    benchmarks = [spec.benchmarks[head] for head in of_rows] if spec.table.means_of else list(spec.benchmarks.values())
     found = []
     for column in spec.columns:
         label = column.label
-        if column.copied:
+        files = [layout.scores(column.system.name, benchmark.name) for benchmark in benchmarks]
+        scored = all(Path(file).exists() for file in files)
+        if column.copied and not scored:
             if label not in printed:
                 raise PaperError(f"{spec.table.printed}: no printed values of {label}, which is not run here")
             values = [printed[label][row] for row in rows(spec)]
             found.append(Column(label, values, [], tuple(e for e in wrong if e.column == label)))
             continue
-        benchmarks = list(spec.benchmarks.values())
-        files = [layout.scores(column.system.name, benchmark.name) for benchmark in benchmarks]
-        if partly and not all(Path(file).exists() for file in files):
+        if partly and not scored:
             continue
-        parts = [measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)]
-        found.append(Column(label, *(_means(parts) if spec.table.means_of else parts[0])))
+        found.append(Column(label, *_values(spec, files), service=column.copied))
     return found
+
+
+def _values(spec: TableSpec, files: Sequence[str]) -> tuple[list[float], list[float]]:
+    """The values and margins of a system in a table's rows. files: its scores on each benchmark, in the rows' order."""
+    of_rows = list(tasks_of_rows(spec).values())
+    if not spec.table.means_of:
+        [benchmark] = spec.benchmarks.values()
+        return measured(files[0], of_rows, benchmark.metric)
+    benchmarks = [spec.benchmarks[head] for head in of_rows]
+    return _means([measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)])
+
+
+def seed_margins(spec: TableSpec, column: ColumnSpec, layout: Layout) -> tuple[list[float], int]:
+    """How far a run with another seed may lie in each row, and of how many seeds that is known; of one: 0.
+
+    Half the width of the 95 % interval in which the next run is expected, by Student's t, after those that were scored.
+    """
+    from scipy import stats  # where there are several seeds
+
+    benchmarks = [spec.benchmarks[head] for head in tasks_of_rows(spec).values()] if spec.table.means_of else []
+    scores = []
+    for system in [column.system.name, *column.seeds]:
+        files = [layout.scores(system, one.name) for one in benchmarks or spec.benchmarks.values()]
+        if all(Path(file).exists() for file in files):
+            scores.append(_values(spec, files)[0])
+    if (n := len(scores)) < 2:
+        return [0.0] * (len(tasks_of_rows(spec)) + 1), n
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * math.sqrt(1 + 1 / n)
+    return [t * statistics.stdev(values) for values in zip(*scores, strict=True)], n
 
 
 def _means(parts: Sequence[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:

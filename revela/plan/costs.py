@@ -12,27 +12,29 @@ The Snakefile asks these figures for memory and time limits, so only light modul
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from revela.plan import flops
-from revela.study.base import ConfigError
+from revela.plan import encoding, flops, memory, traffic
+from revela.plan.cost import LIGHT, Cost
+from revela.plan.encoding import BYTES
+from revela.plan.fit import SURE, Load
 from revela.study.cell import Cell
 from revela.study.sheets import Model
 from revela.study.sizes import Sizes, TaskSize
-from revela.study.source import PathSource
+from revela.study.source import PackageSource, PathSource
 from revela.study.specification import ReplugScoreSpec
 from revela.study.study import Study
 
 # Assumed until measured. Rates are of one core, in bytes a second, unless they say otherwise.
 START = 20.0  # seconds until a job that imports torch begins its work
-LIGHT = 5.0  # seconds of a job that reads and writes small files
 NETWORK = 50e6  # bytes a second of a download
+WITHIN = 100e9  # bytes a second that come to a GPU from others of its node
+BETWEEN = 10e9  # likewise from another node
 SENTENCES = 1e6  # text split into sentences and chunks
 ROWS = 20e6  # text read from one parquet file and written to another
 SPANS = 5e6  # text from which pairs are cut
@@ -42,34 +44,10 @@ RANKED = 1e5  # lines of a run read and scored a second
 
 TOKENS_PER_WORD = 1.5  # of English and code, in the paper's tokenizers
 FULL = 0.85  # share of a chunk's words that complete sentences fill
-CHARS_PER_TOKEN = 3.8
 CHARS_PER_WORD = 6.0
-BYTES = {"bf16": 2, "fp32": 4}
 RUN_LINE = 20.0  # bytes, compressed
 GB = 1e9
 SLACK = 1.5  # of a time limit over the time planned
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one job costs."""
-
-    seconds: float = LIGHT
-    gpus: int = 0
-    cores: int = 1
-    operations: float = 0.0  # of matrix products
-    download: float = 0.0  # GB
-    disk: float = 0.0  # GB that stay
-    memory: float = 2.0  # GB of the host
-
-    @property
-    def gpu_hours(self) -> float:
-        return self.gpus * self.seconds / 3600
-
-    @property
-    def core_hours(self) -> float:
-        """Of jobs without GPU."""
-        return 0.0 if self.gpus else self.cores * self.seconds / 3600
 
 
 class Costs:
@@ -105,7 +83,7 @@ class Costs:
     def _dataset(self, dataset: str) -> Cost:
         source = self.study.config.datasets[dataset]
         size = 0.0 if source.path or source.files else self.sizes.datasets.get(dataset)
-        if source.installed:
+        if source.installed or source.package:
             return Cost(seconds=LIGHT, disk=0.02)
         if size is None:
             size = 0.1
@@ -113,8 +91,14 @@ class Costs:
                 self.notes.add(f"dataset {dataset}: 0.1 GB assumed")
         return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
 
+    def _package(self, package: str) -> Cost:
+        size = self.sizes.packages.get(package, 0.01)
+        return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
+
     def _model(self, model: str) -> Cost:
         row = self.study.models[model]
+        if isinstance(row.origin, PackageSource):
+            return Cost(seconds=START, disk=2 * self.parameters(row) / GB, memory=4)
         size = 0.0 if isinstance(row.origin, PathSource) else 2 * self.parameters(row) / GB
         return Cost(seconds=LIGHT + size * GB / NETWORK, download=size, disk=size)
 
@@ -139,12 +123,13 @@ class Costs:
 
     def _replug_scores(self, corpus: str, batch_size: str, lm: str, scoring: str) -> Cost:
         spec, size = ReplugScoreSpec.parse(scoring), int(batch_size)
-        lengths = [self.chunk_tokens(spec.lm_max_length)] * size
-        operations = self.batches(corpus) * flops.replug_scores(self.shape(lm), lengths)
+        lengths, batches = [self.chunk_tokens(spec.lm_max_length)] * size, self.batches(corpus)
+        scored, gpus = min(batches, spec.positions or batches), self.compute.scorers
+        operations = scored * flops.replug_scores(self.shape(lm), lengths)
         return replace(
-            self._encoding(operations),
-            disk=self.batches(corpus) * size * size * 4 / GB,
-            memory=8 + 2 * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
+            self._encoding(operations, self._width(lm) * scored * (1 + size) * sum(lengths), spec.precision, gpus=gpus),
+            disk=batches * size * size * 4 / GB,
+            memory=8 + 2 * max(1, gpus) * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
 
     def _train(self, cell: str) -> Cost:
@@ -155,47 +140,99 @@ class Costs:
         rows = self.pairs(parts.corpus) if parts.needs.data == "pairs" else self.batches(parts.corpus)
         seen = (settings.max_steps or rows // settings.batches_per_step) * settings.batches_per_step
         count = parts.needs.load_operations()
-        operations = seen * count(settings, shapes[0], shapes[-1], self.lengths(parts, settings.first_half))
-        gpus, cores = self.compute.training_gpus, self.compute.training_threads
+        lengths = self.lengths(parts, settings.first_half)
+        operations = seen * count(settings, shapes[0], shapes[-1], lengths)
+        gpus, nodes = self.compute.training_gpus, self.compute.training_nodes
+        cores = self.compute.training_threads * nodes
         speed = self.peak(gpus, self.compute.training_mfu) if gpus else self.compute.core_flops * cores
+        groups = self.compute.processes // settings.processes_per_batch
+        beside = shapes[1] if len(shapes) == 2 else None
+        need, recomputes = self.need(cell)
+        coming = traffic.received(settings, shapes[0], beside, lengths, checkpointing=recomputes) * seen / groups
+        exchange = coming / (WITHIN if settings.processes_per_batch * nodes <= self.compute.processes else BETWEEN)
         parameters = [self.parameters(self.study.models[name]) for name in models]
         if settings.lora:
             trained = sum(shape.adapter_weights(settings.lora) for shape in shapes)
         else:
             trained = parameters[0] if settings.freeze_lm else sum(parameters)
         weights = BYTES[settings.precision] * sum(parameters) + 4 * trained
-        processes = gpus or self.compute.training_processes
+        processes = self.compute.processes / nodes  # on each, whose memory it is
         text = rows * parts.batch_size * self.chunk_bytes
         # Each process reads the text and, one after the other, the weights; the optimizer's state is saved in parts.
-        memory = processes * (6 + (weights + text) / GB) + 12 * trained / GB
+        host = processes * (6 + (weights + text) / GB) + 12 * trained / GB
+        if not gpus:
+            host = max(host, processes * (need + text) / GB)
         return Cost(
-            seconds=START + operations / speed,
+            seconds=START + operations / speed + exchange,
             gpus=gpus,
             cores=cores,
             operations=operations,
             disk=4 * trained / GB,
-            memory=memory,
+            memory=host,
         )
+
+    def load(self, cell: str) -> Load:
+        """What the memory of a cell's training follows from, for chunks as long as they may be."""
+        parts = Cell.parse(cell)
+        settings = self.study.training_settings(parts)
+        models = [parts.retriever] + ([parts.lm] if parts.needs.lm == "beside" else [])
+        gpus, size = self.compute.training_gpus, parts.batch_size
+        queries = 1 if parts.needs.data == "pairs" else size
+        return Load(
+            settings,
+            [self.shape(name) for name in models],
+            size,
+            gpus or self.compute.training_processes,
+            gpu=bool(gpus),
+            least_batch=parts.needs.least_batch,
+            tokens=((queries + size) * settings.retriever_max_length, size * settings.lm_max_length),
+        )
+
+    def need(self, cell: str) -> tuple[float, bool]:
+        """Bytes that a process of a cell's training holds, and whether it recomputes activations.
+
+        What a GPU of the plan has not is noted.
+        """
+        load = self.load(cell)
+        plain, spared = (load.need(checkpointing=way) for way in (False, True))
+        there = memory.DEVICE.get(self.compute.device, math.inf) * GB if load.gpu else math.inf
+        if self.compute.gradient_checkpointing is None and SURE * plain > there:
+            fits = "gradient checkpointing will be on" if spared <= there else "it will not fit"
+            self.notes.add(
+                f"train {cell}: {plain / GB:.0f} GB of a GPU that has {there / GB:.0f}, {spared / GB:.0f} with gradient "
+                f"checkpointing: {fits}"
+            )
+            return spared, True
+        recomputes = bool(self.compute.gradient_checkpointing)
+        return spared if recomputes else plain, recomputes
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)
-        name = encoder.models[0]
-        row = self.study.models[name]
-        texts = [(size.documents, size.document_chars), (size.queries, size.query_chars)]
-        lengths = [(number, min(encoder.max_length, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
+        row = self.study.models[name := encoder.models[-1]]
+        precision = encoding.precision_of(encoder, row.kind, self.parameters(row), self.folder(name))
+        lengths = encoding.lengths(size, self.study.task(benchmark, task).layout, encoder.max_length)
+        tokens = sum(number * length for number, length in lengths)
         if row.kind == "backbone":
             shape = self.shape(name)
             operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
             hidden = shape.hidden
         else:
-            operations = sum(2 * self.parameters(row) * number * length for number, length in lengths)
+            operations = 2 * self.parameters(row) * tokens
             hidden = 1024
         operations += 2 * size.documents * size.queries * hidden
-        text = size.documents * size.document_chars
+        alone = self._encoding(operations, self._width(name) * tokens, precision)
+        gpus, share = encoding.gpus_and_share(self.compute, size.documents, alone.seconds)
+        processes = gpus or self.compute.evaluation_processes
+        memory = 8 + (2 * size.documents * size.document_chars + 200 * size.documents + 4 * self.parameters(row)) / GB
+        if processes > 1:
+            weights = BYTES[precision] * self.parameters(row)
+            memory += processes * encoding.process_memory(self.compute, size, weights, hidden) / GB
         return replace(
-            self._encoding(operations),
+            alone,
+            seconds=START + share * (alone.seconds - START),
+            gpus=gpus,
             disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
-            memory=8 + (2 * text + 200 * size.documents + 4 * self.parameters(row)) / GB,
+            memory=memory,
         )
 
     def _run_bm25(self, system: str, benchmark: str, task: str) -> Cost:
@@ -220,7 +257,8 @@ class Costs:
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
-        return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+        cost = self._encoding(operations, self._width(lm) * 100 * answers)
+        return replace(cost, memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
 
     def _export(self, cell: str) -> Cost:
         parameters = self.parameters(self.study.models[Cell.parse(cell).retriever])
@@ -230,7 +268,7 @@ class Costs:
     def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
-        return replace(self._encoding(0), memory=8 + 4 * weights / GB)
+        return replace(self._encoding(0, 0), memory=8 + 4 * weights / GB)
 
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
@@ -241,7 +279,7 @@ class Costs:
         """Of a decoder: of its config.json where that is on this machine, else as config/sizes.yaml says."""
         path = self.folder(name) / "config.json"
         if path.is_file():
-            return _read_shape(path)
+            return flops.read_shape(path)
         size = self.sizes.models.get(name)
         if size is None:
             row = self.study.models[name]
@@ -276,7 +314,7 @@ class Costs:
         if known:
             return known
         dataset = self.study.config.datasets[self.study.task(benchmark, task).dataset]
-        if dataset.installed:
+        if dataset.installed or dataset.package:
             return TaskSize(documents=dataset.documents, queries=dataset.queries, document_chars=600, query_chars=100)
         self.notes.add(f"task {benchmark}/{task}: 100,000 documents of 600 characters and 1,000 queries assumed")
         return TaskSize(documents=100_000, queries=1000, document_chars=600, query_chars=100)
@@ -320,22 +358,21 @@ class Costs:
     # --- speed
 
     def peak(self, gpus: int, mfu: float) -> float:
-        """Operations a second that so many GPUs reach; ConfigError for a device of which no peak is known."""
-        peak = flops.peak(self.compute.device)
-        if peak is None:
-            raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
-        return gpus * peak * mfu
+        """Operations a second that so many GPUs reach."""
+        return gpus * flops.PEAK[encoding.device(self.compute)] * mfu
 
-    def _encoding(self, operations: float) -> Cost:
-        gpus, cores = self.compute.evaluation_gpus, self.compute.evaluation_threads
-        speed = self.peak(gpus, self.compute.encoding_mfu) if gpus else self.compute.core_flops * cores
-        return Cost(seconds=START + operations / speed, gpus=gpus, cores=cores, operations=operations)
+    def _encoding(self, operations: float, width: float, precision: str = "bf16", *, gpus: int | None = None) -> Cost:
+        """Of a forward pass on one GPU, or on so many. width: layers x hidden units x tokens."""
+        gpus = min(1, self.compute.evaluation_gpus) if gpus is None else gpus
+        seconds = START + encoding.seconds(self.compute, gpus, operations, width, precision)
+        return Cost(seconds=seconds, gpus=gpus, cores=self.compute.evaluation_threads, operations=operations)
+
+    def _width(self, name: str) -> float:
+        """Layers x hidden units of a model."""
+        row = self.study.models[name]
+        shape = self.shape(name) if row.kind == "backbone" else None
+        return shape.layers * shape.hidden if shape else encoding.encoder_width(self.parameters(row))
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-
-
-@functools.cache
-def _read_shape(path: Path) -> flops.Shape:
-    return flops.Shape.from_config(json.loads(path.read_text(encoding="utf-8")))

@@ -1,14 +1,18 @@
-"""GPU memory of training, estimated on paper, for advice to a run that did not fit.
+"""Memory of training, estimated on paper: whether a run fits is decided by it, before the run begins.
 
+    runtime       on a CPU: Python, torch and the other libraries, and what the heap keeps
     weights       frozen ones in the run's precision, trained ones in float32
     gradients     4 bytes for each trained weight
     optimizer     8 bytes, and under ZeRO-1 and 2 a float32 copy of 4 more
-    activations   what the backward pass needs of each token in each layer, or with gradient checkpointing the layer's
-                  input, and all of one layer; of a frozen language model, those of the h-stream, and the keys and values
-                  of the e-stream
+    activations   what the backward pass needs of each token in each layer (`retained`), or with gradient checkpointing the
+                  layer's input, and all of one layer; of a frozen language model, those of the h-stream, and the keys and
+                  values of the e-stream
+    at work       gradients of one layer's activations
     logits        a piece of float32 logits with its softmax and gradient
+    keys, values  of the e-stream that come from processes which share the batch: at most those of all its documents
 
-ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes.
+ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes. Activations and what is at work
+are taken times `WASTE` for what the allocator cannot fill. docs/performance.md compares the estimate with measurements.
 """
 
 from __future__ import annotations
@@ -23,72 +27,163 @@ if TYPE_CHECKING:
 
 LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives.revela
 BYTES = {"bf16": 2, "fp32": 4}
+RUNTIME = 0.55 * 2**30  # of a process on a CPU
+WASTE = 1.05
+SPREAD = 0.3  # of the cosines of a batch: how far below the highest most of them are
+ALIKE = 18.4  # temperatures: exp(-18.4) = 1e-8, below which a pair has no part (revela.method.inbatch)
+# GB of a GPU, by the names of flops.PEAK; of an A100 the one that the paper used.
+DEVICE = {"A100": 80, "H100 PCIe": 80, "H100 NVL": 94, "H100": 80, "H200": 141, "GH200": 96, "B200": 180}
+DEVICE |= {"L40S": 48, "A40": 48}
+
+Tokens = tuple[float, float]  # of a batch: of the retriever's texts, and of the language model's in one stream
 
 
 def alternatives(
-    settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int, *, least_batch: int = 2
+    settings: Training,
+    shapes: Sequence[Shape],
+    batch_size: int,
+    processes: int,
+    *,
+    least_batch: int = 2,
+    checkpointing: bool = False,
+    gpu: bool = True,
+    tokens: Tokens | None = None,
 ) -> dict[str, float]:
     """Bytes that a process needs under each change of settings that would save memory, by the change.
 
-    No batch has fewer chunks than `least_batch`.
+    No batch has fewer chunks than `least_batch`. The other arguments are those of `parts`.
     """
-    changes = {"gradient_checkpointing: true": {"gradient_checkpointing": True}}
+
+    def need(zero_stage: int, recompute: bool, size: int = batch_size) -> float:
+        changed = settings.model_copy(update={"zero_stage": zero_stage})
+        fewer = tokens and (tokens[0] * size / batch_size, tokens[1] * size / batch_size)
+        return peak(changed, shapes, size, processes, checkpointing=recompute, gpu=gpu, tokens=fewer)
+
+    stage, most = settings.zero_stage, 3 if processes > 1 else settings.zero_stage
+    needs = {"gradient_checkpointing: true": need(stage, True)}
     if processes > 1:
-        changes["zero_stage: 3"] = {"zero_stage": 3}
-        changes["both"] = {"gradient_checkpointing": True, "zero_stage": 3}
-    now = peak(settings, shapes, batch_size, processes)
-    needs = {
-        change: peak(settings.model_copy(update=values), shapes, batch_size, processes)
-        for change, values in changes.items()
-    }
-    all_changes = {"gradient_checkpointing": True, "zero_stage": 3 if processes > 1 else settings.zero_stage}
+        needs |= {"zero_stage: 3": need(3, checkpointing), "both": need(3, True)}
     for size in (max(batch_size // 2, least_batch), max(batch_size // 4, least_batch)):
         if size < batch_size:
-            changed = settings.model_copy(update=all_changes)
-            needs[f"all that and batch size {size}"] = peak(changed, shapes, size, processes)
-    return {change: need for change, need in needs.items() if need < now}
+            needs[f"all that and batch size {size}"] = need(most, True, size)
+    now = need(stage, checkpointing)
+    return {change: bytes for change, bytes in needs.items() if bytes < now}
 
 
-def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int) -> float:
-    """Bytes that a process holds at most.
+def peak(settings: Training, shapes: Sequence[Shape], batch_size: int, processes: int, **how) -> float:
+    """Bytes that a process holds at most: the sum of its `parts`, whose arguments these are."""
+    return sum(parts(settings, shapes, batch_size, processes, **how).values())
+
+
+def parts(
+    settings: Training,
+    shapes: Sequence[Shape],
+    batch_size: int,
+    processes: int,
+    *,
+    checkpointing: bool = False,
+    gpu: bool = True,
+    tokens: Tokens | None = None,
+) -> dict[str, float]:
+    """Bytes that a process holds at the height of a step, by what they are for.
 
     shapes: the retriever's, and that of a language model that runs beside it.
+    tokens: of the largest batch; None: of one in which every text is as long as the settings let it be.
     """
-    tokens = [2 * batch_size * settings.retriever_max_length, 2 * batch_size * settings.lm_max_length][: len(shapes)]
-    total = LOGITS if len(shapes) == 2 else 0.0
-    for part, (shape, count) in enumerate(zip(shapes, tokens)):
-        frozen = part == 1 and settings.freeze_lm
-        total += _weights(settings, shape, processes, frozen=frozen)
-        layer = activations(settings, shape, frozen=frozen)
+    full = (2 * batch_size * settings.retriever_max_length, batch_size * settings.lm_max_length)
+    retriever_tokens, lm_tokens = (count / settings.processes_per_batch for count in tokens or full)
+    found = dict.fromkeys(("runtime", "weights", "gradients", "optimizer", "activations", "at work", "logits"), 0.0)
+    if not gpu:
+        found["runtime"] = RUNTIME
+    stream = BYTES[settings.precision] if settings.lora else 4  # of a layer's input
+    widest = 0.0
+    for part, shape in enumerate(shapes):
+        frozen, cross = part == 1 and settings.freeze_lm, part == 1
+        for name, size in _weights(settings, shape, processes, frozen=frozen).items():
+            found[name] += size
+        count = retriever_tokens if part == 0 else lm_tokens * (1 if frozen else 2)
+        attended = attention(settings, batch_size) if cross else 0.0
+        every = cross and takes_all(settings, attended, batch_size, gpu=gpu)
+        keys = batch_size * settings.lm_max_length if every else 0
+        layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu, keys=keys).values())
         if frozen:
-            count //= 2  # the h-stream's
-            total += count * shape.layers * BYTES[settings.precision] * 2 * shape.kv_heads * shape.head_dim
-        if settings.gradient_checkpointing:
-            total += count * (shape.layers * BYTES[settings.precision] * shape.hidden + layer)
-        else:
-            total += count * shape.layers * layer
-    return total
+            stream = BYTES[settings.precision]
+            found["activations"] += lm_tokens * shape.layers * stream * 2 * shape.kv_heads * shape.head_dim
+        kept = stream * shape.hidden if checkpointing else layer
+        found["activations"] += count * shape.layers * kept
+        widest = max(widest, count * (layer if checkpointing else 0))
+        found["at work"] = max(found["at work"], count * BYTES[settings.precision] * 3 * shape.intermediate)
+    if len(shapes) == 2:
+        lm = shapes[1]
+        layers = 1 if checkpointing and not settings.freeze_lm else lm.layers
+        coming = (settings.processes_per_batch - 1) * lm_tokens
+        found["keys, values"] = coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
+    found["activations"] = WASTE * (found["activations"] + widest)
+    found["at work"] *= WASTE
+    if len(shapes) == 2:
+        # On a GPU libraries have use for what a small batch leaves of it.
+        found["logits"] = LOGITS if gpu else min(LOGITS, 3 * 4 * lm_tokens * shapes[1].vocabulary)
+    return found
 
 
 def activations(settings: Training, shape: Shape, *, frozen: bool = False) -> float:
-    """Bytes that a token leaves in a layer for the backward pass."""
+    """Bytes that a token leaves in a layer of a language model's for the backward pass, where it sees one other document."""
+    return sum(retained(settings, shape, frozen=frozen, attended=1, gpu=True).values())
+
+
+def attention(settings: Training, batch_size: int) -> float:
+    """Other documents that a document attends to: one at a temperature near 0, all where the weights are alike."""
+    if settings.attention == "dense" or settings.similarity == "uniform":
+        return batch_size - 1.0
+    return 1 + (batch_size - 2) * min(1.0, ALIKE * settings.temperature / SPREAD)
+
+
+def takes_all(settings: Training, attended: float, batch_size: int, *, gpu: bool) -> bool:
+    """Whether cross attention goes over all pairs: as set, or as a CPU with bfloat16 does where many count."""
+    return settings.attention == "dense" or (not gpu and settings.precision == "bf16" and 8 * attended > batch_size)
+
+
+def retained(
+    settings: Training, shape: Shape, *, frozen: bool, attended: float, gpu: bool, keys: float = 0
+) -> dict[str, float]:
+    """Bytes that a token of a stream leaves in a layer for the backward pass, by the tensors.
+
+    attended: other documents that it attends to; 0 for a retriever. Of a language model that is trained, half of the
+    tokens are those of the h-stream, which alone attends. keys: places whose probabilities are kept where attention goes
+    over all pairs; 0 where it does not.
+    """
     width = BYTES[settings.precision]
-    queries = shape.heads * shape.head_dim
-    total = 2 * 4 * shape.hidden  # the input of each norm, in float32
-    total += width * 3 * shape.intermediate  # gate, its activation, up
-    # Query, key and value laid out for attention, and its output; as much for half of the streams in cross attention.
-    total += width * 1.5 * 2 * (queries + shape.kv_heads * shape.head_dim)
-    inputs = {name: rows for name, (rows, _) in shape.matrices.items()}
+    queries, of_keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    found = {
+        "inputs of the norms": 2 * 4 * shape.hidden,
+        "gate, its activation, up": width * 3 * shape.intermediate,
+        "query, key, value and output": width * 2 * (queries + of_keys),
+    }
+    share = 1 if frozen else 0.5
+    if keys:  # themselves and weighted
+        found["probabilities of cross attention"] = share * width * 2 * shape.heads * keys
+    elif attended:  # query and output for each pair, b and its weighted form; and the row's keys and values
+        found["the same of cross attention"] = width * (share * 4 * attended * queries + (0 if frozen else 2) * of_keys)
+    matrices = {name: rows for name, (rows, _) in shape.matrices.items()}
     if settings.lora and not frozen:
-        dropped = width + (1 if settings.lora.dropout else 0)  # the adapter's input and dropout's mask
-        targets = [inputs[name] for name in settings.lora.targets if name in inputs]
-        total += dropped * sum(targets) + width * settings.lora.rank * len(targets)
-    elif not frozen:  # the inputs of the matrices, which query, key and value share, as gate and up do
-        total += width * (2 * shape.hidden + queries + shape.intermediate) + 2 * width * shape.hidden
-    return total
+        targets = [name for name in settings.lora.targets if name in matrices]
+        numbers = sum(matrices[name] for name in targets)
+        slim = settings.zero_stage < 3 and not settings.compile  # see revela.method.adapters
+        if settings.lora.dropout and not slim:
+            found["inputs of A"] = width * numbers
+        else:  # which query, key and value share, as gate and up do
+            shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
+            found["inputs of A"] = width * sum({shared.get(name, name): matrices[name] for name in targets}.values())
+        if settings.lora.dropout:
+            found["masks of dropout"] = numbers * (1 if slim or gpu else width)
+        found["inputs of B"] = width * settings.lora.rank * len(targets)
+    elif not frozen:
+        inputs = 2 * shape.hidden + queries + shape.intermediate
+        found["inputs of the matrices and of the norms' weights"] = width * (inputs + 2 * shape.hidden)
+    return found
 
 
-def _weights(settings: Training, shape: Shape, processes: int, *, frozen: bool) -> float:
+def _weights(settings: Training, shape: Shape, processes: int, *, frozen: bool) -> dict[str, float]:
     """Bytes of weights, their gradients and the optimizer's state."""
     base = shape.weights + shape.hidden * shape.vocabulary
     if frozen:
@@ -98,7 +193,8 @@ def _weights(settings: Training, shape: Shape, processes: int, *, frozen: bool) 
     else:
         kept, trained = 0, base
     stage, share = settings.zero_stage, 1 / processes
-    weights = (BYTES[settings.precision] * kept + 4 * trained) * (share if stage == 3 else 1)
-    gradients = 4 * trained * (share if stage >= 2 else 1)
-    optimizer = (8 if stage == 0 else 12) * trained * (share if stage >= 1 else 1)
-    return weights + gradients + optimizer
+    return {
+        "weights": (BYTES[settings.precision] * kept + 4 * trained) * (share if stage == 3 else 1),
+        "gradients": 4 * trained * (share if stage >= 2 else 1),
+        "optimizer": (8 if stage == 0 else 12) * trained * (share if stage >= 1 else 1),
+    }

@@ -25,7 +25,7 @@ INTERVAL = 10.0  # seconds between samples
 
 
 @contextmanager
-def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
+def record(folder: str | Path, *, gpus: int, nodes: int = 1, interval: float = INTERVAL) -> Iterator[dict[str, Any]]:
     """Keeps the record of one attempt in a folder while the block runs. Yields it; the block sets its `outcome`.
 
     gpus: how many the attempt holds. `cpu_seconds` are those of the processes that the block has waited for. An attempt
@@ -72,7 +72,8 @@ def record(folder: str | Path, *, gpus: int, interval: float = INTERVAL) -> Iter
     finally:
         stop.set()
         thread.join()
-        attempt["cpu_seconds"] = round(_children() - spent, 1)
+        if nodes == 1:  # what runs on others is not waited for here
+            attempt["cpu_seconds"] = round(_children() - spent, 1)
         write()
 
 

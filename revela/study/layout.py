@@ -33,6 +33,9 @@ class Layout:
     def model(self, model: str) -> str:
         return f"{self.root}/resources/models/{model}"
 
+    def package(self, package: str) -> str:
+        return f"{self.root}/resources/packages/{package}"
+
     def punkt(self) -> str:
         return f"{self.root}/resources/punkt"
 
@@ -58,6 +61,10 @@ class Layout:
 
     def group_sizes(self, corpus: str) -> str:
         return f"{self.corpus(corpus)}/group-sizes.json"
+
+    def apart(self, corpus: str, suffix: str = "parquet") -> str:
+        """The chunks that share no text with benchmarks; with suffix `json` a report on the others."""
+        return f"{self.corpus(corpus)}/apart.{suffix}"
 
     def corpus_report(self, corpus: str) -> str:
         return f"{self.corpus(corpus)}/report.json"
@@ -142,12 +149,24 @@ class Layout:
         """The folder of the numbers behind a figure."""
         return f"{self.root}/figures/{figure}"
 
+    def before_after(self, system: str, benchmark: str) -> str:
+        """Answers of an untrained backbone and of the cell trained from it."""
+        return f"{self.root}/before-after/{system}/{benchmark}.html"
+
+    def report(self) -> str:
+        """Tables, figures and pages in one archive."""
+        return f"{self.root}/report.zip"
+
     def check(self, suffix: str) -> str:
         """All comparisons on one page."""
         return f"{self.root}/check.{suffix}"
 
     def plan(self, suffix: str) -> str:
         return f"{self.root}/plan.{suffix}"
+
+    def smoke(self, suffix: str) -> str:
+        """What a smoke test measured, or its page."""
+        return f"{self.root}/smoke.{suffix}"
 
     # --- what jobs leave beside their outputs
 
@@ -158,7 +177,7 @@ class Layout:
         """Snakemake's measurement of a job."""
         return f"{self.root}/benchmarks/{'/'.join((rule, *parts))}.tsv"
 
-    # --- the demo's own language models
+    # --- tiny's own language models
 
     def tokenizer(self) -> str:
         return f"{self.root}/backbones/tokenizer"

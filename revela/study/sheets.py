@@ -34,7 +34,7 @@ class Model(Strict):
     kind: Literal["backbone", "encoder", "bm25", "api"]
     source: str = Field(
         "",
-        description="hub:owner/name[@revision], path:folder, provider:name of an API, or settings of BM25, which is "
+        description="hub:owner/name[@revision], path:folder, package:key of `packages`, provider:name of an API, or settings of BM25, which is "
         "k1=1.5;b=0.75 where empty.",
     )
     base: str = Field("", description="The backbone that an encoder's weights are an adapter of.")
@@ -112,6 +112,9 @@ class Task(Strict):
     benchmark: str = Field(pattern=NAME)
     task: str = Field(pattern=NAME)
     label: str = Field(description="The task's name in the paper's tables.")
+    aliases: str = Field(
+        "", exclude=True, description="Other names that printed tables have for it, separated by ';'."
+    )  # which no run and no score depends on
     layout: Literal["coir", "beir", "bright"]
     dataset: str = Field(description="A key of `datasets`.")
     parts: str = Field(
@@ -132,9 +135,28 @@ class Task(Strict):
         return f"{self.benchmark}/{self.task}"
 
     @property
+    def names(self) -> list[str]:
+        """Its aliases."""
+        return [name.strip() for name in self.aliases.split(";") if name.strip()]
+
+    @property
     def part_names(self) -> list[str]:
         """Its parts; a task that names none is one part of its own name."""
         return [name.strip() for name in self.parts.split(";") if name.strip()] or [self.task]
+
+
+class Deviation(Strict):
+    """A row of deviations.tsv: printed values that ours are known not to agree with, and why."""
+
+    scale: str
+    table: str = Field(description="A table with printed values; it counts for all tables with the same values.")
+    column: str = Field("*", description="A label of the table; *: every one.")
+    row: str = Field("*", description="A row as the paper prints it; *: every one.")
+    reason: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.table}/{self.column}/{self.row}"
 
 
 class Anchor(Strict):

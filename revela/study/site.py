@@ -22,7 +22,7 @@ class Site(Strict):
     qos: str | None = Field(None, description="sbatch --qos of GPU jobs.")
     gpu_model: str | None = Field("a100", description="As in `sinfo -o %G`: gpu:a100:4; null: any.")
     gpus: int = Field(16, ge=1, description="GPUs in use at a time, at most.")
-    gpus_per_node: int = Field(4, ge=1, description="For node-hours.")
+    gpus_per_node: int = Field(4, ge=1, description="GPUs of a node, which training asks for at most on each.")
     max_runtime: int = Field(2880, ge=5, description="Longest time limit of a job, in minutes.")
     modules: list[str] = Field([], description="`module load` of these before each job's work.")
     price: float | None = Field(None, ge=0, description="Of a GPU-hour; null: the plan names no price.")

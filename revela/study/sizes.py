@@ -39,6 +39,7 @@ class Sizes(Strict):
 
     models: dict[str, ModelSize] = Field({})
     datasets: dict[str, float] = Field({}, description="Name -> GB to fetch.")
+    packages: dict[str, float] = Field({}, description="Name -> GB to fetch.")
     tasks: dict[str, TaskSize] = Field({}, description="benchmark/task -> size.")
 
 

@@ -26,6 +26,13 @@ class PathSource:
 
 
 @dataclass(frozen=True)
+class PackageSource:
+    """Files of a distribution on the package index: `package:key of packages`."""
+
+    package: str
+
+
+@dataclass(frozen=True)
 class ApiSource:
     """A model behind an API: `provider:name`."""
 
@@ -42,7 +49,7 @@ class Bm25Source:
     weigh_queries: bool = False
 
 
-Source = HubSource | PathSource | ApiSource | Bm25Source
+Source = HubSource | PathSource | PackageSource | ApiSource | Bm25Source
 
 
 def parse_source(kind: str, source: str) -> Source:
@@ -68,4 +75,6 @@ def parse_source(kind: str, source: str) -> Source:
         return HubSource(repository, revision or "main")
     if scheme == "path" and place:
         return PathSource(place)
-    raise ConfigError(f"source {source!r}: valid: hub:owner/name[@revision], path:folder")
+    if scheme == "package" and place:
+        return PackageSource(place)
+    raise ConfigError(f"source {source!r}: valid: hub:owner/name[@revision], path:folder, package:key of `packages`")

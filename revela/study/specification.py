@@ -2,24 +2,24 @@
 
 A specification is made while the DAG is planned and travels to the script as JSON in the rule's `params`, so Snakemake
 runs a job again when it changes, and a script can use nothing else. How a job is carried out (threads, checkpoints, a
-budget) is no part of it: that is the section `compute` of the configuration.
+budget) is no part of it: that is the section `compute` of the configuration. Jobs that make tables and figures are given
+what `revela.study.tables` says.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
-from revela.study.settings import LM_EVAL, Corpus, Dataset, LmEvaluation, TextSource, Training
+from revela.study.package import Package
+from revela.study.settings import Corpus, Dataset, LmEvaluation, TextSource, Training
 from revela.study.sheets import Task
-from revela.study.shown import Figure, Table
 from revela.study.study import Study
-from revela.study.system import Api, System
+from revela.study.system import System
 
 # --- text
 
@@ -38,6 +38,11 @@ class DatasetSpec(Strict):
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
     """The fetching or building of a dataset."""
     return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
+
+
+def package_spec(study: Study, package: str) -> Package:
+    """The download of a package's files."""
+    return study.config.packages[package]
 
 
 class ModelSpec(Strict):
@@ -91,6 +96,18 @@ def chunked_as(study: Study, corpus: str) -> str:
     return next(name for name in study.config.corpora if chunk_spec(study, name) == wanted)
 
 
+class ApartSpec(Strict):
+    """The benchmarks' tasks with which documents of a corpus may share no text."""
+
+    tasks: list[Task]
+
+
+def apart_spec(study: Study, corpus: str) -> ApartSpec:
+    """The comparison of a corpus with the benchmarks that it is to be apart from."""
+    names = study.config.corpora[corpus].apart_from
+    return ApartSpec(tasks=[task for name in names for task in study.benchmark_tasks(name)])
+
+
 class BatchSpec(Strict):
     """How chunks become batches: those of sources, those of other corpora, or ready ones. One of the three is given."""
 
@@ -101,6 +118,7 @@ class BatchSpec(Strict):
     sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
     group_size: int | None = None  # of sources
     min_chunks: int = 1  # of sources
+    max_chunks: int | None = None  # of sources
     mix: dict[str, int] = Field({})  # corpus -> its batches
     ready: str | None = None  # a dataset of ready batches
 
@@ -114,7 +132,8 @@ def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
     if spec.mix:
         return BatchSpec(**common, mix=spec.mix)
     sources = {source.dataset: source.batches for source in spec.sources}
-    return BatchSpec(**common, sources=sources, group_size=spec.group_size, min_chunks=spec.min_chunks)
+    groups = {"group_size": spec.group_size, "min_chunks": spec.min_chunks, "max_chunks": spec.max_chunks}
+    return BatchSpec(**common, sources=sources, **groups)
 
 
 class GroupSizeSpec(Strict):
@@ -146,30 +165,41 @@ def pair_spec(study: Study, corpus: str, batch_size: int | str) -> PairSpec:
 
 # --- training
 
+SCORING = r"(mean|sum)(\d+)-(bf16|fp32)(?:-seed(\d+)-(\d+))?"  # names of REPLUG's scores
+
 
 class ReplugScoreSpec(Strict):
-    """What REPLUG's scores depend on besides the language model and the batches. Their file's name spells it out."""
+    """What REPLUG's scores depend on besides the language model and the batches. Their file's name spells it out.
+
+    positions: batches that training sees, the first of its order by `seed`; None: all.
+    """
 
     length_normalised: bool
     lm_max_length: int
     precision: Literal["bf16", "fp32"]
+    seed: int = 0
+    positions: int | None = None
 
     @property
     def name(self) -> str:
-        """For example mean156-bf16."""
-        return f"{'mean' if self.length_normalised else 'sum'}{self.lm_max_length}-{self.precision}"
+        """For example mean156-bf16, or mean156-bf16-seed42-144000."""
+        part = f"-seed{self.seed}-{self.positions}" if self.positions else ""
+        return f"{'mean' if self.length_normalised else 'sum'}{self.lm_max_length}-{self.precision}{part}"
 
     @classmethod
     def parse(cls, name: str) -> ReplugScoreSpec:
         """The specification of a name that a rule has matched."""
-        unit, length, precision = re.fullmatch(r"(mean|sum)(\d+)-(\w+)", name).groups()
-        return cls(length_normalised=unit == "mean", lm_max_length=int(length), precision=precision)
+        unit, length, precision, seed, positions = re.fullmatch(SCORING, name).groups()
+        part = {"seed": int(seed), "positions": int(positions)} if seed else {}
+        return cls(length_normalised=unit == "mean", lm_max_length=int(length), precision=precision, **part)
 
 
 def replug_score_spec(study: Study, cell: Cell) -> ReplugScoreSpec:
     """Of the scores that a cell is trained with."""
-    settings = study.training_settings(cell)
-    return ReplugScoreSpec(**settings.model_dump(include=set(ReplugScoreSpec.model_fields)))
+    settings, corpus = study.training_settings(cell), study.config.corpora[cell.corpus]
+    there, seen = corpus.batches or sum(corpus.mix.values()), (settings.max_steps or 0) * settings.batches_per_step
+    part = {"seed": settings.seed, "positions": seen} if seen and not 0 < there <= seen else {}
+    return ReplugScoreSpec(**settings.model_dump(include={"length_normalised", "lm_max_length", "precision"}), **part)
 
 
 class TrainingSpec(Strict):
@@ -253,135 +283,20 @@ def lm_evaluation_spec(study: Study) -> LmEvaluation:
     return study.config.lm_evaluation
 
 
-# --- the paper
+class SmokeSpec(Strict):
+    """A smoke test: a cell of each method with its settings, and the speed that the plan assumes."""
+
+    cells: dict[str, Training]
+    device: str
+    training_mfu: float
+    encoding_mfu: float
 
 
-class RowSpec(Strict):
-    """A task as a row of tables: its label, and the dataset behind it."""
-
-    label: str
-    dataset: str
-
-
-class BenchmarkSpec(Strict):
-    """A benchmark as tables show it."""
-
-    name: str
-    metric: Literal["nDCG@10", "accuracy"]
-    tasks: dict[str, RowSpec]
-
-
-class ColumnSpec(Strict):
-    """A column of a table: a system under its label. A copied column shows the paper's printed values."""
-
-    label: str
-    system: System
-    copied: bool
-    learned: bool  # whether it is a cell of Revela that is no control
-
-
-class TableSpec(Strict):
-    """A table with all that its names stand for.
-
-    benchmarks: heading -> benchmark; one, or one for each table whose means it shows.
-    printed_as: the names of the tables that the paper's values of this one stand under in errata.csv.
-    """
-
-    name: str
-    table: Table
-    columns: list[ColumnSpec]
-    benchmarks: dict[str, BenchmarkSpec]
-    printed_as: list[str]
-
-
-def table_spec(study: Study, table: str) -> TableSpec:
-    """A table by its name."""
-    spec = study.config.tables[table]
-    parts = {head: study.config.tables[part].benchmark for head, part in spec.means_of.items()}
-    printed_as = [name for name, other in study.config.tables.items() if spec.printed and other.printed == spec.printed]
-    return TableSpec(
-        name=table,
-        table=spec,
-        columns=[_column(study, label, name) for label, name in study.table_systems(table).items()],
-        benchmarks={
-            head: _benchmark(study, name) for head, name in (parts or {spec.benchmark: spec.benchmark}).items()
-        },
-        printed_as=printed_as,
-    )
-
-
-def _column(study: Study, label: str, name: str) -> ColumnSpec:
-    system = study.system(name)
-    learned = False
-    if system.kind == "trained" and system.cell.needs.lm == "beside":
-        learned = study.training_settings(system.cell).similarity == "learned"
-    return ColumnSpec(label=label, system=system, copied=isinstance(system, Api), learned=learned)
-
-
-def _benchmark(study: Study, name: str) -> BenchmarkSpec:
-    if name == LM_EVAL:
-        tasks = {
-            task.task: RowSpec(label=label, dataset=task.dataset)
-            for label, task in study.config.lm_evaluation.tasks.items()
-        }
-        return BenchmarkSpec(name=name, metric="accuracy", tasks=tasks)
-    tasks = {task.task: RowSpec(label=task.label, dataset=task.dataset) for task in study.benchmark_tasks(name)}
-    return BenchmarkSpec(name=name, metric="nDCG@10", tasks=tasks)
-
-
-class LineageSpec(Strict):
-    """A table, and the datasets of the corpora behind its cells."""
-
-    table: TableSpec
-    corpora: dict[str, list[str]]
-
-
-def lineage_spec(study: Study, table: str) -> LineageSpec:
-    """The lineage of a table."""
-    spec = table_spec(study, table)
-    corpora = {column.system.cell.corpus for column in spec.columns if column.system.kind == "trained"}
-    return LineageSpec(table=spec, corpora={corpus: study.corpus_datasets(corpus) for corpus in sorted(corpora)})
-
-
-class FigureSpec(Strict):
-    """A figure, the tables of its panels, and the cells whose training it shows."""
-
-    figure: Figure
-    panels: dict[str, TableSpec]
-    cells: list[str]
-
-
-def figure_spec(study: Study, figure: str) -> FigureSpec:
-    """A figure by its name."""
-    spec = study.config.figures[figure]
-    return FigureSpec(
-        figure=spec,
-        panels={title: table_spec(study, table) for title, table in spec.panels.items()},
-        cells=[cell.path for cell in study.shown_cells()] if spec.kind == "training" else [],
-    )
-
-
-class CheckSpec(Strict):
-    """All tables that have printed values."""
-
-    tables: list[TableSpec]
-
-
-def check_spec(study: Study) -> CheckSpec:
-    """The comparison of all printed values."""
-    return CheckSpec(tables=[table_spec(study, name) for name, table in study.config.tables.items() if table.printed])
-
-
-def printed_files(*tables: Table) -> list[str]:
-    """The paper's values of tables, and the known errors among them."""
-    files = {table.printed for table in tables} - {None}
-    return sorted(
-        [
-            *files,
-            *(
-                errata
-                for file in files
-                if (errata := str(Path(file).with_name("errata.csv"))) and Path(errata).exists()
-            ),
-        ]
-    )
+def smoke_spec(study: Study) -> SmokeSpec:
+    """The smoke test, of the first cell of each method in runs.tsv."""
+    first: dict[str, Cell] = {}
+    for run in study.runs:
+        first.setdefault(run.method, run.cell)
+    cells = {cell.path: study.training_settings(cell) for cell in first.values()}
+    plan = study.config.compute.model_dump(include={"device", "training_mfu", "encoding_mfu"})
+    return SmokeSpec(cells=cells, **plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from revela.study.cell import Cell
 from revela.study.layout import Layout
 from revela.study.methods import METHODS
 from revela.study.settings import LM_EVAL, Config, Training
-from revela.study.sheets import Anchor, Model, Run, Task, read_sheet
+from revela.study.sheets import Anchor, Deviation, Model, Run, Task, read_sheet
+from revela.study.source import PackageSource
 from revela.study.system import UNTRAINED, Api, Bm25, Encoder, System, Trained, Untrained
 
 PAPER = "config/config.yaml"  # the study where none is named; it and its sheets stand in the checkout
@@ -27,6 +28,7 @@ class Study:
     runs: list[Run]
     tasks: list[Task]
     anchors: list[Anchor] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
 
     @property
     def layout(self) -> Layout:
@@ -78,10 +80,13 @@ class Study:
         return cell
 
     def training_settings(self, cell: Cell) -> Training:
-        """Settings of a cell: `training`, overridden by its method, its corpus and its variant, in that order."""
+        """Settings of a cell: `training`, overridden by its method, its corpus and its variant, in that order.
+
+        Raises ConfigError where processes cannot share its batches evenly.
+        """
         self.check_cell(cell)
         config = self.config
-        return Training.model_validate(
+        settings = Training.model_validate(
             {
                 "seed": config.seed,
                 **config.training.model_dump(exclude_unset=True),
@@ -90,6 +95,17 @@ class Study:
                 **config.variants.get(cell.variant, {}),
             }
         )
+        if cell.batch_size % settings.processes_per_batch:
+            raise ConfigError(
+                f"{cell.path}: processes_per_batch: {settings.processes_per_batch} processes do not share "
+                f"{cell.batch_size} chunks evenly; valid: a divisor of {cell.batch_size}"
+            )
+        if config.compute.processes % settings.processes_per_batch:
+            raise ConfigError(
+                f"{cell.path}: processes_per_batch: {settings.processes_per_batch} processes share a batch, and a training "
+                f"run has {config.compute.processes}, no multiple of that (compute.training_gpus or training_processes)"
+            )
+        return settings
 
     def is_on_request(self, run: Run) -> bool:
         """Whether a cell stands in tables that are made on request, and in no other."""
@@ -102,8 +118,23 @@ class Study:
         tables = {name for name, table in self.config.tables.items() if not table.on_request}
         tables |= {table for figure in figures for table in figure.panels.values()}
         shown = {system for table in tables for system in self.table_systems(table).values()}
-        shown |= {figure.cell for figure in figures if figure.kind == "dynamics"}
+        shown |= {figure.cell for figure in figures if figure.kind in ("dynamics", "same_document")}
         return [run.cell for run in self.runs if run.system in shown]
+
+    def figure_cells(self, figure: str) -> list[Cell]:
+        """The cells whose logs a figure shows.
+
+        Of a figure of kind same_document: its cell, and the variants of it that are shown, without those whose Sim is
+        uniform, because that is a line of its own.
+        """
+        spec, shown = self.config.figures[figure], self.shown_cells()
+        if spec.kind == "training":
+            return shown
+        if spec.kind != "same_document":
+            return []
+        own = Cell.parse(spec.cell)
+        variants = [cell for cell in shown if cell != own and replace(cell, variant=own.variant) == own]
+        return [own, *(cell for cell in variants if self.training_settings(cell).similarity != "uniform")]
 
     # --- systems
 
@@ -132,7 +163,8 @@ class Study:
     @property
     def _as_cells_are_read(self) -> dict[str, str | int]:
         evaluation = self.config.evaluation
-        return evaluation.model_dump(include={"query_prefix", "passage_prefix", "max_length", "batch_tokens"})
+        keys = {"query_prefix", "passage_prefix", "max_length", "batch_tokens", "precision"}
+        return evaluation.model_dump(include=keys)
 
     def _off_the_shelf(self, model: Model) -> System:
         evaluation = self.config.evaluation
@@ -160,6 +192,7 @@ class Study:
             similarity=model.similarity or "cosine",
             max_length=min(model.max_length or evaluation.max_length, evaluation.max_length),
             batch_tokens=evaluation.batch_tokens,
+            precision=evaluation.encoder_precision,
         )
 
     # --- tables
@@ -189,8 +222,30 @@ class Study:
         return [spec.benchmark] if spec.benchmark else list(dict.fromkeys(parts))
 
     def table_scores(self, table: str) -> list[tuple[str, str]]:
-        """(system, benchmark) of each score file that a table is made of; values of services are copied."""
+        """(system, benchmark) of each score file that a table is made of; services are scored on request alone."""
         systems = [name for name in self.table_systems(table).values() if not isinstance(self.system(name), Api)]
+        return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
+
+    def table_services(self, table: str) -> list[tuple[str, str]]:
+        """(system, benchmark) of each score file of a service, which a table shows if it is there."""
+        systems = [name for name in self.table_systems(table).values() if isinstance(self.system(name), Api)]
+        return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
+
+    def other_seeds(self, system: str) -> list[str]:
+        """The cells that differ from a cell in their seed alone, by variants that set nothing else."""
+        if self.system(system).kind != "trained":
+            return []
+        cell = Cell.parse(system)
+        seeds = ["", *(name for name, own in self.config.variants.items() if own.keys() == {"seed"})]
+        return (
+            [replace(cell, variant=seed).path for seed in seeds if seed != cell.variant]
+            if cell.variant in seeds
+            else []
+        )
+
+    def table_seeds(self, table: str) -> list[tuple[str, str]]:
+        """(system, benchmark) of each score file of another seed, by which a comparison judges if it is there."""
+        systems = [seed for name in self.table_systems(table).values() for seed in self.other_seeds(name)]
         return [(system, benchmark) for benchmark in self.table_benchmarks(table) for system in systems]
 
     # --- data
@@ -221,10 +276,16 @@ def load(path: str | Path) -> Study:
     tasks = read_sheet(config.benchmarks, Task, config.scale)
     runs = read_sheet(config.runs, Run, config.scale)
     anchors = read_sheet(config.anchors, Anchor, config.scale) if config.anchors else []
-    study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors)
+    deviations = read_sheet(config.deviations, Deviation, config.scale) if config.deviations else []
+    study = Study(config=config, models=models, runs=runs, tasks=tasks, anchors=anchors, deviations=deviations)
     for model in models.values():
+        if isinstance(model.origin, PackageSource):
+            check_known(f"{config.models}: package of {model.name}", model.origin.package, config.packages)
         if model.base:
             check_known(f"{config.models}: base of {model.name}", model.base, study.backbones)
+    for name, corpus in config.corpora.items():
+        for benchmark in corpus.apart_from:
+            check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
     for task in tasks:
         check_known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
     for anchor in anchors:
@@ -233,16 +294,23 @@ def load(path: str | Path) -> Study:
             study.task(anchor.benchmark, anchor.task)
         except ConfigError as error:
             raise ConfigError(f"{config.anchors}: {error}") from None
+    for deviation in deviations:
+        check_known(f"{config.deviations}: table of {deviation.key}", deviation.table, config.tables)
+        valid = ["*", *config.tables[deviation.table].columns]
+        check_known(f"{config.deviations}: column of {deviation.key}", deviation.column, valid)
     for name, table in config.tables.items():
         if table.benchmark:
             lm_eval = [LM_EVAL] if config.lm_evaluation.tasks else []
             check_known(f"{path}: tables.{name}.benchmark", table.benchmark, [*study.benchmarks, *lm_eval])
-    for name, figure in config.figures.items():
-        if figure.cell:
-            try:
-                study.check_cell(Cell.parse(figure.cell))
-            except ConfigError as error:
-                raise ConfigError(f"{path}: figures.{name}.cell: {error}") from None
+    for benchmark in config.before_after:
+        check_known(f"{path}: before_after", benchmark, study.benchmarks)
+    named = {f"figures.{name}.cell": figure.cell for name, figure in config.figures.items() if figure.cell}
+    named |= {f"before_after.{benchmark}": cell for benchmark, cell in config.before_after.items()}
+    for key, cell in named.items():
+        try:
+            study.check_cell(Cell.parse(cell))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {key}: {error}") from None
     for run in runs:
         try:
             study.check_cell(run.cell)

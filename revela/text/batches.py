@@ -51,8 +51,8 @@ def write_batches(
 ) -> dict:
     """Write a corpus's `batches.parquet` (a row for each batch of B chunks) and, beside it, `batches.json`.
 
-    Documents with at least `min_chunks` chunks are taken in groups of `group_size`, and the chunks of a group are
-    interleaved. B consecutive chunks form a batch, which never holds chunks of two sources. Where fewer batches are
+    Documents with at least `min_chunks` chunks, the first `max_chunks` of each, are taken in groups of `group_size`, and
+    the chunks of a group are interleaved. B consecutive chunks form a batch, which never holds chunks of two sources. Where fewer batches are
     wanted than exist, `take` says whether they are drawn by the seed or are the first ones. Either way they keep the
     order of the corpus.
 
@@ -192,12 +192,15 @@ def _interleaved(spec: BatchSpec, path: Path) -> list[_Part]:
             lengths = pc.list_value_length(table["chunks"])
             for src in pc.unique(table["src"]).to_pylist():
                 of_source = pc.filter(lengths, pc.equal(table["src"], src))
-                chunks[src] += pc.sum(pc.filter(of_source, pc.greater_equal(of_source, spec.min_chunks))).as_py() or 0
+                of_source = pc.filter(of_source, pc.greater_equal(of_source, spec.min_chunks))
+                if spec.max_chunks:
+                    of_source = pc.min_element_wise(of_source, spec.max_chunks)
+                chunks[src] += pc.sum(of_source).as_py() or 0
                 row_groups[src].append(number)
 
     def batches_of(dataset: str) -> Iterator[Batch]:
         documents = (
-            [(chunk, row["document"]) for chunk in row["chunks"]]
+            [(chunk, row["document"]) for chunk in row["chunks"][: spec.max_chunks]]
             for row in read_table(path, row_groups[dataset])
             if row["src"] == dataset and len(row["chunks"]) >= spec.min_chunks
         )

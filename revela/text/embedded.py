@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import json
 import re
 import textwrap
 from collections import defaultdict
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from revela.errors import RevelaError
+from revela.text.layouts import RetrievalTask, name_hash, pairs, write_tasks
 
 # Files that differ between builds of one version, or that hold no text of interest.
 _SKIPPED = re.compile(
@@ -91,11 +91,12 @@ def functions(distribution: str) -> list[Function]:
         except SyntaxError:
             continue  # a template, not a module
         module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        result.extend(_functions_in(tree, text.splitlines(), distribution, module))
+        result.extend(functions_in(tree, text.splitlines(), distribution, module))
     return result
 
 
-def _functions_in(node: ast.AST, lines: list[str], package: str, prefix: str) -> list[Function]:
+def functions_in(node: ast.AST, lines: list[str], package: str, prefix: str) -> list[Function]:
+    """Documented functions, methods and classes below a node of a file's syntax tree, in their order."""
     result = []
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -107,7 +108,7 @@ def _functions_in(node: ast.AST, lines: list[str], package: str, prefix: str) ->
                 result.append(Function(package, name, docstring, textwrap.dedent("\n".join(code))))
             elif docstring:  # a class stands for its constructor's documentation, without its methods' code
                 result.append(Function(package, name, docstring, ""))
-            result.extend(_functions_in(child, lines, package, name))
+            result.extend(functions_in(child, lines, package, name))
     return result
 
 
@@ -144,7 +145,7 @@ def write_dataset(distributions: list[str], content: str, folder: Path) -> dict:
             "sha256": digest.hexdigest(),
         }
         total.update(digest.digest())
-    rows.sort(key=lambda row: _hash(row["document"]))
+    rows.sort(key=lambda row: name_hash(row["document"]))
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
     return {"sha256": total.hexdigest(), "packages": packages}
 
@@ -213,54 +214,10 @@ def write_benchmark(layout: str, distributions: list[str], folder: Path, *, quer
         tasks = {name: _see_also(found[name]) for name in distributions}
     else:
         raise EmbeddedError(f"{layout!r} is not a benchmark layout; valid: coir, beir, bright")
-    total, counts = hashlib.sha256(), {}
     for name, task in tasks.items():
-        task = task.sample(queries, documents)
         if not task.queries:
             raise EmbeddedError(f"{layout} {name}: no documented functions in {', '.join(distributions)}")
-        _WRITERS[layout](task, name, folder)
-        total.update(json.dumps([name, task.documents, task.queries, task.relevant, task.excluded]).encode())
-        counts[name] = {"documents": len(task.documents), "queries": len(task.queries)}
-    return {"sha256": total.hexdigest(), "tasks": counts}
-
-
-@dataclass(frozen=True)
-class _Task:
-    documents: dict[str, str]  # id -> text
-    queries: dict[str, str]
-    relevant: dict[str, list[str]]
-    excluded: dict[str, list[str]]
-
-    def sample(self, queries: int, documents: int) -> _Task:
-        chosen = sorted(sorted(self.queries, key=_hash)[:queries])
-        kept = {document for query in chosen for document in self.relevant[query] + self.excluded[query]}
-        others = sorted((document for document in self.documents if document not in kept), key=_hash)
-        kept.update(others[: max(0, documents - len(kept))])
-        return _Task(
-            {name: self.documents[name] for name in sorted(kept)},
-            {name: self.queries[name] for name in chosen},
-            {name: self.relevant[name] for name in chosen},
-            {name: self.excluded[name] for name in chosen},
-        )
-
-
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _pairs(pairs: list[tuple[str, str, str]]) -> _Task:
-    """A task of (name, query, document) in which no two queries and no two documents are the same."""
-    queries, documents = {}, {}
-    for name, query, document in pairs:
-        if query not in queries and document not in documents:
-            queries[query], documents[document] = name, name
-    by_name = {name: query for query, name in queries.items()}
-    return _Task(
-        {name: document for document, name in documents.items()},
-        by_name,
-        {name: [name] for name in by_name},
-        {name: [] for name in by_name},
-    )
+    return write_tasks(layout, tasks, folder, queries=queries, documents=documents)
 
 
 def _usable(function: Function) -> bool:
@@ -268,20 +225,20 @@ def _usable(function: Function) -> bool:
     return 4 <= len(function.summary.split()) <= 30 and "%(" not in function.docstring
 
 
-def _summary_to_code(found: list[Function]) -> _Task:
-    return _pairs([(f.name, f.summary, f.code) for f in found if _usable(f) and 5 <= len(f.code.split("\n")) <= 60])
+def _summary_to_code(found: list[Function]) -> RetrievalTask:
+    return pairs([(f.name, f.summary, f.code) for f in found if _usable(f) and 5 <= len(f.code.split("\n")) <= 60])
 
 
-def _code_to_docstring(found: list[Function]) -> _Task:
-    return _pairs([(f.name, f.code, f.docstring) for f in found if _usable(f) and 5 <= len(f.code.split("\n")) <= 60])
+def _code_to_docstring(found: list[Function]) -> RetrievalTask:
+    return pairs([(f.name, f.code, f.docstring) for f in found if _usable(f) and 5 <= len(f.code.split("\n")) <= 60])
 
 
-def _summary_to_description(found: list[Function]) -> _Task:
+def _summary_to_description(found: list[Function]) -> RetrievalTask:
     described = [f for f in found if _usable(f) and len(f.description.split()) >= 20]
-    return _pairs([(f.name, f.summary, f.description) for f in described])
+    return pairs([(f.name, f.summary, f.description) for f in described])
 
 
-def _see_also(found: list[Function]) -> _Task:
+def _see_also(found: list[Function]) -> RetrievalTask:
     usable = [f for f in found if _usable(f)]
     by_last_name = defaultdict(set)
     for function in usable:
@@ -300,7 +257,7 @@ def _see_also(found: list[Function]) -> _Task:
             queries[function.name] = function.summary
             relevant[function.name] = sorted(named)
             excluded[function.name] = [function.name]
-    return _Task(documents, queries, relevant, excluded)
+    return RetrievalTask(documents, queries, relevant, excluded)
 
 
 def _see_also_section(docstring: str) -> tuple[int, int, int] | None:
@@ -327,53 +284,3 @@ def _see_also_names(docstring: str) -> list[str]:
 def _without_see_also(docstring: str) -> str:
     section = _see_also_section(docstring)
     return docstring if not section else docstring[: section[0]] + "\n" + docstring[section[2] :]
-
-
-def _write_coir(task: _Task, name: str, folder: Path) -> None:
-    document_ids = {key: f"d{i}" for i, key in enumerate(task.documents)}
-    query_ids = {key: f"q{i}" for i, key in enumerate(task.queries)}
-    qrels = [
-        {"query_id": query_ids[query], "corpus_id": document_ids[document], "score": 1}
-        for query in task.queries
-        for document in task.relevant[query]
-    ]
-    for relative, rows in {
-        f"{name}-queries-corpus/data/corpus-00000-of-00001.parquet": _coir_rows(document_ids, task.documents),
-        f"{name}-queries-corpus/data/queries-00000-of-00001.parquet": _coir_rows(query_ids, task.queries),
-        f"{name}-qrels/data/test-00000-of-00001.parquet": qrels,
-    }.items():
-        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), folder / relative)
-
-
-def _coir_rows(ids: dict[str, str], texts: dict[str, str]) -> list[dict[str, str]]:
-    return [{"_id": ids[key], "partition": "test", "text": text, "title": ""} for key, text in texts.items()]
-
-
-def _write_beir(task: _Task, name: str, folder: Path) -> None:
-    (folder / name / "qrels").mkdir(parents=True)
-    corpus = [{"_id": key, "title": "", "text": text} for key, text in task.documents.items()]
-    queries = [{"_id": f"query/{key}", "text": text} for key, text in task.queries.items()]
-    for file, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
-        (folder / name / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    qrels = [f"query/{query}\t{document}\t1\n" for query in task.queries for document in task.relevant[query]]
-    (folder / name / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(qrels))
-
-
-def _write_bright(task: _Task, name: str, folder: Path) -> None:
-    documents = [{"id": key, "content": text} for key, text in task.documents.items()]
-    examples = [
-        {
-            "id": key,
-            "query": text,
-            "excluded_ids": task.excluded[key] or ["N/A"],
-            "gold_ids": task.relevant[key],
-        }
-        for key, text in task.queries.items()
-    ]
-    for config, rows in (("documents", documents), ("examples", examples)):
-        (folder / config).mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), folder / config / f"{name}-00000-of-00001.parquet")
-
-
-_WRITERS = {"coir": _write_coir, "beir": _write_beir, "bright": _write_bright}

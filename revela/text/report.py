@@ -16,7 +16,7 @@ from revela.text.parquet import write_counts
 from revela.text.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from revela.study.specification import GroupSizeSpec
+    from revela.study.specification import BatchSpec, GroupSizeSpec
 
 GROUP_SIZES = (1, 2, 4)
 
@@ -56,17 +56,23 @@ def compare_group_sizes(
     stated = {"documents": spec.documents, "batches": spec.batches.batches}
     of_stated = None
     if spec.documents is not None:
-        first = _first_chunks(Path(chunks), spec.documents, spec.batches.min_chunks)
+        first = _first_chunks(Path(chunks), spec.documents, spec.batches)
         of_stated = first // spec.batches.batch_size
     return write_counts(output, {"stated": stated, "batches_of_stated": of_stated, "group_size": groups})
 
 
 def write_report(
-    chunks: str | Path | None, batches: Sequence[str | Path], group_sizes: str | Path | None, output: str | Path
+    chunks: str | Path | None,
+    batches: Sequence[str | Path],
+    group_sizes: str | Path | None,
+    output: str | Path,
+    *,
+    apart: str | Path | None = None,
 ) -> dict[str, Any]:
     """Gather the counts of a corpus in one JSON file: of its chunks, of its batches by their size, and by group size.
 
-    What a corpus does not have is null: ready batches and mixes have no chunks of their own.
+    What a corpus does not have is null: ready batches and mixes have no chunks of their own. A corpus that is kept apart
+    from benchmarks has the report on that too (`apart`).
     """
 
     def read(path: str | Path) -> dict[str, Any]:
@@ -74,16 +80,20 @@ def write_report(
 
     by_size = {str(counts["batch_size"]): counts for counts in map(read, batches)}
     report = {"chunks": chunks and read(chunks), "batches": by_size, "group_sizes": group_sizes and read(group_sizes)}
+    if apart:
+        report["apart"] = read(apart)
     return write_counts(output, report)
 
 
-def _first_chunks(path: Path, documents: int, min_chunks: int) -> int:
+def _first_chunks(path: Path, documents: int, spec: BatchSpec) -> int:
     """The number of chunks of the first documents that have enough of them."""
     left, total = documents, 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["chunks"]):
             lengths = pc.list_value_length(batch["chunks"])
-            lengths = pc.filter(lengths, pc.greater_equal(lengths, min_chunks))[:left]
+            lengths = pc.filter(lengths, pc.greater_equal(lengths, spec.min_chunks))[:left]
+            if spec.max_chunks:
+                lengths = pc.min_element_wise(lengths, spec.max_chunks)
             total += pc.sum(lengths).as_py() or 0
             left -= len(lengths)
             if not left:

@@ -1,7 +1,7 @@
 """Resources: datasets, models and Punkt's parameters, each a folder with a manifest.
 
-A resource comes from the Hugging Face hub at a revision whose commit is recorded, from a local folder, or from packages
-that are installed on this machine. Its `manifest.json` says which, and holds the SHA-256 of every file
+A resource comes from the Hugging Face hub at a revision whose commit is recorded, from a local folder, from a package
+of the index (`revela.text.packages`), or from packages that are installed on this machine. Its `manifest.json` says which, and holds the SHA-256 of every file
 (`provenance.read_manifest(folder, verify=True)` hashes again). Code downstream reads the folder and cannot tell where it
 came from. A folder appears only when it is whole: downloads collect in the hub's own cache, which resumes them.
 
@@ -21,22 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    XetDownloadError,
-)
+from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
 from huggingface_hub.utils import filter_repo_objects
 
-from revela.errors import first_line
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
-from revela.study.source import HubSource, PathSource
-from revela.text import embedded, punkt, weights
+from revela.study.source import HubSource, PackageSource, PathSource
+from revela.text import embedded, hub, recipes, weights
+from revela.text.gguf import dequantise
 from revela.text.own_files import Matched, ResourceError, matching, visible
 
 __all__ = ["Matched", "ResourceError", "build_punkt", "fetch_dataset", "fetch_model", "matching"]
@@ -45,20 +37,21 @@ if TYPE_CHECKING:
     from revela.study.settings import Dataset
     from revela.study.specification import DatasetSpec
 
-# Weights as safetensors, tokenizer and configuration. The code of a checkpoint is left behind; pickles, too, unless
-# there is nothing else.
-MODEL_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "README.md"]
-NOT_MODEL_FILES = ["onnx/*", "openvino/*", "original/*"]  # the same weights for other runtimes
 
-
-def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
+def fetch_dataset(spec: DatasetSpec, folder: str | Path, package: str | Path | None = None) -> dict:
     """Make a dataset's folder and return its manifest.
 
     `hub`: the files of the repositories that match `patterns`. Several repositories become subfolders, named without
     the owner. `path`: copies of the files of a local folder except hidden ones; if the folder has a manifest, it is
     verified first. `files`: the files that `matching` finds
     outside the folder of results, likewise. `installed`: text or a benchmark made from installed packages
-    (`revela.text.embedded`); where `sha256` is given, the text must have this hash.
+    (`revela.text.embedded`). `package`: the files of a package's folder, or what a recipe makes of them
+    (`revela.text.recipes`). Where `sha256` is given, text made here must have this hash.
+
+    Args:
+        spec: The dataset, and the folder of results.
+        folder: The folder to make.
+        package: The folder of the package's files, for a dataset of a package.
 
     Raises:
         ResourceError: The dataset cannot be had. The line says what to do.
@@ -79,23 +72,29 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path) -> dict:
             matched = matching(dataset.files, spec.results)
             _copy(matched.folder, matched.names, partial)
             facts = {"pattern": dataset.files, "place": str(matched.folder), "count": len(matched.names)}
+        elif dataset.package:
+            facts = _of_package(dataset, Path(package), partial)
         else:
             facts = {"installed": dataset.installed, "content": dataset.content, **_installed(dataset, partial)}
         manifest = write_manifest(partial, **facts)
     return _pin(folder, manifest)
 
 
-def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -> dict:
+def fetch_model(
+    name: str, source: HubSource | PathSource | PackageSource, folder: str | Path, package: str | Path | None = None
+) -> dict:
     """Make a model's folder in the Hugging Face layout and return its manifest.
 
     Only safetensors, tokenizer and configuration are taken: no pickles, no code. Where a model has pickles alone, its
     tensors are written as safetensors (`revela.text.weights`), and the manifest has the SHA-256 of each pickle as
-    `converted_from`. A local folder with a manifest is verified against it.
+    `converted_from`. A local folder with a manifest is verified against it. Of a package's files, one GGUF file is
+    dequantised (`revela.text.gguf`); else the folder of its config.json is taken, with the licences of the package.
 
     Args:
         name: The model's name, for errors.
-        source: A repository of the hub at a revision, or a local folder.
+        source: A repository of the hub at a revision, a local folder, or a package.
         folder: The folder to make.
+        package: The folder of the package's files, for a model of a package.
 
     Raises:
         ResourceError: The model cannot be had, or its weights are neither safetensors nor pickles that hold tensors and
@@ -103,15 +102,19 @@ def fetch_model(name: str, source: HubSource | PathSource, folder: str | Path) -
     """
     folder = Path(folder)
     with atomic_folder(folder) as partial:
-        if isinstance(source, HubSource):
+        if isinstance(source, PackageSource):
+            facts = _model_of_package(name, Path(package), partial)
+        elif isinstance(source, HubSource):
             place = source.repository
-            commit = _pinned_snapshot(folder, "model", place, source.revision, MODEL_FILES, NOT_MODEL_FILES, partial)
+            commit = _pinned_snapshot(
+                folder, "model", place, source.revision, hub.MODEL_FILES, hub.NOT_MODEL_FILES, partial
+            )
             facts = {"hub": {place: commit}, "revision": source.revision}
         else:
             place = source.path
-            origin = _local(Path(place), folder, partial, MODEL_FILES, NOT_MODEL_FILES, _place)
+            origin = _local(Path(place), folder, partial, hub.MODEL_FILES, hub.NOT_MODEL_FILES, _place)
             facts = {"path": place, "origin": origin}
-        if not any(partial.glob("*.safetensors")):
+        if not (isinstance(source, PackageSource) or any(partial.glob("*.safetensors"))):
             facts["converted_from"] = _converted(name, source, facts, partial)
         manifest = write_manifest(partial, **facts)
     return _pin(folder, manifest)
@@ -134,23 +137,21 @@ def _converted(name: str, source: HubSource | PathSource, facts: dict, folder: P
         ) from None
 
 
-def build_punkt(folder: str | Path, texts: Iterable[str] | None = None) -> dict:
+def build_punkt(folder: str | Path, texts: Iterable[str] | Path | None = None) -> dict:
     """Make the folder of Punkt's parameters and return its manifest.
 
-    They are trained on texts or, for None, NLTK's own. `punkt.write_parameters` says how, and which errors it raises.
+    They are trained on texts, those of a folder with the files of `punkt_tab`, or, for None, NLTK's own.
+    `punkt.write_parameters` says how, and which errors it raises.
     """
+    from revela.text import punkt  # here, for nltk takes longer to import than all else together
+
     with atomic_folder(folder) as partial:
         return write_manifest(partial, **punkt.write_parameters(texts, partial))
 
 
-def _commits(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.commits.json")
-
-
 def _pinned_snapshot(folder: Path, kind: str, name: str, revision: str, *files: Any) -> str:
     """As `_snapshot`, of the commit that the folder was made of before, if its revision was the same."""
-    record = _commits(folder)
-    pinned = json.loads(record.read_text(encoding="utf-8")).get(f"{name}@{revision}") if record.is_file() else None
+    record, pinned = hub.commits_file(folder), hub.pinned(folder, name, revision)
     try:
         return _snapshot(kind, name, pinned or revision, *files)
     except ResourceError as error:
@@ -166,7 +167,7 @@ def _pin(folder: Path, manifest: dict) -> dict:
     revision = manifest.get("revision")
     found = {f"{name}@{revision}": commit for name, commit in manifest.get("hub", {}).items() if commit != revision}
     if found:
-        record = _commits(folder)
+        record = hub.commits_file(folder)
         known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         write_json(record, known | found)
     return manifest
@@ -185,37 +186,18 @@ def _snapshot(
 
     If they are needed, there must be one.
     """
-    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     try:
         snapshot = snapshot_download(
             name, repo_type=kind, revision=revision, allow_patterns=patterns, ignore_patterns=ignored
         )
-    except GatedRepoError:
-        raise ResourceError(
-            f"{kind} {name} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf auth login`"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ResourceError(
-            f"{kind} {name}: not on the hub, or private; see {page}, and HF_TOKEN for a private one"
-        ) from None
-    except RevisionNotFoundError:
-        raise ResourceError(f"{kind} {name} has no revision {revision!r}; see {page}/tree/main") from None
-    except LocalEntryNotFoundError:
-        raise ResourceError(
-            f"{kind} {name} is not in the hub's cache and the hub cannot be reached (no network, or HF_HUB_OFFLINE "
-            f"is set); fetch it where there is a network, or use a local copy by `path`; its page: {page}"
-        ) from None
-    except HFValidationError:
-        raise ResourceError(f"{name!r} is not the name of a {kind} on the hub; valid: owner/name") from None
-    except (HTTPError, XetDownloadError, OSError) as error:
-        reason = first_line(error)
-        raise ResourceError(f"{kind} {name}: download failed ({reason}); run again to resume it") from None
+    except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
+        raise ResourceError(hub.refusal(kind, name, revision, error)) from None
     snapshot = Path(snapshot)
     # The cache may hold more files of this commit than are wanted now.
     found = _files(snapshot, patterns, ignored)
     if needed and not found:
         raise ResourceError(
-            f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {page}/tree/main"
+            f"{kind} {name} at {snapshot.name} has no file that matches {patterns}; see {hub.page(kind, name)}/tree/main"
         )
     _place(snapshot, found, target)
     return snapshot.name
@@ -262,6 +244,45 @@ def _copy(source: Path, names: list[str], target: Path) -> None:
         shutil.copyfile(source / name, target / name)
         times = (source / name).stat()
         os.utime(target / name, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _of_package(dataset: Dataset, package: Path, folder: Path) -> dict:
+    origin = read_manifest(package, verify=True)
+    facts = {key: value for key, value in origin.items() if key not in ("files", "sha256")}
+    if dataset.recipe == "copy":
+        _place(package, list(origin["files"]), folder)
+        return facts
+    made = recipes.write_recipe(dataset.recipe, package, folder, queries=dataset.queries, documents=dataset.documents)
+    text_sha256 = made.pop("sha256")
+    if dataset.sha256 and text_sha256 != dataset.sha256:
+        raise ResourceError(
+            f"{dataset.recipe} of {facts['package']}: sha256 is {text_sha256}, expected {dataset.sha256}: the files "
+            "are as they should be, so the recipe has changed; correct `sha256` if that was meant"
+        )
+    return {**facts, "recipe": dataset.recipe, "text_sha256": text_sha256, **made}
+
+
+def _model_of_package(name: str, package: Path, folder: Path) -> dict:
+    origin = read_manifest(package, verify=True)
+    facts = {key: value for key, value in origin.items() if key not in ("files", "sha256")}
+    quantized, configs = (
+        sorted(package.rglob("*.gguf")),
+        sorted(package.rglob("config.json"), key=lambda p: len(p.parts)),
+    )
+    if len(quantized) == 1:
+        dequantise(quantized[0], folder)
+        facts["dequantised_from"] = {quantized[0].name: origin["files"][quantized[0].relative_to(package).as_posix()]}
+    elif not quantized and configs and any(configs[0].parent.glob("*.safetensors")):
+        _place(configs[0].parent, _files(configs[0].parent, hub.MODEL_FILES, hub.NOT_MODEL_FILES), folder)
+    else:
+        raise ResourceError(
+            f"model {name}: {facts['package']} gives {len(quantized)} GGUF files and no folder with config.json and "
+            "safetensors; valid: one GGUF file, or such a folder, in `files` of `packages`"
+        )
+    licences = [path for path in package.rglob("*") if path.name.startswith(("LICENSE", "NOTICE"))]
+    for path in licences:
+        shutil.copyfile(path, folder / path.name)
+    return facts
 
 
 def _installed(dataset: Dataset, folder: Path) -> dict:

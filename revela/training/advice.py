@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
-
 import torch
-import torch.distributed as dist
 
-from revela.plan import flops, memory
-from revela.study.cell import Cell
+from revela.plan import available
+from revela.training.fitting import load_of
 from revela.training.job import Job
 
 
-def out_of_memory(job: Job, error: torch.OutOfMemoryError) -> str:
+def out_of_memory(job: Job, error: BaseException) -> str:
     """A sentence on a run that did not fit, with the settings under which it would."""
-    paths = [job.retriever] if job.lm is None else [job.retriever, job.lm]
-    shapes = [flops.Shape.from_config(json.loads((path / "config.json").read_text("utf-8"))) for path in paths]
-    cell = Cell.parse(job.cell)
-    least = cell.needs.least_batch
-    needs = memory.alternatives(job.training, shapes, cell.batch_size, dist.get_world_size(), least_batch=least)
     room = device_memory()
-    fitting = [f"{change} ({need / 2**30:.1f} GiB)" for change, need in needs.items() if need < 0.9 * room]
-    reason = str(error).split(". ")[0]
-    return (
-        f"out of memory ({reason}); by estimate these would fit into {room / 2**30:.1f} GiB: "
-        f"{', '.join(fitting) or 'none of ' + ', '.join(needs)} ({job.cell})"
-    )
+    load = load_of(job)
+    fitting = load.fitting(0.9 * room, load.changes(checkpointing=bool(job.gradient_checkpointing)))
+    reason = str(error).split(". ")[0] or type(error).__name__
+    return f"out of memory ({reason}); by estimate these would fit into {room / 2**30:.1f} GiB: {fitting} ({job.cell})"
 
 
-def device_memory() -> int:
-    """Bytes that the process's GPU has, or the machine where there is none."""
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on a GPU, or on a CPU under `ulimit -v`."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+
+
+def device_memory() -> float:
+    """Bytes that the process's GPU has, or what a limit or the machine gives all processes where there is none."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return available.most()

@@ -34,6 +34,11 @@ class SaveError(CheckpointError):
     """A checkpoint of which a process could not write its part. The older ones are as they were."""
 
 
+def is_cut_off(error: Exception) -> bool:
+    """Whether it says that the connection to another process broke."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 class Checkpoints:
     """The checkpoints of one run in a folder, and its log.
 
@@ -66,6 +71,8 @@ class Checkpoints:
                     shutil.copy(self.log, partial)
                     write_manifest(partial, step=step, fingerprint=self.fingerprint, **facts)
         except (OSError, RuntimeError) as error:
+            if is_cut_off(error):
+                raise
             raise SaveError(f"{path}: cannot be written ({error}); older checkpoints are as they were") from error
         if first:
             for old in self._paths()[KEPT:]:

@@ -18,7 +18,6 @@ from revela.errors import RevelaError, first_line
 
 LOCKS = Path("/tmp/revela-gpus")
 DRIVER = Path("/proc/driver/nvidia/version")
-CPU = Path("/proc/cpuinfo")
 # CUDA of a build -> the lowest driver (docs.nvidia.com/deploy/cuda-compatibility)
 LOWEST_DRIVER = {"11": "450", "12": "525", "13": "580"}
 _held: list[IO] = []  # open for as long as the process lives
@@ -98,14 +97,6 @@ def check(numbers: Iterable[int] | None = None) -> None:
             f"({reason}): it is built for CUDA {build}{needed}; {_driver()}: update the driver, or install a build of "
             "torch for an older CUDA (docs/cluster.md)"
         )
-
-
-def fast_bfloat16() -> bool:
-    """Whether the CPU multiplies matrices of bfloat16 in units of their own (AMX), several times as fast as float32."""
-    try:
-        return "amx_bf16" in CPU.read_text(encoding="utf-8").split()
-    except OSError:
-        return False
 
 
 def _driver() -> str:

@@ -56,16 +56,11 @@ def load_models(
     slimming = (settings.lora or settings.freeze_lm) and settings.zero_stage < 3 and not settings.compile
     if slimming and settings.lora:
         slim(embedder)
-    checkpointing = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if settings.gradient_checkpointing:
-        embedder.backbone.gradient_checkpointing_enable(**checkpointing)
     if settings.compile:
         compile_layers(embedder.backbone)
     if lm is None:
         return embedder, None, None
     model = load_model(AutoModelForCausalLM, lm, frozen if settings.lora or settings.freeze_lm else torch.float32)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(**checkpointing)
     if settings.freeze_lm:
         model.requires_grad_(False)
     elif settings.lora:
@@ -83,7 +78,9 @@ def build_engine(objective: Objective, settings: Training, steps: int) -> deepsp
     bucket = min(5 * 10**7, sum(parameter.numel() for parameter in trainable))
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": settings.batches_per_step // dist.get_world_size(),
+        "gradient_accumulation_steps": settings.batches_per_step
+        * settings.processes_per_batch
+        // dist.get_world_size(),
         "gradient_clipping": settings.max_grad_norm,
         "zero_optimization": {
             "stage": settings.zero_stage,

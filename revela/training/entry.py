@@ -5,7 +5,7 @@
 What decides the weights is in `revela.training.loop` and in the method's objective. Here is everything around them.
 
 Exit status: 0 the cell is complete; 75 it was told to stop or its time is up, and a checkpoint is saved: submit it
-again; anything else is an error.
+again; 76 another process of the run has ended; anything else is an error.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from revela.method.packing import PackingError
 from revela.objectives.tokens import ObjectiveError
 from revela.provenance import git_commit
 from revela.study.cell import Cell
-from revela.study.reason import give
-from revela.training.advice import out_of_memory
-from revela.training.checkpoint import Checkpoints, SaveError
+from revela.study.reason import give, note
+from revela.training.advice import exhausted, out_of_memory
+from revela.training.checkpoint import Checkpoints, SaveError, is_cut_off
 from revela.training.devices import DeviceError, check
 from revela.training.engine import set_arithmetic
+from revela.training.fitting import decide, recompute
 from revela.training.job import Job, fingerprint, read_job
-from revela.training.launch import RESUBMIT, configure_malloc, end_with_parent
+from revela.training.launch import CUT_OFF, RESUBMIT, configure_malloc, end_with_parent
 from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
 from revela.training.trained import export, weights_of
-from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents
+from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents, watched
 
 OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
@@ -56,13 +57,17 @@ def main(arguments: list[str]) -> int:
     join_processes()
     try:
         job = read_job(arguments)
-        configure_malloc(Cell.parse(job.cell).batch_size)
-        complete = run(job, stop)
+        configure_malloc(Cell.parse(job.cell).batch_size // job.training.processes_per_batch)
+        complete = run(job, stop, arguments[0])
         if not complete and dist.get_rank() == 0:
             give(arguments[0], stop.why(job))
-    except torch.OutOfMemoryError as error:
-        return fail(arguments, out_of_memory(job, error))
-    except (RevelaError, OSError) as error:
+    except (RevelaError, OSError, RuntimeError, MemoryError) as error:
+        if exhausted(error):
+            return fail(arguments, out_of_memory(job, error))
+        if is_cut_off(error):
+            return CUT_OFF  # the process that has ended says why, or whoever started it
+        if not isinstance(error, (RevelaError, OSError)):
+            raise
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
             fail(arguments, " ".join(str(error).split()))
         return 1
@@ -78,21 +83,31 @@ def fail(arguments: list[str], message: str) -> int:
     return 1
 
 
-def run(job: Job, stop: StopRequest) -> bool:
-    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end."""
+def run(job: Job, stop: StopRequest, task: str) -> bool:
+    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end.
+
+    task: the job's file.
+    """
     settings, method, started = job.training, Cell.parse(job.cell).needs, time.monotonic()
     first, processes = dist.get_rank() == 0, dist.get_world_size()
     if job.time_budget_minutes is not None:
         stop.deadline = started + 60 * job.time_budget_minutes
     rows = Rows(job.data, job.scores, settings.seed)
     steps = count_steps(settings, rows, processes)
+    memory = decide(job, rows.table)
+    if first:
+        print(memory.line, file=sys.stderr)
+        note(task, f"{job.cell}: {memory.line}")
     engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
+    if memory.checkpointing:
+        recompute(engine.module)
     start = weights_of(engine)  # of which checkpoints know nothing
     checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if first else {})
     done = checkpoints.restore(engine) or {"step": 0, "elapsed": 0.0, "commits": []}
     commits = list(dict.fromkeys([*done["commits"], git_commit()]))
     log = Log(checkpoints.log, steps) if first else None
-    watch = Watch(engine.module, first_of_several_documents(rows.table), checkpoints.folder / FILE if first else None)
+    record = checkpoints.folder / FILE if first else None
+    watch = Watch(engine.module, first_of_several_documents(rows.table), record, watched(steps))
     watch(done["step"])
     speedometer = Speedometer(method.load_operations(), engine.module)
     for step in train(engine, settings, rows, range(done["step"] + 1, steps + 1)):

@@ -20,12 +20,14 @@ from revela.training import TrainingError
 class Job(Strict):
     """What one run reads and writes; paths are relative to the working directory.
 
-    training: all that the result depends on besides the inputs. checkpoint_every: steps between checkpoints.
+    training: all that the result depends on besides the inputs. gradient_checkpointing: None: where memory asks for it.
+    checkpoint_every: steps between checkpoints.
     time_budget_minutes: after so long the run saves and stops, to be started again; None: never.
     """
 
     cell: str
     training: Training
+    gradient_checkpointing: bool | None = None
     checkpoint_every: int = Field(500, ge=1)
     time_budget_minutes: float | None = Field(None, gt=0)
     retriever: Path
@@ -50,6 +52,9 @@ def read_job(arguments: list[str]) -> Job:
         ) from None
     if Cell.parse(job.cell).method not in METHODS:
         raise TrainingError(f"{path}: cell: {job.cell}: unknown method; valid are {', '.join(METHODS)}")
+    size, shared = Cell.parse(job.cell).batch_size, job.training.processes_per_batch
+    if size % shared:
+        raise TrainingError(f"{path}: training.processes_per_batch: {shared} do not share {size} chunks evenly")
     for name in ("retriever", "lm", "data", "scores"):
         value = getattr(job, name)
         if value is not None and not value.exists():

@@ -1,9 +1,11 @@
 """Starts a training run with one process or several, and passes on how it ended.
 
     python -m revela.training.launch JOB.json --processes 4 --threads 16
+    srun ... python -m revela.training.launch JOB.json --processes 8 --threads 16 --nodes 2 --meet HOST:PORT
 
 One process runs by itself; several run under torchrun, whose own exit status is 1 whatever theirs was. The exit status
-here is theirs (`revela.training.entry`): 0 complete, 75 submit again, anything else an error.
+here is theirs (`revela.training.entry`): 0 complete, 75 submit again, anything else an error. Over several nodes this command
+runs once on each; torchrun's rendezvous is on the node that is named first.
 
 What the processes inherit is decided here: a shell may hold another launcher's variables, and those of its own run.
 """
@@ -19,7 +21,10 @@ import signal
 import sys
 from collections.abc import MutableMapping
 
+from revela.study.reason import ended
+
 RESUBMIT = 75
+CUT_OFF = 76  # of a process that ends because it no longer hears from another
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # of torch, for its large blocks on a CPU; read when a process begins
 # Of torchrun, of its options (PET_NNODES), of accelerate (which would have transformers load no weights), of Azure's and
 # SageMaker's clusters, which DeepSpeed asks for.
@@ -34,11 +39,14 @@ def main(arguments: list[str]) -> int:
     """Runs the job and returns the exit status; does not return for one process."""
     parser = argparse.ArgumentParser(prog="python -m revela.training.launch", description=__doc__.split("\n")[0])
     parser.add_argument("job", help="JSON file of the job")
-    parser.add_argument("--processes", type=int, default=1, help="processes; one for each GPU")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes together")
+    parser.add_argument("--processes", type=int, default=1, help="processes on all nodes; one for each GPU")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of all processes of a node together")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes, each of which runs this command")
+    parser.add_argument("--meet", metavar="HOST:PORT", help="where the nodes meet: a free port of one of them")
     options = parser.parse_args(arguments)
     clear(os.environ)
-    threads = str(max(1, options.threads // options.processes))
+    here = options.processes // options.nodes
+    threads = str(max(1, options.threads // here))
     os.environ |= HUGE_PAGES | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
@@ -49,8 +57,10 @@ def main(arguments: list[str]) -> int:
         os.execv(sys.executable, [sys.executable, "-m", "revela.training.entry", options.job])
     # Processes that are told to stop end the step and save. The scheduler decides how long that may take.
     grace = f"--shutdown-timeout={24 * 3600}"
-    processes = f"--nproc_per_node={options.processes}"
-    return torchrun(["--standalone", grace, processes, "-m", "revela.training.entry", options.job])
+    meeting = ["--standalone"]
+    if options.nodes > 1:
+        meeting = [f"--nnodes={options.nodes}", "--rdzv_backend=c10d", f"--rdzv_endpoint={options.meet}"]
+    return torchrun([*meeting, grace, f"--nproc_per_node={here}", "-m", "revela.training.entry", options.job])
 
 
 def clear(environment: MutableMapping[str, str]) -> None:
@@ -74,21 +84,24 @@ def end_with_parent(number: signal.Signals) -> None:
     ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
-def configure_malloc(batch_size: int) -> None:
-    """Has glibc return freed blocks of 8 MB and more to the system, for batches of up to 16 chunks.
+def configure_malloc(chunks: int) -> None:
+    """Has glibc return freed blocks of 8 MB and more to the system, for up to 16 chunks of a batch in this process.
 
     Blocks that it keeps leave gaps between activations, a quarter more memory than is in use. Blocks that it returns have
     to be cleared when they are wanted again. Most blocks of larger batches are so large that clearing them would take a
     quarter of the time, so none is returned there.
     """
     glibc = ctypes.CDLL(None)
-    glibc.mallopt(-4, 65536 if batch_size <= 16 else 0)  # M_MMAP_MAX
+    glibc.mallopt(-4, 65536 if chunks <= 16 else 0)  # M_MMAP_MAX
     glibc.mallopt(-3, 8 * 2**20)  # M_MMAP_THRESHOLD
     glibc.mallopt(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def torchrun(arguments: list[str]) -> int:
-    """Runs the command of that name, and returns the exit status of the process that failed first."""
+    """Runs the command of that name, and returns the exit status of the process that failed first.
+
+    Processes whose connections to it broke have not failed of themselves. A process that was killed is told of here.
+    """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -97,8 +110,16 @@ def torchrun(arguments: list[str]) -> int:
     try:
         run.run(run.parse_args(arguments))
     except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
-        return 128 - status if status < 0 else status  # of a signal, as a shell tells it
+        own = {rank: failure for rank, failure in error.failures.items() if failure.exitcode != CUT_OFF}
+        if not own:
+            print("error: a process on another node has ended, so those on this one stop", file=sys.stderr)
+            return 1
+        rank = min(own, key=lambda rank: own[rank].timestamp)
+        status = own[rank].exitcode
+        if status < 0:
+            print(f"error: process {rank} of the run was {ended(status)}", file=sys.stderr)
+            return 128 - status  # as a shell tells it
+        return status
     except SignalException:  # the processes got the signal as well, and had the time to save
         return RESUBMIT
     return 0

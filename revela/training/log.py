@@ -35,7 +35,8 @@ class Log:
         with self.path.open("a", encoding="utf-8") as file:
             print(json.dumps(record), file=file)
         self._draw(record)
-        self.bar.set_postfix(loss=record["loss"], refresh=False)
+        shown = {name: record[name] for name in ("loss", "same_document") if name in record}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
         if self.bar.disable and (record["step"] % max(1, self.steps // 10) == 0 or record["step"] == self.steps):
             print(f"step {record['step']}/{self.steps}: loss {record['loss']:.4f}", file=sys.stderr)

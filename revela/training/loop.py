@@ -5,6 +5,10 @@ stand, and what dropout does. So, except for round-off, the result does not depe
 not depend on interruptions either: a run that was killed goes on from its newest checkpoint when it is started again,
 and ends in the same weights, on a CPU to the last bit.
 
+Processes may share batches, in groups of `processes_per_batch` (`revela.method.exchange`). Without dropout the result
+does not depend on that number either. With dropout each process of a group draws masks of its own, so that runs which
+share batches differently differ as runs of two seeds of dropout do.
+
 `train` yields every step that it has taken. Its caller, `revela.training.entry`, writes the log, saves checkpoints and
 stops the run.
 """
@@ -24,6 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from revela.lookahead import lookahead
+from revela.method.exchange import Group
 from revela.training import TrainingError
 from revela.training.engine import build_engine, load_models
 from revela.training.rows import Rows, positions_of, seed_of
@@ -39,7 +44,7 @@ class Step:
     """A step that was taken.
 
     means: the loss and what the objective logs beside it, means over the items of all processes.
-    batches: those of this process.
+    batches: those of this process, or its parts of them.
     """
 
     number: int
@@ -52,8 +57,13 @@ class Step:
 def prepare(
     objective: type[Objective], settings: Training, retriever: Path, lm: Path | None, steps: int
 ) -> deepspeed.DeepSpeedEngine:
-    """An objective on the models of two folders, under DeepSpeed, ready for the first of all `steps` of its run."""
-    return build_engine(objective(settings, *load_models(settings, retriever, lm)), settings, steps)
+    """An objective on the models of two folders, under DeepSpeed, ready for the first of all `steps` of its run.
+
+    To be called by all processes.
+    """
+    built = objective(settings, *load_models(settings, retriever, lm))
+    built.group = Group.of_neighbours(settings.processes_per_batch)
+    return build_engine(built, settings, steps)
 
 
 def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, steps: range) -> Iterator[Step]:
@@ -63,27 +73,32 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
 
     Raises TrainingError for a run that has diverged, or in which a trainable parameter has no part in the loss.
     """
-    objective, rank, processes = engine.module, dist.get_rank(), dist.get_world_size()
+    objective, processes, shared = engine.module, dist.get_world_size(), settings.processes_per_batch
+    group, place = divmod(dist.get_rank(), shared)
     unreached = parameters_without_gradient(objective) if 1 in steps else set()
 
-    def batches_of(step: int) -> list[Tokens]:
-        positions = positions_of(step, settings.batches_per_step, rank, processes)
-        return [to_pinned(objective.collate(rows[position])) for position in positions]
+    def batches_of(step: int) -> tuple[list[Tokens], list[int]]:
+        positions = positions_of(step, settings.batches_per_step, group, processes // shared)
+        collated = [objective.collate(rows[position]) for position in positions]
+        return [to_pinned(objective.part(batch)) for batch in collated], [*map(objective.count, collated)]
 
-    for step, batches in zip(steps, lookahead(batches_of, steps)):
+    for step, (batches, wholes) in zip(steps, lookahead(batches_of, steps)):
         objective.step, learning_rate = step, engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         (items,) = sum_over_processes([sum(counts)])
 
         sums: dict[str, float | Tensor] = defaultdict(float)
-        positions = positions_of(step, settings.batches_per_step, rank, processes)
-        for position, batch, count in zip(positions, batches, counts):
-            torch.manual_seed(seed_of(settings.seed, position))
+        positions = positions_of(step, settings.batches_per_step, group, processes // shared)
+        for position, batch, count, whole in zip(positions, batches, counts, wholes):
+            torch.manual_seed(seed_of(settings.seed, position, place))
             loss, scalars = engine(
                 {name: tensor.to(engine.device, non_blocking=True) for name, tensor in batch.items()}
             )
-            # Each item of the step weighs the same, whichever process has it. DeepSpeed averages over processes.
-            engine.backward(loss * (processes / items), scale_wrt_gas=False)
+            # Each item of the step weighs the same, whichever process has it, or each batch does. DeepSpeed averages
+            # over processes, and what a process's weights did for the losses of others that share its batch comes back
+            # to it as a sum.
+            over = items if settings.loss_mean == "items" else whole * settings.batches_per_step
+            engine.backward(loss * (processes / over), scale_wrt_gas=False)
             for name, value in scalars.items():
                 sums[name] += value.double() * count
             sums["loss"] += loss.detach().double()
@@ -102,11 +117,18 @@ def count_steps(settings: Training, rows: Rows, processes: int) -> int:
 
     Raises TrainingError where there is less than one step, or the processes cannot share one evenly.
     """
+    groups, rest = divmod(processes, settings.processes_per_batch)
+    if rest:
+        raise TrainingError(
+            f"processes_per_batch: {settings.processes_per_batch} processes share a batch, and {processes} are no "
+            "multiple of that"
+        )
     steps = settings.max_steps or len(rows) // settings.batches_per_step
     if len(rows) == 0 or steps == 0:
         raise TrainingError(f"{rows.path}: {len(rows)} batches are less than a step of {settings.batches_per_step}")
-    if settings.batches_per_step % processes:
-        raise TrainingError(f"batches_per_step: {settings.batches_per_step} is not a multiple of {processes} processes")
+    if settings.batches_per_step % groups:
+        sharers = f"{groups} groups of processes" if groups < processes else f"{processes} processes"
+        raise TrainingError(f"batches_per_step: {settings.batches_per_step} is not a multiple of {sharers}")
     return steps
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from revela.text.order import permutation
 from revela.training import TrainingError
 
 
 class Rows:
     """The rows of the training file in the order in which they are seen: rows[position], for any position >= 0.
 
-    data: parquet, a row a batch. scores: REPLUG's l_ij, float32 [batches, B, B]; each row gets its own.
+    data: parquet, a row a batch. scores: REPLUG's l_ij, float32 [batches, B, B]; each row gets its own, and those that
+    no run of these steps and this seed sees are NaN.
     Every epoch is a permutation of all rows, and every visit permutes the chunks of a row's "text", by the seed.
     Raises TrainingError where there are not as many scores as batches.
     """
@@ -35,6 +37,8 @@ class Rows:
         row = self.table.slice(index, 1).to_pylist()[0]
         if self.scores is not None:
             row["scores"] = np.array(self.scores[index])
+            if np.isnan(row["scores"]).any():
+                raise TrainingError(f"{self.path}: batch {index} has no scores, for they are of other steps or seeds")
         if "text" not in row:
             return row
         order = np.random.default_rng([self.seed, epoch, index, 1]).permutation(len(row["text"]))
@@ -47,15 +51,19 @@ class Rows:
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.seed, epoch, 2]).permutation(len(self))
+            self._order = epoch, permutation(self.seed, epoch, len(self))
         return self._order[1]
 
 
 def positions_of(step: int, batches_per_step: int, rank: int, processes: int) -> range:
-    """Positions, in the order of training, of the rows that a process has in a step; steps count from 1."""
+    """Positions, in the order of training, of the rows that a process has in a step; steps count from 1.
+
+    Where processes share batches, rank and processes are those of groups.
+    """
     return range((step - 1) * batches_per_step, step * batches_per_step)[rank::processes]
 
 
-def seed_of(seed: int, position: int) -> int:
-    """The seed of dropout for the batch at a position of the order of training."""
-    return int(np.random.SeedSequence([seed, position, 3]).generate_state(1, np.uint64)[0])
+def seed_of(seed: int, position: int, place: int = 0) -> int:
+    """The seed of dropout for the batch at a position of the order of training, or for a part of it, from 0."""
+    part = [place] if place else []
+    return int(np.random.SeedSequence([seed, position, 3, *part]).generate_state(1, np.uint64)[0])

@@ -34,22 +34,34 @@ def first_of_several_documents(rows: pa.Table) -> dict[str, Any]:
     return rows.slice(index, 1).to_pylist()[0]
 
 
+def watched(steps: int) -> tuple[int, ...]:
+    """The steps of a run of so many that figure 6 shows: those of the paper; of a shorter run its start, middle and end.
+
+    >>> watched(10_000), watched(80)
+    ((0, 100, 200), (0, 40, 80))
+    """
+    return STEPS if steps >= STEPS[1] else (0, steps // 2, steps)
+
+
 class Watch:
     """Writes down at some steps what Revela makes of one row. For other objectives it does nothing.
 
-    At `STEPS` all weights and losses of the row, for figure 6; and at steps 0, 10, 20, 40, 80, ... the loss under
+    At some steps (`watched`) all weights and losses of the row, for figure 6; and at steps 0, 10, 20, 40, 80, ... the loss under
     three kinds of Sim (`gain`).
 
     To be called by all processes, because all have to take part under ZeRO-3; those with path None write nothing. The
     row is tokenised at once, because later the tokenizers are busy with the batches to come.
     """
 
-    def __init__(self, objective: Objective, row: dict[str, Any], path: str | Path | None):
-        """path: a file of JSON lines: step, document, similarity and loss. `GAIN` stands beside it."""
+    def __init__(
+        self, objective: Objective, row: dict[str, Any], path: str | Path | None, steps: tuple[int, ...] = STEPS
+    ):
+        """path: a file of JSON lines: step, document, similarity and loss. `GAIN` stands beside it. steps: for figure 6."""
+        self.steps = steps
         self.objective = objective if isinstance(objective, Revela) else None
         self.path = None if path is None else Path(path)
         if self.objective:
-            self.batch = objective.collate(row)
+            self.batch = objective.part(objective.collate(row))
             self.documents = list(row.get("document") or [""] * len(row["text"]))
 
     def __call__(self, step: int) -> None:
@@ -57,7 +69,7 @@ class Watch:
         if self.objective is None:
             return
         self.objective.step = step + 1
-        if step in STEPS:
+        if step in self.steps:
             state = {"document": self.documents, **measure(self.objective, self.batch)}
             self._write(self.path, {"step": step, **state})
         if doubles(step):
@@ -102,9 +114,10 @@ def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
         sim = objective.similarity(here)
         hidden, _ = objective.streams(here, sim, objective.gate())
         losses = [_mean_loss(objective, h, labels) for h, labels in zip(hidden, here["lm_labels"])]
+        sim, losses = objective.whole(sim), objective.whole(torch.stack(losses))
     return {
         "similarity": [[round(weight, 6) for weight in row] for row in sim.tolist()],
-        "loss": [round(loss, 6) for loss in losses],
+        "loss": [round(loss, 6) for loss in losses.tolist()],
     }
 
 
@@ -114,22 +127,26 @@ def gain(objective: Revela, batch: Tokens) -> dict[str, float]:
     learned: with the Sim of now. uniform: with one that tells nothing. same_document: with one that is uniform over the
     other chunks of the same document, or over all where there are none; left out if documents are not known.
     """
-    found, tokens = {}, max(1, objective.count(batch))
+    found: dict[str, float] = {}
     with _watching(objective, batch) as here:
-        learned = objective.similarity(here)
-        uniform = (1 - torch.eye(len(learned), device=learned.device)) / (len(learned) - 1)
-        sims = {"learned": learned, "uniform": uniform}
+        tokens = max(
+            1, int(objective.whole(torch.tensor([objective.count(batch)], device=here["lm_labels"].device)).sum())
+        )
+        uniform = objective.rows_of_uniform(here)
+        sims = {"learned": objective.similarity(here), "uniform": uniform}
         if "document" in here:
-            same = same_document(here["document"]).float()
+            first = objective.first(uniform)
+            same = same_document(here["document"]).float()[first : first + len(uniform)]
             number = same.sum(1, keepdim=True)
             sims["same_document"] = torch.where(number > 0, same / number.clamp(min=1), uniform)
         for name, sim in sims.items():
             hidden, _ = objective.streams(here, sim, objective.gate())
-            found[name] = round(objective.next_token_loss(hidden, here["lm_labels"]).item() / tokens, 6)
+            loss = objective.whole(objective.next_token_loss(hidden, here["lm_labels"])[None]).sum()
+            found[name] = round(loss.item() / tokens, 6)
     return found
 
 
-def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> float:
+def _mean_loss(objective: Revela, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean over one chunk's predicted tokens, NaN if it has none."""
     logits = output_head(objective.lm)(hidden[:-1]).float()
-    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED).item()
+    return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED)

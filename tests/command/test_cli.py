@@ -29,7 +29,6 @@ from revela.study.layout import Layout
 from revela.study.settings import Training
 from revela.study.study import load
 from revela.text.resources import matching
-from revela.training import devices
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
@@ -149,7 +148,9 @@ def test_a_column_of_tables(tmp_path, capsys):
 def test_search_finds_the_text_itself(name, capsys):
     content = TEXTS if name.endswith("txt") else [json.dumps({"text": text}) for text in TEXTS]
     Path(name).write_text("\n".join(line.replace("\n", " ") for line in content))
-    answers = json.loads(succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--json"))
+    answers = json.loads(
+        succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--precision", "fp32", "--json")
+    )
     assert [len(answer["passages"]) for answer in answers] == [2, 2]
     retriever = Retriever.load("retriever", device="cpu")
     texts = [text.replace("\n", " ") if name.endswith("txt") else text for text in TEXTS]
@@ -157,6 +158,22 @@ def test_search_finds_the_text_itself(name, capsys):
     assert answers[0]["passages"][0]["score"] == pytest.approx(scores.max(), abs=1e-6)
     assert answers[0]["passages"][0]["text"] == texts[scores.argmax()]
     assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
+
+
+def test_the_precision_is_that_of_the_hardware_and_said(capsys, monkeypatch):
+    """Unless it is named."""
+    Path("lines.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
+    for fast, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device, fast=fast: fast)
+        assert main(["search", "retriever", "lines.txt", TEXTS[1]]) == 0
+        assert f"precision: {name}, in which this machine is fast" in capsys.readouterr().err
+    found = {}
+    for name in ("bf16", "fp32"):
+        assert main(["encode", "retriever", "lines.txt", "--out", f"{name}.npy", "--precision", name]) == 0
+        assert "precision" not in capsys.readouterr().err
+        found[name] = np.load(f"{name}.npy")
+    assert not np.array_equal(found["bf16"], found["fp32"])
+    assert (found["bf16"] * found["fp32"]).sum(1).min() > 0.999
 
 
 def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):
@@ -259,38 +276,58 @@ def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, pl
     succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
 
 
-def test_a_wide_backbone_gets_the_papers_adapters(tmp_path):
+def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "out")
     settings = study.training_settings(cell)
-    assert (settings.lora.rank, settings.temperature, settings.learning_rate) == (256, 1e-4, 1e-4)
+    assert settings.freeze_lm and settings.cross_attention.gate == 0.1 and settings.lora
+    assert study.config.chunking.max_words == 24
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
+    study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "gpus", gpus=2)
+    assert study.config.chunking.max_words == 120 and study.training_settings(cell).batches_per_step == 2
 
 
-@pytest.mark.parametrize("flags, wide", [("avx512_bf16 amx_bf16 amx_tile", "bf16"), ("avx512_bf16", "fp32")])
-def test_the_precision_follows_from_the_cpu(flags, wide, tmp_path, backbone, monkeypatch):
-    """For a wide backbone; products of a narrow one are too small. Where no flags can be read, none are there."""
-    monkeypatch.setattr(devices, "CPU", tmp_path / "cpuinfo")
+@pytest.mark.parametrize("fast, wide", [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
+def test_the_precision_follows_from_the_cpu(fast, wide, tmp_path, backbone, monkeypatch):
+    """For a wide backbone; products of a narrow one are too small."""
+    monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device: fast)
 
     def precision(model):
         study, cell = own_study.write_study("notes", model, tmp_path / "out", overwrite=True)
         return study.training_settings(cell).precision
 
-    assert precision("owner/Model-1B") == "fp32"
-    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} sse\n")
     assert (precision("owner/Model-1B"), precision(str(backbone))) == (wide, "fp32")
     assert own_study.write_study("notes", "o/m", tmp_path / "gpu", gpus=1)[0].config.training.precision == "bf16"
 
 
-@pytest.mark.parametrize("width, config", [("wide", "config"), ("narrow", "demo")])
+@pytest.mark.parametrize("width, config", [("wide", "demo"), ("narrow", "tiny")])
 def test_settings_are_those_of_the_configurations(width, config, tmp_path, backbone):
     """Except for those that are named as own, and for what follows from the machine and the options."""
     study, cell = own_study.write_study("notes", {"wide": "o/m", "narrow": str(backbone)}[width], tmp_path / "out")
     ours = study.training_settings(cell).model_dump(mode="json")
     stated = read_yaml(ROOT / f"config/{config}.yaml")["training"]
     theirs = Training.model_validate(stated).model_dump(mode="json", include=set(stated))
-    own = {"wide": {*own_study.NOT_AS_THE_PAPER}, "narrow": {*own_study.NOT_AS_THE_DEMO}}[width]
     differ = {key for key, value in theirs.items() if ours[key] != value}
-    assert differ - {"precision", "zero_stage"} == own
+    assert differ - {"precision", "zero_stage"} == {*own_study.AS_THE_PAPER}
+
+
+def test_steps_that_fit_into_minutes(place, backbone, capsys, tmp_path, monkeypatch):
+    """The pace is measured by a few steps of the cell itself, once; the number of steps stands in the configuration."""
+    out = tmp_path / "out"
+    command = ["train", "--text", "notes", "--backbone", backbone, "--out", out, "--cores", 1, "--batch-size", 4]
+    succeed(capsys, *command, "--minutes", 0.05)
+    seconds = json.loads((out / "pace.json").read_text())["seconds_per_step"]
+    steps = read_yaml(out / "config.yaml")["training"]["max_steps"]
+    assert steps == int(3 / seconds) > 1
+    [log] = (out / "models").glob("revela/mine/*/*/bs4/log.jsonl")
+    assert len(log.read_text().splitlines()) == steps
+
+    monkeypatch.setattr(running, "run", lambda *_, **__: None)
+    succeed(capsys, *command, "--minutes", 0.05)
+    assert read_yaml(out / "config.yaml")["training"]["max_steps"] == steps
+    said = fail(capsys, *command, "--minutes", 0.1)
+    assert "training.max_steps" in said and "--overwrite" in said
+    (out / "pace.json").write_text('{"seconds_per_step": 100}')
+    assert "a step takes 100 seconds here" in fail(capsys, *command, "--minutes", 1)
 
 
 @pytest.mark.usefixtures("place")
@@ -525,7 +562,7 @@ def test_an_error_that_was_not_foreseen_is_one_line_too(monkeypatch, capsys):
 
 
 def test_doctor(capsys):
-    """Where these tests run the demo does, so nothing is an error, whatever else is missing; each lack has its advice."""
+    """Where these tests run tiny does, so nothing is an error, whatever else is missing; each lack has its advice."""
     checks = {check["name"]: check for check in json.loads(succeed(capsys, "doctor", "--json", "--no-network"))}
     assert checks["Python"]["status"] == checks["torch"]["status"] == checks["configuration"]["status"] == "ok"
     assert checks["GPU"]["status"] == ("ok" if torch.cuda.is_available() else "warning")

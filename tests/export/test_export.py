@@ -323,6 +323,26 @@ def test_the_licence_of_a_fetched_base_is_known_to_the_card_and_to_mteb(tmp_path
     assert model_meta(tmp_path / "out", str(tmp_path / "out")).license == "not specified"
 
 
+def test_a_card_names_whom_packages_ask_to_be_named(tmp_path, backbone):
+    """The text's authors and licence, and those of the base model."""
+    shutil.copytree(backbone, tmp_path / "resources/models/tiny")
+    facts = {"licence": "apache-2.0", "attribution": "A model by its makers."}
+    write_manifest(tmp_path / "resources/models/tiny", package="model==2", **facts)
+    cell = cell_folder(backbone, tmp_path, "revela/mine/tiny/tiny/bs4", lora=True)
+    dataset = tmp_path / "resources/datasets/mine"
+    dataset.mkdir(parents=True)
+    write_manifest(dataset, package="text==1.0", licence="cc-by-sa-4.0", attribution="By the authors of its articles.")
+    counts = {"batches": 12, "words": 345, "sources": {"mine": 12}, "parts": {"mine": {}}}
+    (tmp_path / "corpora/mine/bs4").mkdir(parents=True)
+    (tmp_path / "corpora/mine/bs4/batches.json").write_text(json.dumps(counts))
+    export_merged(cell, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "- `mine`: text==1.0 from the package index, cc-by-sa-4.0. By the authors of its articles. (sha256 " in card
+    assert "whose licence is apache-2.0;" in card
+    assert "It was taken from the package model==2. A model by its makers." in card
+    assert front_matter(tmp_path / "out/README.md")["license"] == "apache-2.0"
+
+
 def test_several_licences_are_carried(tmp_path, backbone):
     base = shutil.copytree(backbone, tmp_path / "base")
     (base / "README.md").write_text("---\nlicense: [mit, apache-2.0]\n---\n")

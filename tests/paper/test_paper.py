@@ -1,7 +1,9 @@
 """Tables, their lineage and the comparison with the paper: small ones by hand, and all of the paper's read back."""
 
 import csv
+import dataclasses
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -26,11 +28,14 @@ from revela.paper.values import (
     read_errata,
     read_printed,
     rows,
+    seed_margins,
     standard_error,
+    tasks_of_rows,
 )
 from revela.study.base import ConfigError
+from revela.study.sheets import Deviation
 from revela.study.shown import Figure, Table
-from revela.study.specification import CheckSpec, check_spec, lineage_spec, table_spec
+from revela.study.tables import CheckSpec, check_spec, lineage_spec, table_spec
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config/paper"
@@ -351,10 +356,22 @@ def test_a_missing_system_is_an_error_and_not_run_where_asked(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "ours, expected", [(50.0, "OK"), (51.0, "OK"), (51.1, "close"), (47.0, "close"), (46.9, "FAIL"), (None, "not run")]
+    "ours, margin, expected",
+    [
+        (50.0, 0.2, "OK"),
+        (51.05, 1.0, "OK"),  # the printed value is rounded by 0.05 at most
+        (51.1, 1.0, "close"),
+        (47.95, 1.0, "close"),
+        (47.9, 1.0, "FAIL"),
+        (47.9, 2.5, "OK"),  # of fewer queries
+        (50.06, 0.0, "FAIL"),
+        (50.05, math.nan, "OK"),
+        (51.0, math.nan, "FAIL"),  # of one query nothing is known
+        (None, math.nan, "not run"),
+    ],
 )
-def test_verdict(ours, expected):
-    assert verdict(ours, 50.0) == expected
+def test_a_verdict_is_by_the_interval(ours, margin, expected):
+    assert verdict(ours, 50.0, margin) == expected
 
 
 def test_comparison_uses_the_corrected_value():
@@ -397,7 +414,7 @@ def test_the_check_fails_where_a_measured_value_does(study, tmp_path):
     assert not failing and "FAIL 0, not run 61" in line
 
     path = Path(changed.scores(study.table_systems("table14")["Revela-1B"], "coir"))
-    write_scores(path, {task: 0.9 for task in json.loads(path.read_text())["tasks"]})
+    write_scores(path, {task: 0.9 for task in json.loads(path.read_text())["tasks"]}, queries=4000)
     write_check(spec, changed, output)
     line, failing = verdict_line(output["csv"])
     assert failing and "FAIL 11" in line
@@ -416,7 +433,131 @@ def test_the_check_of_nothing_measured(study, tmp_path):
     output = {suffix: tmp_path / f"check.{suffix}" for suffix in ("html", "md", "csv")}
     write_check(CheckSpec(tables=[]), gone, output)
     assert "No table of this configuration" in output["md"].read_text()
-    assert verdict_line(output["csv"])[1] is False
+    line, failing = verdict_line(output["csv"])
+    assert failing and line.endswith("check.html: nothing measured")
+    write_check(spec, gone, output)
+    assert verdict_line(output["csv"]) == (line, True)
+
+
+def test_the_order_of_tasks_decides_nothing(study, tmp_path):
+    """A row of benchmarks.tsv may stand anywhere: what is compared, and what a table shows, stays the same."""
+    order = list(study.tasks)
+    numbers = {task.key: number for number, task in enumerate(order)}
+    for one, other in (("coir/cosqa", "coir/apps"), ("beir/nq", "beir/arguana"), ("bright/aops", "bright/pony")):
+        order[numbers[one]], order[numbers[other]] = order[numbers[other]], order[numbers[one]]
+    swapped = dataclasses.replace(study, tasks=order)
+    for name in ("table1", "table2", "table7", "table11", "table12", "released1"):
+        before, after = table_spec(study, name), table_spec(swapped, name)
+        pd.testing.assert_frame_equal(compare_table(before, study.layout), compare_table(after, study.layout))
+        assert rows(before) == rows(after) and columns(before, study.layout) == columns(after, study.layout), name
+    before, after = (lineage(lineage_spec(s, "table1"), study.layout)["columns"]["Revela-1B"] for s in (study, swapped))
+    assert before["cells"] == after["cells"]
+
+
+def test_rows_are_matched_by_label_or_alias(study, tmp_path):
+    spec = table_spec(study, "table1")
+    text = (PAPER / "table01_coir.csv").read_text()
+
+    def named(old, new):
+        (tmp_path / "printed.csv").write_text(text.replace(f"\n{old},", f"\n{new},"))
+        table = spec.table.model_copy(update={"printed": str(tmp_path / "printed.csv")})
+        return tasks_of_rows(spec.model_copy(update={"table": table}))
+
+    assert list(named("SN", "SN").items())[3] == ("SN", "codesearchnet")
+    assert named("SN", "COIRCodeSearchNetRetrieval")["COIRCodeSearchNetRetrieval"] == "codesearchnet"
+    with pytest.raises(PaperError, match="row 'Snippets' is no task's alone; labels and aliases: .*SNCC"):
+        named("SN", "Snippets")
+    with pytest.raises(PaperError, match="row 'COIRCodeSearchNetRetrieval' is no task's alone"):
+        named("SNCC", "COIRCodeSearchNetRetrieval")  # which SN has already
+    with pytest.raises(PaperError, match="'CosQA' stands twice"):
+        named("SN", "CosQA")
+    with pytest.raises(PaperError, match="the last row is 'Total'"):
+        named("Mean", "Total")
+
+
+def test_what_is_expected_is_said_with_its_reason():
+    printed = {"A": {"F": 50.0, "G": 50.0, "Mean": 50.0}, "B": {"F": 50.0, "G": 50.0, "Mean": 50.0}}
+    ours = [Column(label, [60.0, 50.0, 55.0], [1.0, 1.0, 0.5]) for label in "AB"]
+    where = {"scale": "paper", "table": "t"}
+    known = [Deviation(**where, row="F", reason="other queries"), Deviation(**where, column="A", reason="why")]
+    lines = compare(ours, printed, deviations=known).set_index(["column", "row"])
+    assert lines["verdict"].to_dict() == {
+        ("A", "F"): "expected",
+        ("A", "G"): "OK",  # what agrees needs no reason
+        ("A", "Mean"): "expected",
+        ("B", "F"): "expected",
+        ("B", "G"): "OK",
+        ("B", "Mean"): "FAIL",
+    }
+    assert lines["reason"].to_dict()["A", "F"] == "other queries; why"
+    page = to_markdown(lines.reset_index())
+    assert "OK 2, close 0, FAIL 1, not run 0, expected 3." in page
+    assert "Expected: B (F): other queries." in page and "Expected: A (Mean): why." in page
+
+
+def test_the_papers_deviations_are_of_its_tables(study):
+    """Each stands at a printed value, and none is of a cell: for those nothing is known beforehand but BRIGHT's data."""
+    for deviation in study.deviations:
+        printed = read_printed(study.config.tables[deviation.table].printed)
+        labels = list(printed) if deviation.column == "*" else [deviation.column]
+        assert all(deviation.row in ("*", *printed[label]) for label in labels)
+        assert deviation.table == "table7" or not any(label.startswith("Revela") for label in labels)
+
+
+def test_other_seeds_widen_the_interval(study, tmp_path):
+    """Three seeds of 50, 52 and 54: sd 2, Student's t of two degrees 4.303, a fourth within 4.303 * 2 * sqrt(4 / 3)."""
+    study = with_results(study, tmp_path)
+    spec = table_spec(study, "table14")
+    [column] = [column for column in spec.columns if column.label == "Revela-1B"]
+    assert column.seeds == [f"revela/mixed/llama-3.2-1b/llama-3.2-1b/bs16-seed{n}" for n in (1, 2)]
+    tasks = list(spec.benchmarks["coir"].tasks)
+    alone = write_scores(study.layout.scores(column.system.name, "coir"), dict.fromkeys(tasks, 0.50), queries=10_000)
+    assert seed_margins(spec, column, study.layout) == ([0.0] * 11, 1)
+    found = compare_table(spec, study.layout, partly=True).set_index(["column", "row"]).loc["Revela-1B"]
+    assert found.loc["CosQA", "high"] - 50 == pytest.approx(0.98, abs=0.001)
+    for seed, mean in zip(column.seeds, (0.52, 0.54), strict=True):
+        write_scores(study.layout.scores(seed, "coir"), dict.fromkeys(tasks, mean), queries=10_000)
+    margins, number = seed_margins(spec, column, study.layout)
+    assert number == 3 and margins == pytest.approx([4.302653 * 2 * (4 / 3) ** 0.5] * 11)
+    wider = compare_table(spec, study.layout, partly=True).set_index(["column", "row"]).loc["Revela-1B"]
+    assert wider.loc["CosQA", "high"] - 50 == pytest.approx(math.hypot(margins[0], 0.98), abs=0.001)
+    assert alone.exists() and wider.loc["CosQA", "ours"] == 50  # the table's own value stays
+
+
+# --- services
+
+
+def test_services_are_shown_as_measured_where_they_were_scored(study, tmp_path):
+    """With a score file the values are ours and say so; no printed number reaches them, nor any other measured column."""
+    spec, scored = table_spec(study, "table1"), with_results(study, tmp_path / "r").layout
+    shutil.copytree(study.config.results, tmp_path / "r")
+    tasks = list(spec.benchmarks["coir"].tasks)
+    write_scores(
+        scored.scores("ada-2", "coir"), {task: (place + 1) / 100 for place, task in enumerate(tasks)}, queries=100
+    )
+    found = {column.label: column for column in columns(spec, scored)}
+    assert found["Ada-2"].values == pytest.approx([*range(1, 11), 5.5])
+    assert found["Ada-2"].service and not found["Ada-2"].copied and not found["Ada-2"].errata
+    assert found["Voyage-2"].copied and not found["Voyage-2"].service
+
+    lines = compare_table(spec, scored).set_index("column")
+    assert "not run" not in set(lines.loc["Ada-2", "verdict"]) and set(lines.loc["Voyage-2", "verdict"]) == {"not run"}
+    output = {suffix: tmp_path / f"t.{suffix}" for suffix in ("md", "csv", "tex")}
+    write_table(spec, scored, output)
+    md, csv, tex = (output[suffix].read_text() for suffix in ("md", "csv", "tex"))
+    assert "1.0ᵐ" in md and "ᵐ: measured here, by the service's API." in md and "ᵖ" in md
+    assert "Ada-2 (measured)" in csv and "Voyage-2 (printed)" in csv and r"1.0\textsuperscript{m}" in tex
+    assert lineage(lineage_spec(study, "table1"), scored)["columns"]["Ada-2"]["cells"]["SN"]["value"] == pytest.approx(
+        4
+    )
+
+    # Every printed number is another one now; what was measured stays, to the last digit.
+    printed = pd.read_csv(PAPER / "table01_coir.csv", index_col="Task")
+    (printed * 0 + 77.7).to_csv(tmp_path / "table01_coir.csv")
+    table = spec.table.model_copy(update={"printed": str(tmp_path / "table01_coir.csv")})
+    other = {column.label: column for column in columns(spec.model_copy(update={"table": table}), scored)}
+    for label, column in found.items():
+        assert other[label] == column if not column.copied else other[label].values == [77.7] * 11, label
 
 
 # --- lineage

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,15 @@ import pandas as pd
 import pytest
 from paper_results import printed_study, with_results, write_results
 
+from revela.files import write_json
 from revela.paper import PaperError
 from revela.paper.figure_corpus import corpus_figure
 from revela.paper.figure_means import bars
+from revela.paper.figure_same_document import comparable
 from revela.paper.figure_timing import slope
 from revela.paper.figures import panels, write_figure
-from revela.study.specification import figure_spec, table_spec
 from revela.study.study import load
+from revela.study.tables import figure_spec, table_spec
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +29,12 @@ def study(tmp_path_factory):
 
 
 def make(study, name, folder):
-    """(sha256 of the PDF and the PNG, panel -> its data) of a figure."""
-    files = [folder / f"{name}.pdf", folder / f"{name}.png"]
-    cells = [run.system for run in study.runs if run.corpus == "mixed" or run.method == "contriever"]
-    spec = figure_spec(study, name).model_copy(update={"cells": cells})
+    """(sha256 of the PDF, the PNG and the SVG, panel -> its data) of a figure."""
+    files = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "svg")]
+    spec = figure_spec(study, name)
+    if name == "training":
+        cells = [run.system for run in study.runs if run.corpus == "mixed" or run.method == "contriever"]
+        spec = spec.model_copy(update={"cells": cells})
     write_figure(spec, study.layout, files, folder / name)
     data = {path.stem: pd.read_csv(path) for path in sorted((folder / name).iterdir())}
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files], data
@@ -46,6 +52,7 @@ def numbers(study, name):
         ("figure4", {"CoIR", "BEIR"}),
         ("figure5", {"CoIR", "BEIR"}),
         ("figure6", {"step-0", "step-100", "step-200"}),
+        ("same_document", {"same-document"}),
         ("hours", {"CoIR", "BEIR", "BRIGHT"}),
         ("timing", {"A100"}),
         ("training", {"revela-mixed", "contriever-wiki", "contriever-code"}),
@@ -54,7 +61,7 @@ def numbers(study, name):
 def test_every_figure_with_its_data(study, tmp_path, name, shown):
     hashes, data = make(study, name, tmp_path)
     assert set(data) == shown and all(len(frame) for frame in data.values())
-    if name in ("figure4", "figure6"):
+    if name in ("figure4", "figure6", "same_document"):
         assert make(study, name, tmp_path / "again")[0] == hashes
 
 
@@ -69,10 +76,63 @@ def test_the_numbers_of_the_bars_and_lines(study):
     assert list(found["mean"]) == pytest.approx([41.6, 41.2, 38.8], abs=0.1)
 
 
+def test_the_weight_on_the_same_document_counts_batches_before_the_step(tmp_path):
+    """tiny's cell and its shuffled control; the uniform one is a line of its own."""
+    tiny = with_results(load("config/tiny.yaml"), tmp_path)
+    cells = {cell.variant: cell for cell in tiny.figure_cells("same_document")}
+    assert {*cells} == {"", "shuffled"}
+    for cell, (similarity, shares) in zip(cells.values(), (("learned", [0.2, 0.4]), ("shuffled", [0.1, 0.3]))):
+        Path(tiny.layout.cell(cell)).mkdir(parents=True)
+        write_json(tiny.layout.cell_settings(cell), {"similarity": similarity, "batches_per_step": 8})
+        lines = [
+            {
+                "step": step,
+                "loss": 1,
+                "elapsed": 1,
+                "gpu_hours": 0,
+                "same_document": share,
+                "same_document_uniform": 0.2,
+            }
+            for step, share in enumerate(shares, start=1)
+        ]
+        Path(tiny.layout.cell_log(cell)).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    frame = numbers(tiny, "same_document")["same document"]
+    assert frame.to_dict("split")["data"] == [
+        ["learned", 0, 0.2, 0.2],
+        ["learned", 8, 0.4, 0.2],
+        ["shuffled Sim", 0, 0.1, 0.2],
+        ["shuffled Sim", 8, 0.3, 0.2],
+    ]
+    log = Path(tiny.layout.cell_log(cells[""]))
+    log.write_text(log.read_text().replace('same_document"', 'other"'))
+    with pytest.raises(PaperError, match="do not name documents"):
+        numbers(tiny, "same_document")
+
+
+def test_batches_of_few_and_of_many_documents_are_comparable():
+    """Worked by hand: half-way from uniform to all, then a batch of one document, then uniform, in a mean batch of 0.5."""
+    curve = pd.DataFrame({"share": [0.6, 1.0, 0.25], "uniform": [0.2, 1.0, 0.25]})
+    single = comparable(curve, 0.5, 1)
+    assert single[[0, 2]].tolist() == pytest.approx([0.75, 0.5]) and np.isnan(single[1])
+    both = 0.5 + 0.5 * (0.4 + 0.0) / (0.8 + 0.75)
+    assert comparable(curve, 0.5, 3)[1] == pytest.approx(both)
+    assert comparable(curve[:1], 0.2, 1).tolist() == pytest.approx([0.6])  # as it is where all batches are alike
+
+
+def test_an_svg_has_other_colours_where_a_screen_is_dark(study, tmp_path):
+    make(study, "same_document", tmp_path)
+    svg = (tmp_path / "same_document.svg").read_text()
+    ET.fromstring(svg)
+    style = re.search(r"<style>@media \(prefers-color-scheme: dark\) (.*?)</style>", svg)[1]
+    drawn = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg.replace(style, "")))
+    ink = drawn - {"#b0b0b0"}  # the grid
+    assert {"#ffffff", "#0072b2"} <= ink and all(f": {colour}" in style for colour in ink)
+
+
 def test_a_control_is_not_revelas_own(study, tmp_path):
-    demo = with_results(load("config/demo.yaml"), tmp_path)
-    write_results(demo, lambda table, label, row: 50, queries=2)
-    origins = bars(table_spec(demo, "table1"), demo.layout).set_index("label")["origin"]
+    tiny = with_results(load("config/tiny.yaml"), tmp_path)
+    write_results(tiny, lambda table, label, row: 50, queries=2)
+    origins = bars(table_spec(tiny, "table1"), tiny.layout).set_index("label")["origin"]
     assert set(origins[origins == "own"].index) == {"Revela-4M"}
     assert origins["Uniform-4M"] == origins["Shuffled-4M"] == "measured"
 

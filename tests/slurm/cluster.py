@@ -1,6 +1,6 @@
-"""A SLURM of one node, real but for its GPUs: munged, slurmctld and slurmd of Debian's packages, started as root.
+"""A SLURM of one node or more, real but for its GPUs: munged, slurmctld and slurmd of Debian's packages, started as root.
 
-The node says that it has 64 CPUs, 512 GB and four A100s, which are device files, so that every scheduling decision is
+Each node, a slurmd on this machine, says that it has 64 CPUs, 512 GB and four A100s, which are device files, so that every scheduling decision is
 SLURM's own. All of it lives in one folder, and in namespaces of its own: there the folder is /etc/slurm, and the network knows
 nothing but itself, so no job reaches another machine, and no port is taken.
 """
@@ -23,11 +23,11 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=/etc/slurm/munge.socket,cred_expire=15
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 ProctrackType=proctrack/linuxproc
@@ -50,13 +50,14 @@ ReturnToService=2
 MinJobAge=3600
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:a100:4 Feature=a100_80gb
+{nodes}
 PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=requeued Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=REQUEUE PriorityTier=1
 PartitionName=cancelled Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=CANCEL PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PreemptMode=OFF PriorityTier=100
 PartitionName=closed Nodes=ALL MaxTime=INFINITE State=DOWN
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=512000 Gres=gpu:a100:4 Feature=a100_80gb"
 
 # The first process of the namespaces. Without iproute2: brings the loopback device up, with an address that glibc does not take for no network at all.
 INIT = """
@@ -87,17 +88,20 @@ def why_not() -> str | None:
 class Cluster:
     """The daemons, and commands run beside them. To be used in a `with` block, which stops what it has started."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, nodes=1):
         self.folder = Path(folder)
+        self.host = socket.gethostname().split(".")[0]
+        self.nodes = [self.host] if nodes == 1 else [f"{self.host}-{number}" for number in range(nodes)]
         self.processes = {}
 
     def __enter__(self):
         os.makedirs("/etc/slurm", exist_ok=True)  # covered in the cluster's own namespace
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool-{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True)
         os.chmod(self.folder, 0o755)
-        host = socket.gethostname().split(".")[0]
-        (self.folder / "slurm.conf").write_text(CONF.format(host=host, folder=self.folder))
+        nodes = [NODE.format(name=name, host=self.host, port=17001 + n) for n, name in enumerate(self.nodes)]
+        conf = CONF.format(host=self.host, folder=self.folder, nodes="\n".join(nodes))
+        (self.folder / "slurm.conf").write_text(conf)
         (self.folder / "gres.conf").write_text(f"Name=gpu Type=a100 File={self.folder}/gpu[0-3]\n")
         for gpu in range(4):
             os.mknod(self.folder / f"gpu{gpu}", 0o666 | 0o020000, os.makedev(1, 3))
@@ -132,7 +136,9 @@ class Cluster:
         self._wait(lambda: "is UP" in self.run("scontrol", "ping", check=False), "slurmctld")
 
     def start_node(self):
-        self._start("slurmd", "slurmd", "-D")
+        """All of them, if there are several."""
+        for node in self.nodes:
+            self._start("slurmd" if node == self.host else f"slurmd-{node}", "slurmd", "-D", "-N", node)
         self.wait_for_state("idle", "mixed", "allocated", "completing")
 
     def wait_for_state(self, *states):

@@ -8,16 +8,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revela.plan import flops, memory
 from revela.study.base import ConfigError, validate
 from revela.study.cell import Cell
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.schemas import schemas
 from revela.study.settings import Training
+from revela.study.sizes import load_sizes
 from revela.study.study import load
 
 ROOT = Path(__file__).parents[2]
-SCALES = ("config/config.yaml", "config/demo.yaml", "tests/small/config.yaml")
+SCALES = ("config/config.yaml", "config/tiny.yaml", "tests/small/config.yaml")
 TABLES = sorted(path for path in (ROOT / "config/paper").glob("table*.csv") if path.read_text().startswith("Task,"))
 
 
@@ -28,10 +30,10 @@ def in_root(monkeypatch):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a changed copy of the demo's configuration and return its path."""
+    """Write a changed copy of tiny's configuration and return its path."""
 
     def _write(change, sheets=()):
-        values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+        values = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
         change(values)
         for name, change_sheet in dict(sheets).items():
             lines = (ROOT / f"config/{name}.tsv").read_text().splitlines()
@@ -96,7 +98,7 @@ def test_groups_of_other_sizes_are_built_from_text_where_the_rest_is_released(tm
 def test_the_ablations_of_ours():
     """One setting at a time, in no table of the paper."""
     study = load("config/config.yaml")
-    ablations = [run for run in study.runs if study.is_on_request(run)]
+    ablations = [run for run in study.runs if study.is_on_request(run) and run.batch_size <= 16]
     assert {(run.method, run.retriever, run.lm, run.batch_size) for run in ablations} == {
         ("revela", "qwen2.5-0.5b", "llama-3.2-1b", 16)
     }
@@ -110,6 +112,45 @@ def test_the_ablations_of_ours():
     base = study.training_settings(Cell.parse("revela/wiki/qwen2.5-0.5b/llama-3.2-1b/bs16"))
     assert all(study.training_settings(run.cell) != base for run in ablations if run.variant)
     assert study.training_settings(Cell.parse("revela/wiki-group4/qwen2.5-0.5b/llama-3.2-1b/bs16")) == base
+
+
+@pytest.mark.parametrize("corpus", ["wiki", "code"])
+def test_larger_batches_are_of_the_same_text(corpus):
+    """As many chunks in all and in a step as batches of 16 have, and what four A100s hold."""
+    study = load("config/config.yaml")
+    larger = [run for run in study.runs if run.batch_size > 16 and run.corpus.startswith(corpus)]
+    assert [run.batch_size for run in larger] == [32, 64, 128, 256]
+    base = study.training_settings(Cell.parse(f"revela/{corpus}/qwen2.5-0.5b/llama-3.2-1b/bs16"))
+    shapes = [
+        flops.Shape(**load_sizes().models[name].model_dump(exclude={"parameters"})) for name in larger[0].cell.models
+    ]
+    for run in larger:
+        size, settings = run.batch_size, study.training_settings(run.cell)
+        assert size * settings.batches_per_step == 16 * base.batches_per_step
+        chunks = [size * study.config.corpora[run.corpus].batches, 16 * study.config.corpora[corpus].batches]
+        assert chunks[1] - size < chunks[0] <= chunks[1]
+        changed = {name for name, value in settings if value != getattr(base, name)}
+        assert changed == {"batches_per_step", "processes_per_batch"}
+        assert memory.peak(settings, shapes, size, 4, checkpointing=True) < 0.9 * 80e9
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_when_planning(tmp_path):
+    text = Path("config/config.yaml").read_text()
+    for batch_size, shared, message in [
+        (8, 16, "bs8: processes_per_batch: 16 processes do not share 8 chunks evenly; valid: a divisor of 8"),
+        (16, 8, "8 processes share a batch, and a training run has 4, no multiple of that"),
+    ]:
+        changed = text.replace(
+            "  batches_per_step: 32  # P", f"  processes_per_batch: {shared}\n  batches_per_step: 32  # P"
+        )
+        (tmp_path / "config.yaml").write_text(changed)
+        with pytest.raises(ConfigError, match=message):
+            load(tmp_path / "config.yaml").training_settings(
+                Cell.parse(f"revela/wiki/llama-3.2-1b/llama-3.2-1b/bs{batch_size}")
+            )
+    (tmp_path / "config.yaml").write_text(text.replace("training_gpus: 4", "training_nodes: 3\n  training_gpus: 4"))
+    with pytest.raises(ConfigError, match="training_gpus: 4 is not a multiple of training_nodes, 3"):
+        load(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
@@ -158,8 +199,8 @@ def test_a_variant_has_the_last_word():
     assert (replug.temperature, replug.learning_rate) == (1e-2, 5e-4)
 
 
-def test_held_out_packages_are_not_in_the_demos_training_text():
-    datasets = load("config/demo.yaml").config.datasets
+def test_held_out_packages_are_not_in_tinys_training_text():
+    datasets = load("config/tiny.yaml").config.datasets
     benchmarks = {name for d in datasets.values() if d.content in ("coir", "beir", "bright") for name in d.installed}
     training = {name for d in (datasets["packages"],) for name in d.installed}
     assert {"scikit-learn", "networkx", "matplotlib", "scipy"} == benchmarks
@@ -241,7 +282,7 @@ def test_files_may_stand_beside_released_batches(write):
 )
 def test_a_batch_has_chunks_that_tell_of_others(method, lm, least):
     """Of two chunks each has one other, so Revela's Sim is 1 and the retriever has no part in the loss."""
-    study = load("config/demo.yaml")
+    study = load("config/tiny.yaml")
     for size in range(least):
         with pytest.raises(ConfigError, match=f"batch size {size}; valid: {least} or more"):
             study.check_cell(Cell.parse(f"{method}/code/tiny-4m/{lm}/bs{size}"))
@@ -260,14 +301,14 @@ def test_no_such_file(tmp_path):
 @pytest.mark.parametrize(
     "row, expected",
     [
-        ("demo\trevela\tcode\ttiny-9m\ttiny-4m\t16\t\t", "retriever: unknown 'tiny-9m'"),
-        ("demo\trevela\tcode\ttiny-4m\tnone\t16\t\t", "lm: unknown 'none'"),
-        ("demo\trevela\twiki\ttiny-4m\ttiny-4m\t16\t\t", "corpus: unknown 'wiki'"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\tnosuch\t", "variant: unknown 'nosuch'"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\tmany\t\t", "batch_size"),
-        ("demo\trevela\tcode\t../../etc\ttiny-4m\t16\t\t", "retriever"),
-        ("demo\tsimcse\tcode\ttiny-4m\ttiny-4m\t16\t\t", "method"),
-        ("demo\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t\textra", "too many columns"),
+        ("tiny\trevela\tcode\ttiny-9m\ttiny-4m\t16\t\t", "retriever: unknown 'tiny-9m'"),
+        ("tiny\trevela\tcode\ttiny-4m\tnone\t16\t\t", "lm: unknown 'none'"),
+        ("tiny\trevela\twiki\ttiny-4m\ttiny-4m\t16\t\t", "corpus: unknown 'wiki'"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\t16\tnosuch\t", "variant: unknown 'nosuch'"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\tmany\t\t", "batch_size"),
+        ("tiny\trevela\tcode\t../../etc\ttiny-4m\t16\t\t", "retriever"),
+        ("tiny\tsimcse\tcode\ttiny-4m\ttiny-4m\t16\t\t", "method"),
+        ("tiny\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t\textra", "too many columns"),
     ],
 )
 def test_faulty_row_of_runs(write, row, expected):
@@ -276,7 +317,10 @@ def test_faulty_row_of_runs(write, row, expected):
 
 
 def test_a_row_that_stands_twice(write):
-    said = message(write(lambda v: None, {"runs": lambda lines: [*lines, lines[-1]]}))
+    def twice(lines):
+        return [*lines, next(line for line in lines if line.startswith("tiny\t"))]
+
+    said = message(write(lambda v: None, {"runs": twice}))
     assert "runs.tsv" in said and "stands twice" in said
 
 

@@ -45,6 +45,18 @@ def test_short_documents_are_left_out(tmp_path):
     assert [row["document"] for row in rows_of(tmp_path / "batches.parquet")] == [["a0", "a3"] * 3]
 
 
+def test_long_documents_give_their_first_chunks(tmp_path):
+    """So each batch is of as many documents as a group, with as many chunks of each."""
+    chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [9, 1, 2, 3, 2, 7]})
+    spec = batches_of(corpus(sources=[{"dataset": "a"}], min_chunks=2, max_chunks=2), 4)
+    counts = write_batches(spec, [chunks], tmp_path / "batches.parquet")
+    assert [row["text"] for row in rows_of(tmp_path / "batches.parquet")] == [
+        ["a 0.0", "a 2.0", "a 0.1", "a 2.1"],
+        ["a 3.0", "a 4.0", "a 3.1", "a 4.1"],
+    ]
+    assert counts["parts"] == {"a": {"available": 2, "taken": 2}} and counts["documents_of_batch"] == {"2": 2}
+
+
 SIZES = {"a": [5] * 40, "b": [3] * 40}  # at B = 4: 50 batches and 30
 
 

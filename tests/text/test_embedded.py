@@ -173,7 +173,7 @@ def test_an_unknown_layout_is_named(package, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["coir", "beir", "bright"])
-def test_the_demo_benchmarks_are_the_same_each_time(layout, tmp_path):
+def test_tinys_benchmarks_are_the_same_each_time(layout, tmp_path):
     facts = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

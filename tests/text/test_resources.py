@@ -501,6 +501,26 @@ def test_nltk_s_own_parameters(tmp_path, monkeypatch):
     }
 
 
+def test_nltk_s_own_parameters_are_downloaded(tmp_path, monkeypatch):
+    """Into a folder that is none of NLTK's, whose loader refuses to read there."""
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nowhere")])
+
+    def download(name, download_dir, **options):
+        folder = Path(download_dir) / "tokenizers" / name / "english"
+        folder.mkdir(parents=True)
+        files = {"abbrev_types.txt": "dr\n", "collocations.tab": "1\tmay\n", "sent_starters.txt": "however\n"}
+        for file, content in {**files, "ortho_context.tab": "tree\t36\n"}.items():
+            (folder / file).write_text(content)
+
+    monkeypatch.setattr(nltk, "download", download)
+    assert build_punkt(tmp_path / "punkt")["source"] == "punkt_tab/english"
+    content = json.loads((tmp_path / "punkt" / PUNKT_FILE).read_text())
+    assert (content["abbreviations"], content["sentence_starters"]) == (["dr"], ["however"])
+    assert (content["collocations"], content["orthographic_context"]) == ([["1", "may"]], {"tree": 36})
+
+
 def test_punkt_tab_without_a_network_is_one_line(tmp_path, monkeypatch, capsys):
     import nltk
 

@@ -35,7 +35,7 @@ from revela.training import TrainingError, advice, checkpoint, entry, launch, lo
 from revela.training.engine import load_models
 from revela.training.job import Job, read_job
 from revela.training.loop import count_steps
-from revela.training.rows import Rows
+from revela.training.rows import Rows, seed_of
 
 B = 4
 SETTINGS = {
@@ -50,7 +50,7 @@ SETTINGS = {
     "precision": "fp32",
     "zero_stage": 1,
 }
-MACHINE = {"checkpoint_every": 2, "time_budget_minutes": None}
+MACHINE = {"checkpoint_every": 2, "time_budget_minutes": None, "gradient_checkpointing": None}
 FULL = {"lora": None, "learning_rate": 0.003}
 
 processes = multiprocessing.get_context("forkserver")
@@ -380,6 +380,111 @@ def test_the_logarithmic_warmup(tmp_path, write_job):
     found = [record["lr"] / read_job([str(job)]).training.learning_rate for record in log(run(job))]
     rising = [math.log(step + 1) / math.log(4) for step in range(4)]
     np.testing.assert_allclose(found[:4], rising, rtol=1e-6)
+
+
+# --- shared batches
+
+STILL = {"lora": SETTINGS["lora"] | {"dropout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, write_job):
+    """The folder of a run of one process without dropout, by method and further changes."""
+    done = {}
+
+    def get(method="revela", **changes):
+        key = json.dumps([method, changes])
+        if key not in done:
+            folder = tmp_path_factory.mktemp(f"alone-{len(done)}")
+            done[key] = run(write_job(folder, method, **STILL | changes))
+        return done[key]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "shared", "changes"),
+    [
+        (0, 2, 2, {}),
+        (1, 4, 2, {}),
+        (2, 2, 2, {}),
+        (3, 4, 4, {"gradient_checkpointing": True}),
+        (1, 2, 2, {"freeze_lm": True, "temperature": 1e-2, "gradient_checkpointing": True}),
+        (3, 2, 2, {"freeze_lm": True, **LEARNED}),
+    ],
+)
+def test_processes_that_share_batches_change_nothing(tmp_path, write_job, alone, stage, number, shared, changes):
+    """Neither losses, gradients and all else that is logged, nor what is watched."""
+    job = write_job(tmp_path, **STILL | changes, zero_stage=stage, processes_per_batch=shared)
+    found, expected = run(job, number), alone(**changes)
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    machine = ("tokens_per_second", "tflops", "peak_memory_gb", "elapsed")
+    for here, there in zip(log(found), log(expected)):
+        logged = [{key: value for key, value in record.items() if key not in machine} for record in (here, there)]
+        assert logged[0] == pytest.approx(logged[1], rel=1e-3)
+    for name in ("dynamics.jsonl", "gain.jsonl"):
+        first, second = (
+            json.loads((folder / "output" / name).read_text().splitlines()[0]) for folder in (found, expected)
+        )
+        for key in first.keys() - {"document"}:
+            np.testing.assert_allclose(first[key], second[key], atol=2e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(("method", "changes"), [("replug", {"lm_temperature": 0.1}), ("contriever", {})])
+def test_the_baselines_share_batches(tmp_path, write_job, alone, method, changes):
+    job = write_job(tmp_path, method, **STILL | changes, processes_per_batch=2)
+    found, expected = run(job, 2), alone(method, **changes)
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    kind = {"replug": "agreement", "contriever": "accuracy"}[method]
+    assert [record[kind] for record in log(found)] == pytest.approx([record[kind] for record in log(expected)])
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_killed_run_of_shared_batches_ends_in_the_same_weights(tmp_path, write_job, stage):
+    """With dropout, of which each process has its own."""
+    expected = run(write_job(tmp_path / "expected", zero_stage=stage, processes_per_batch=2), 2)
+    job = write_job(tmp_path / "killed", zero_stage=stage, processes_per_batch=2)
+    Run(job, 2, partial(interrupt, signal.SIGKILL, 22)).fall()
+    run(job, 2)
+    assert_same(job.parent, expected)
+
+
+def test_parts_of_a_batch_have_masks_of_their_own():
+    seeds = {seed_of(42, position, place) for position in range(20) for place in range(4)}
+    assert len(seeds) == 80
+    assert seed_of(42, 7) == seed_of(42, 7, 0) == 17091344363464832916
+
+
+def test_one_process_that_is_killed_ends_the_run_with_one_line(tmp_path, write_job):
+    job = write_job(tmp_path, processes_per_batch=2, max_steps=10_000, checkpoint_every=10)
+    command = [sys.executable, "-m", "revela.training.launch", str(job), "--processes=2", "--threads=2"]
+    launcher = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "checkpoints").glob("step-*")):
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    ranks = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(job).encode() in (path / "cmdline").read_bytes():
+                environment = dict(pair.split("=", 1) for pair in (path / "environ").read_text().split("\0") if pair)
+                ranks[environment.get("RANK")] = int(path.name)
+    os.kill(ranks["1"], signal.SIGKILL)
+    said = launcher.communicate(timeout=60)[1]
+    assert launcher.returncode == 128 + signal.SIGKILL
+    (line,) = [line for line in said.splitlines() if "rror" in line]
+    assert line.startswith("error: process 1 of the run was killed by SIGKILL")
+
+
+def test_processes_that_cannot_share_batches_evenly_are_refused(tmp_path, write_job):
+    with pytest.raises(TrainingError, match=r"training.processes_per_batch: 3 do not share 4 chunks evenly$"):
+        read_job([str(write_job(tmp_path, processes_per_batch=3))])
+    valid = read_job([str(write_job(tmp_path, processes_per_batch=2))])
+    rows = Rows(valid.data, None, 0)
+    with pytest.raises(TrainingError, match="2 processes share a batch, and 3 are no multiple of that"):
+        count_steps(valid.training, rows, 3)
+    with pytest.raises(TrainingError, match="batches_per_step: 4 is not a multiple of 3 groups of processes"):
+        count_steps(valid.training, rows, 6)
+    assert count_steps(valid.training, rows, 8) == count_steps(valid.training, rows, 2) == 8
 
 
 # --- interruptions

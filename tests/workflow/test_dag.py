@@ -57,6 +57,9 @@ TABLES = {
     # one cell as in the paper and eleven variants, two of which have batches of their own from the same chunks
     "ablations-coir": ONE | jobs(dataset=13, model=2, chunks=1, batches=3, train=12, run=120, score=12),
     "ablations-beir": ONE | jobs(dataset=14, model=2, chunks=1, batches=3, train=12, run=156, score=12),
+    # one retriever, batches of 4 to 256 made of the same chunks
+    "batch-size-coir": ONE | jobs(dataset=13, model=2, chunks=1, batches=7, train=7, run=70, score=7),
+    "batch-size-beir": ONE | jobs(dataset=14, model=2, chunks=1, batches=7, train=7, run=91, score=7),
 }  # fmt: skip
 ONE = jobs(punkt=1, figure=1)
 CORPUS = jobs(punkt=1, corpus_report=1, corpus_figure=1)
@@ -66,6 +69,8 @@ FIGURES = {
     | jobs(dataset=18, model=9, chunks=2, batches=3, replug_scores=2, train=9, run=227, run_bm25=25, score=20),
     # tables 10 and 11: 3 retrievers x batches of 4, 8 and 16 on two corpora
     "figure4": ONE | jobs(dataset=27, model=3, chunks=2, batches=6, train=18, run=207, score=18),
+    # one retriever, batches of 4 to 256 on two corpora
+    "batch-size": ONE | jobs(dataset=27, model=2, chunks=2, batches=14, train=14, run=161, score=14),
     # tables 12 and 13: 3 retrievers x 3 LMs on two corpora
     "figure5": ONE | jobs(dataset=27, model=3, chunks=2, batches=2, train=18, run=207, score=18),
     # one cell, which has logged what is drawn
@@ -105,6 +110,12 @@ def test_every_table_as_counted_by_hand(planned):
             beside = dict(TABLES[table.wildcards.table])
             beside[table.rule.name] = beside.pop("table")
             assert planned.counts(str(table.output[0])) == beside
+
+
+def test_what_a_script_reads_as_one_folder_is_one(planned):
+    """Snakemake hands on a list of one as a list."""
+    models = {job.wildcards.system: job.input.model for job in planned.jobs if job.rule.name == "language_model"}
+    assert len(models) == 2 and all(isinstance(folder, str) for folder in models.values()), models
 
 
 def test_every_figure_as_counted_by_hand(planned):

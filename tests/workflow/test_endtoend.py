@@ -1,10 +1,15 @@
 """The whole chain for real: text to table at a scale of a minute, killed and started again, edited and planned again."""
 
+import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from checkout import Checkout
@@ -51,6 +56,8 @@ def test_everything_stands_where_it_should(finished):
         f"{R}/models/{CELL}/dynamics.jsonl",
         f"{R}/figures/figure4.pdf",
         f"{R}/figures/training.png",
+        f"{R}/figures/same_document.svg",
+        f"{R}/before-after/{CELL}/coir-small.html",
         f"{R}/models/{CELL}/retriever",
         f"{R}/models/{CELL}/manifest.json",
         f"{R}/corpora/code/bs4/batches.json",
@@ -60,6 +67,11 @@ def test_everything_stands_where_it_should(finished):
     ):
         assert (finished.folder / path).exists(), path
     assert not list((finished.folder / R).glob("checkpoints/**/step-*"))  # nothing is left of finished cells
+
+
+def test_a_short_run_is_watched_at_its_start_middle_and_end(finished):
+    records = (finished.folder / f"{R}/models/{CELL}/dynamics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["step"] for record in records] == [0, 3, 6]
 
 
 def test_anchors(finished):
@@ -73,8 +85,31 @@ def test_anchors(finished):
     assert (finished.folder / f"{R}/anchors.md").read_text().splitlines()[2] == f"| {' | '.join(row.split(','))} |"
 
 
+def test_the_command_that_is_printed_searches(copy):
+    """`make tiny` with nothing left to do but the report: tables, and a search that works as it is typed."""
+    entry = ("-c", "from revela.command.cli import entry; entry()")
+    printed = copy.run_python(*entry, "reproduce", CONFIG[1], "--cores", "2")
+    means = re.findall(
+        r"(\S+)", (copy.folder / f"{TABLE}.md").read_text().split("| Mean")[1].splitlines()[0].replace("|", " ")
+    )
+    for label, mean in zip(("BM25", "Untrained-1M", "Contriever-1M", "REPLUG-1M", "Revela-1M"), means, strict=True):
+        assert re.search(rf"{label} .* {mean.strip('*')} ", printed), printed
+    assert (copy.folder / f"{R}/report.zip").exists()
+    [line] = [line for line in printed.splitlines() if " search " in line]
+    program, *arguments = shlex.split(line)
+    assert program == str(Path(sys.executable).with_name("revela"))
+    [answer] = json.loads(copy.run_python(*entry, *arguments, "--json"))
+    assert len(answer["passages"]) == 5 and answer["query"] == arguments[3]
+
+
+def test_anchors_that_are_missed_fail(copy):
+    printed, status = copy.snakemake("anchors", *CONFIG)
+    assert status != 0 and f"{R}/anchors.md: OK 0, close 0, FAIL 1, not run 0" in printed, printed
+    assert (copy.folder / f"{R}/anchors.md").exists()
+
+
 def test_nothing_is_done_twice(finished):
-    assert finished.plan("all", "anchors", *CONFIG) == {}
+    assert finished.plan("all", "anchors_page", *CONFIG) == {}
 
 
 def test_the_plan_learns_from_finished_jobs(finished, monkeypatch):
@@ -141,6 +176,32 @@ def test_the_check_fails_where_a_measured_value_does(copy):
     assert status != 0 and "OK 9, close 0, FAIL 1, not run 0" in printed, printed
     assert "## What fails: 1" in (copy.folder / f"{R}/check.md").read_text()
     assert "(3.1)" in (copy.folder / f"{TABLE}.compare.md").read_text()
+
+
+WANT = r"error: killed, most likely for want of memory: peak \S+ of \S+ GiB in one process; try this: "
+
+
+def test_a_training_that_the_kernel_kills_is_explained(copy):
+    """On the terminal, with the peak of the process that was killed, a child of a child of the job's."""
+    fatal = "    big = bytearray(700 * 2**20)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    copy.edit("revela/training/entry.py", "    if memory.checkpointing:\n", f"{fatal}    if memory.checkpointing:\n")
+    shutil.rmtree(copy.folder / R / "models" / CELL)
+    printed, status = copy.snakemake(f"{R}/models/{CELL}", *CONFIG)
+    assert status == 1
+    said = re.search(WANT + rf".*batch size.* \(log: {R}/logs/train/{CELL}.log\)", printed)
+    assert said and float(said[0].split()[9]) > 0.9
+    assert re.search(rf"^{CELL}: memory: \S+ GiB by estimate, .* gradient checkpointing is off$", printed, re.MULTILINE)
+    assert "Traceback" not in printed
+
+
+def test_an_evaluation_that_the_kernel_kills_is_explained(copy):
+    copy.edit("workflow/scripts/run.py", "with job(", "import os\n\nwith job(")
+    script = copy.folder / "workflow/scripts/run.py"
+    script.write_text(script.read_text() + "    os.kill(os.getpid(), 9)\n")
+    run = f"{R}/runs/{CELL}/coir-small/docstring-code.run.gz"
+    (copy.folder / run).unlink()
+    printed, status = copy.snakemake(run, *CONFIG)
+    assert status == 1 and re.search(WANT + r".*shard_documents.*/docstring-code.log\)", printed), printed
 
 
 def test_killed_and_started_again_it_ends_in_the_same_table(finished, tmp_path):

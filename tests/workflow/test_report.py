@@ -28,7 +28,15 @@ def report(finished, tmp_path_factory):
 
 def test_the_report_holds_tables_and_figures(report):
     names = {path.name for path in report.rglob("*")}
-    assert {"report.html", "table1.tex", "table1.csv", "table1.html", "figure4.png", "training.png"} <= names
+    assert {
+        "report.html",
+        "table1.tex",
+        "table1.csv",
+        "table1.html",
+        "figure4.png",
+        "training.png",
+        "coir-small.html",
+    } <= names
 
 
 def test_the_report_shows_tables_and_figures(report, finished, tmp_path):

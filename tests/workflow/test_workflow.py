@@ -14,7 +14,7 @@ from planner import plan
 from revela.plan.costs import _SECTION, Costs
 from revela.study.study import load
 
-DEMO = ("--configfile", "config/demo.yaml")
+TINY = ("--configfile", "config/tiny.yaml")
 SLURM = ("--profile", "slurm")
 
 
@@ -39,16 +39,16 @@ def test_the_command_of_the_readme(shared):
     assert planned["train"] == 6 and planned["run"] == 100 and planned["table"] == 1
 
 
-def test_demo(shared, monkeypatch):
+def test_tiny(shared, monkeypatch):
     monkeypatch.chdir(ROOT)
-    study = load("config/demo.yaml")
-    planned = plan(shared.folder, "all", options=DEMO)
+    study = load("config/tiny.yaml")
+    planned = plan(shared.folder, "all", options=TINY)
     counts = planned.counts("all")
     default = [name for name, table in study.config.tables.items() if not table.on_request]
     assert counts["train"] == len(study.shown_cells()) == 7  # of table 1, and batches of 4 and 8 for figure 4
     assert counts["table"] == len(default)
     assert counts["pairs"] == counts["replug_scores"] == counts["corpus_report"] == 1
-    assert all(str(file).startswith("results/demo/") for job in planned.jobs for file in job.output)
+    assert all(str(file).startswith("results/tiny/") for job in planned.jobs for file in job.output)
 
 
 CELLS = {
@@ -59,7 +59,7 @@ CELLS = {
     "scores/bm25/bright.json": {"dataset": 1, "run_bm25": 12, "score": 1},
     "scores/untrained/llama-3.2-1b/beir.json": {"dataset": 13, "model": 1, "run": 13, "score": 1},
     # of BM25 8 sets of BEIR and 10 of CoIR, which three encoders share: 5, 5 and 3
-    "anchors.md": {"dataset": 18, "model": 3, "run": 13, "run_bm25": 18, "anchors": 1},
+    "anchors.md": {"dataset": 18, "model": 3, "run": 13, "run_bm25": 18, "anchors_page": 1},
 }
 
 
@@ -112,10 +112,29 @@ def test_slurm_asks_for_four_gpus_on_one_node(shared):
         assert resources["mem_mb"] > 0 and resources["runtime"] > 0, name
 
 
+def test_slurm_asks_for_a_task_on_each_of_several_nodes(checkout):
+    """As many GPUs as a node has on each; on fewer nodes they are refused in one line."""
+    target = "results/models/revela/wiki-bs256/qwen2.5-0.5b/llama-3.2-1b/bs256"
+    checkout.edit("config/config.yaml", "training_gpus: 4", "training_nodes: 2\n  training_gpus: 8")
+    (train,) = (job for job in plan(checkout.folder, target, options=SLURM).jobs if job.rule.name == "train")
+    asked = dict(train.resources.items())
+    assert {name: asked[name] for name in ("gpu", "nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra")} == {
+        "gpu": 8,
+        "nodes": 2,
+        "mpi": "srun",
+        "tasks": 2,
+        "tasks_per_gpu": 0,
+        "slurm_extra": "--ntasks-per-node=1 --gpus-per-node=4",
+    }
+    checkout.edit("config/config.yaml", "training_nodes: 2", "training_nodes: 1")
+    printed, status = checkout.snakemake("-n", target, *SLURM)
+    assert status != 0 and "compute.training_gpus: 8 GPUs on 1 nodes, and a node of this site has 4" in printed
+
+
 def test_all_that_is_said_of_a_rule_names_one_that_exists(shared):
     """Profiles, which Snakemake would not check, and what rules and the plan call each other by."""
     rules = {
-        rule.name for options in ((), DEMO) for rule in plan(shared.folder, "plan", options=options).workflow.rules
+        rule.name for options in ((), TINY) for rule in plan(shared.folder, "plan", options=options).workflow.rules
     }
     costs = {name[1:] for name, method in vars(Costs).items() if name.startswith("_") and callable(method)}
     named = set(_SECTION) | costs - {"_init__", "encoding"}
@@ -182,7 +201,7 @@ def test_a_fault_is_the_last_line_of_the_command(shared):
         ("results/runs/bm25/coir/cosqua.run.gz", "did you mean 'cosqa'?"),
         ("results/runs/bm26/coir/cosqa.run.gz", "unknown system 'bm26'; did you mean 'bm25'?"),
         ("results/tables/table99.tex", "valid: results/tables/table1.tex,"),
-        ("results/demo/tables/table1.tex", "add its --configfile"),
+        ("results/tiny/tables/table1.tex", "add its --configfile"),
         ("tabels", "its rules are"),
     ],
 )
@@ -192,19 +211,19 @@ def test_unknown_target(shared, target, expected):
 
 
 def test_unknown_key(checkout):
-    checkout.edit("config/demo.yaml", "learning_rate:", "lerning_rate:")
-    said = failure(checkout, options=DEMO)
-    assert said.startswith("config/demo.yaml: ") and "did you mean 'learning_rate'?" in said
+    checkout.edit("config/tiny.yaml", "learning_rate:", "lerning_rate:")
+    said = failure(checkout, options=TINY)
+    assert said.startswith("config/tiny.yaml: ") and "did you mean 'learning_rate'?" in said
 
 
 def test_unknown_model_in_a_row(checkout):
-    checkout.edit("config/runs.tsv", "demo\trevela\tcode\ttiny-4m", "demo\trevela\tcode\ttiny-5m")
-    said = failure(checkout, options=DEMO)
+    checkout.edit("config/runs.tsv", "tiny\trevela\tcode\ttiny-4m", "tiny\trevela\tcode\ttiny-5m")
+    said = failure(checkout, options=TINY)
     assert said.startswith("config/runs.tsv: ") and "unknown 'tiny-5m'" in said and "tiny-4m" in said
 
 
 def test_two_configurations(shared):
-    assert "one complete file" in failure(shared, options=(*DEMO, "config/config.yaml"))
+    assert "one complete file" in failure(shared, options=(*TINY, "config/config.yaml"))
 
 
 def test_settings_on_the_command_line_are_refused(shared):
@@ -212,15 +231,15 @@ def test_settings_on_the_command_line_are_refused(shared):
 
 
 def test_results_in_a_place_that_is_no_folder(checkout):
-    checkout.edit("config/demo.yaml", "results: results/demo", "results: Snakefile/demo")
-    assert "Snakefile/demo cannot be written" in failure(checkout, options=DEMO)
+    checkout.edit("config/tiny.yaml", "results: results/tiny", "results: Snakefile/tiny")
+    assert "Snakefile/tiny cannot be written" in failure(checkout, options=TINY)
 
 
-@pytest.mark.parametrize("folder, said", [("results", "results/demo"), (".snakemake", ".snakemake")])
+@pytest.mark.parametrize("folder, said", [("results", "results/tiny"), (".snakemake", ".snakemake")])
 def test_no_permission_to_write(checkout, folder, said):
     folder = checkout.folder / folder
     folder.mkdir(mode=0o555)
-    command = checkout.command("--cores", "1", *DEMO)
+    command = checkout.command("--cores", "1", *TINY)
     if os.getuid() == 0:  # root may write anywhere, but for what it gives up
         if not shutil.which("setpriv"):
             pytest.skip("as root, and without setpriv (util-linux) to give up root's permission to write anywhere")

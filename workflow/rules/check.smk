@@ -8,7 +8,8 @@ localrules:
 rule compare:
     input:
         scores=table_scores,
-        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]) or f"no printed values of {w.table}",
+        seeds=lambda w: existing(STUDY.table_seeds(w.table)),
+        printed=lambda w: tables.printed_files(CONFIG.tables[w.table]) or f"no printed values of {w.table}",
     output:
         tex=LAYOUT.comparison("{table}", "tex"),
         csv=LAYOUT.comparison("{table}", "csv"),
@@ -29,7 +30,7 @@ rule compare:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.table_spec),
+        spec=specified(tables.table_spec),
         results=results,
         code=code("revela.paper.compare"),
     message:
@@ -43,16 +44,15 @@ PRINTED = {name: table for name, table in CONFIG.tables.items() if table.printed
 
 def existing_scores(wildcards):
     """The score files that are there, of all that tables with printed values want."""
-    wanted = {pair for name in PRINTED for pair in STUDY.table_scores(name)}
-    files = sorted(LAYOUT.scores(system, benchmark) for system, benchmark in wanted)
-    return [file for file in files if os.path.exists(file)]
+    wanted = (STUDY.table_scores, STUDY.table_services, STUDY.table_seeds)
+    return existing(pair for name in PRINTED for of_table in wanted for pair in of_table(name))
 
 
 # All comparisons on one page, of what has been scored: nothing is trained or evaluated for it.
 rule comparison_page:
     input:
         scores=existing_scores,
-        printed=specification.printed_files(*PRINTED.values()),
+        printed=tables.printed_files(*PRINTED.values()),
     output:
         html=report(LAYOUT.check("html"), caption="../report/check.rst", category="Comparison with the paper"),
         md=LAYOUT.check("md"),
@@ -68,7 +68,7 @@ rule comparison_page:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.check_spec),
+        spec=specified(tables.check_spec),
         results=results,
         code=code("revela.paper.check"),
     message:
@@ -77,7 +77,7 @@ rule comparison_page:
         "../scripts/comparison_page.py"
 
 
-# Fails where a measured value does. The page stays.
+# Fails where a measured value does, or where there is none. The page stays.
 rule check:
     input:
         LAYOUT.check("csv"),
@@ -93,3 +93,28 @@ rule check:
         "Looking for measured values that differ from the paper's"
     script:
         "../scripts/check.py"
+
+
+if STUDY.anchors:
+
+    localrules:
+        anchors,
+
+    # Fails where the evaluation is not close to what others published. The table stays.
+    rule anchors:
+        input:
+            LAYOUT.anchors("csv"),
+        log:
+            LAYOUT.log("anchors"),
+        conda:
+            "../envs/revela.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            code=code("revela.paper.check"),
+        message:
+            "Looking for scores that differ from those that others published"
+        script:
+            "../scripts/check.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.plan.costs import Costs
-from revela.study import specification
+from revela.study import specification, tables
 from revela.study.cell import Cell
 from revela.study.code import code_hash
 from revela.study.methods import METHODS
@@ -89,11 +89,12 @@ SYSTEM = f"{DENSE}|{either([*BM25, *APIS])}"
 wildcard_constraints:
     cell=cell_pattern(*METHODS),
     system=SYSTEM,
+    package=either(CONFIG.packages),
     dataset=either(CONFIG.datasets),
     model=either([*STUDY.backbones, *ENCODERS]),
     corpus=either(CONFIG.corpora),
     lm=either(STUDY.backbones),
-    scoring=r"(mean|sum)\d+-(bf16|fp32)",
+    scoring=r"(mean|sum)\d+-(bf16|fp32)(-seed\d+-\d+)?",
     batch_size=batch_sizes(min(method.least_batch for method in METHODS.values())),
     benchmark=either(STUDY.benchmarks),
     task=either({task.task for task in STUDY.tasks}),
@@ -109,6 +110,11 @@ SITE = load_or_exit(load_site) if ARGS and ARGS.executor == "slurm" else None
 
 def memory(name):
     return lambda wildcards, attempt: COSTS.memory_mb(name, dict(wildcards.items()), attempt)
+
+
+def gpus(name):
+    """As many as a job's evaluation is worth; a plain 0, by which a site knows its rule, where there are none."""
+    return CONFIG.compute.evaluation_gpus and (lambda wildcards: COSTS.of(name, dict(wildcards.items())).gpus)
 
 
 def runtime(name):

@@ -37,12 +37,45 @@ def batch_files(wildcards):
         return [LAYOUT.dataset(corpus.ready)]
     if corpus.mix:
         return [LAYOUT.batches(part, wildcards.batch_size) for part in corpus.mix]
-    return [own_chunks(wildcards)]
+    return [LAYOUT.apart(wildcards.corpus) if corpus.apart_from else own_chunks(wildcards)]
 
 
 def own_chunks(wildcards):
     """A corpus's chunks, which it may share with corpora that have the same sources."""
     return LAYOUT.chunks(specification.chunked_as(STUDY, wildcards.corpus))
+
+
+def benchmark_folders(wildcards):
+    return [LAYOUT.dataset(task.dataset) for task in specification.apart_spec(STUDY, wildcards.corpus).tasks]
+
+
+# Documents that share text with a benchmark are left out of training.
+rule apart:
+    input:
+        chunks=own_chunks,
+        benchmarks=benchmark_folders,
+    output:
+        chunks=LAYOUT.apart("{corpus}"),
+        report=LAYOUT.apart("{corpus}", "json"),
+    log:
+        LAYOUT.log("apart", "{corpus}"),
+    benchmark:
+        LAYOUT.benchmark("apart", "{corpus}")
+    wildcard_constraints:
+        corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.apart_from),
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=specified(specification.apart_spec),
+        code=code("revela.text.apart", "revela.evaluation.tasks"),
+    message:
+        "Leaving out documents of {wildcards.corpus} that share text with benchmarks"
+    script:
+        "../scripts/apart.py"
 
 
 rule batches:
@@ -137,6 +170,8 @@ def report_files(wildcards):
         files["chunks"] = LAYOUT.chunks(specification.chunked_as(STUDY, corpus), "json")
         if spec.documents:
             files["group_sizes"] = LAYOUT.group_sizes(corpus)
+        if spec.apart_from:
+            files["apart"] = LAYOUT.apart(corpus, "json")
     return files
 
 

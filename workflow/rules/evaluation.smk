@@ -29,7 +29,7 @@ rule run:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("run"),
         mem_mb=memory("run"),
         runtime=runtime("run"),
     params:
@@ -132,7 +132,7 @@ rule significance:
 if STUDY.anchors:
 
     # Does the evaluation reach what others published?
-    rule anchors:
+    rule anchors_page:
         input:
             runs=[LAYOUT.run(anchor.system, anchor.benchmark, anchor.task) for anchor in STUDY.anchors],
             datasets=sorted(
@@ -142,9 +142,9 @@ if STUDY.anchors:
             csv=LAYOUT.anchors("csv"),
             md=LAYOUT.anchors("md"),
         log:
-            LAYOUT.log("anchors"),
+            LAYOUT.log("anchors_page"),
         benchmark:
-            LAYOUT.benchmark("anchors")
+            LAYOUT.benchmark("anchors_page")
         conda:
             "../envs/revela.yaml"
         threads: 1

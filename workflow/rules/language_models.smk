@@ -3,7 +3,8 @@ def language_model_folders(wildcards):
     """An untrained language model, or a trained one in its cell and the model below its adapters."""
     system = STUDY.system(wildcards.system)
     if system.kind == "untrained":
-        return {"model": system.folders(LAYOUT)}
+        [folder] = system.folders(LAYOUT)
+        return {"model": folder}
     return {"model": LAYOUT.cell(system.cell), "base": LAYOUT.model(system.cell.lm)}
 
 
@@ -24,11 +25,12 @@ rule language_model:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("language_model"),
         mem_mb=memory("language_model"),
         runtime=runtime("language_model"),
     params:
         spec=specified(specification.lm_evaluation_spec),
+        results=results,
         code=code("revela.evaluation.language_models"),
     message:
         "Testing the language model of {wildcards.system}"

@@ -4,11 +4,18 @@ localrules:
     lineage,
     figure,
     corpus_figure,
+    before_after,
+
+
+def existing(pairs):
+    """The score files that are there, of those of (system, benchmark) pairs."""
+    return [file for file in sorted({LAYOUT.scores(*pair) for pair in pairs}) if os.path.exists(file)]
 
 
 def table_scores(wildcards):
-    """Score files of a table's columns; a copied column has none."""
-    return [LAYOUT.scores(system, benchmark) for system, benchmark in STUDY.table_scores(wildcards.table)]
+    """Score files of a table's columns. Services have one if they were scored on request; else the paper's are shown."""
+    scores = [LAYOUT.scores(*pair) for pair in STUDY.table_scores(wildcards.table)]
+    return scores + existing(STUDY.table_services(wildcards.table))
 
 
 def table_labels(table):
@@ -19,7 +26,7 @@ def table_labels(table):
 rule table:
     input:
         scores=table_scores,
-        printed=lambda w: specification.printed_files(CONFIG.tables[w.table]),
+        printed=lambda w: tables.printed_files(CONFIG.tables[w.table]),
     output:
         tex=report(
             LAYOUT.table("{table}", "tex"),
@@ -51,7 +58,7 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.table_spec),
+        spec=specified(tables.table_spec),
         results=results,
         code=code("revela.paper.tables"),
     message:
@@ -98,7 +105,7 @@ rule lineage:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.lineage_spec),
+        spec=specified(tables.lineage_spec),
         results=results,
         code=code("revela.paper.lineage"),
     message:
@@ -117,10 +124,11 @@ def figure_files(wildcards):
         return [LAYOUT.cell(figure.cell)]
     if figure.kind == "timing":
         return [LAYOUT.timing(figure.cell)]
-    if figure.kind == "training":
-        return [LAYOUT.cell(cell) for cell in CELLS]
+    if figure.kind in ("training", "same_document"):
+        return [LAYOUT.cell(cell) for cell in STUDY.figure_cells(wildcards.figure)]
     pairs = [pair for table in figure.panels.values() for pair in STUDY.table_scores(table)]
     files = [LAYOUT.scores(system, benchmark) for system, benchmark in pairs]
+    files += existing(pair for table in figure.panels.values() for pair in STUDY.table_services(table))
     if figure.kind == "hours":
         systems = [STUDY.system(system) for system, _ in pairs]
         files += [LAYOUT.cell(system.cell) for system in systems if system.kind == "trained"]
@@ -133,6 +141,7 @@ SHOWN = {
     "lines": "scores by setting",
     "hours": "scores by hours",
     "dynamics": "similarities",
+    "same_document": "weight on the same document",
     "timing": "seconds a batch",
     "training": "training loss",
 }
@@ -149,6 +158,7 @@ rule figure:
             category="Figures",
             labels=lambda w: {"figure": f"{w.figure}: {SHOWN[CONFIG.figures[w.figure].kind]}"},
         ),
+        svg=LAYOUT.figure("{figure}", "svg"),
         data=directory(LAYOUT.figure_data("{figure}")),
     log:
         LAYOUT.log("figure", "{figure}"),
@@ -161,7 +171,7 @@ rule figure:
         mem_mb=2000,
         runtime=10,
     params:
-        spec=specified(specification.figure_spec),
+        spec=specified(tables.figure_spec),
         results=results,
         code=code("revela.paper.figures"),
     message:
@@ -199,6 +209,45 @@ rule corpus_figure:
         "../scripts/corpus_figure.py"
 
 
+def both_runs(wildcards):
+    """The runs of a cell on all tasks of a benchmark, and those of its untrained backbone."""
+    tasks = [task.task for task in STUDY.benchmark_tasks(wildcards.benchmark)]
+    systems = {"before": UNTRAINED + Cell.parse(wildcards.system).retriever, "after": wildcards.system}
+    return {name: [LAYOUT.run(system, wildcards.benchmark, task) for task in tasks] for name, system in systems.items()}
+
+
+rule before_after:
+    input:
+        unpack(both_runs),
+        datasets=benchmark_datasets,
+    output:
+        report(
+            LAYOUT.before_after("{system}", "{benchmark}"),
+            caption="../report/before_after.rst",
+            category="Before and after",
+            labels={"benchmark": "{benchmark}", "retriever": "{system}"},
+        ),
+    log:
+        LAYOUT.log("before_after", "{system}", "{benchmark}"),
+    benchmark:
+        LAYOUT.benchmark("before_after", "{system}", "{benchmark}")
+    wildcard_constraints:
+        system=cell_pattern(*METHODS),
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=specified(specification.score_spec),
+        code=code("revela.paper.before_after"),
+    message:
+        "Writing down what {wildcards.system} answers before and after training"
+    script:
+        "../scripts/before_after.py"
+
+
 def timed_models(wildcards):
     cell = Cell.parse(wildcards.cell)
     return {"retriever": LAYOUT.model(cell.retriever), "lm": LAYOUT.model(cell.lm)}
@@ -220,7 +269,7 @@ rule timing:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("timing"),
         mem_mb=memory("timing"),
         runtime=runtime("timing"),
     params:
@@ -244,3 +293,4 @@ TABLES += [
     for suffix in ("tex", "csv", "md")
 ]
 FIGURES = [LAYOUT.figure(figure, suffix) for figure in DEFAULT_FIGURES for suffix in ("pdf", "png")]
+FIGURES += [LAYOUT.before_after(cell, benchmark) for benchmark, cell in CONFIG.before_after.items()]

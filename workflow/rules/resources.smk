@@ -1,11 +1,52 @@
 # Resources: folders with a manifest, fetched from a hub or built on this machine.
+from revela.study.source import PackageSource
 from revela.text.own_files import content
 
 
 localrules:
+    package,
     dataset,
     model,
     punkt,
+
+
+rule package:
+    output:
+        directory(LAYOUT.package("{package}")),
+    log:
+        LAYOUT.log("package", "{package}"),
+    benchmark:
+        LAYOUT.benchmark("package", "{package}")
+    conda:
+        "../envs/revela.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        spec=specified(specification.package_spec),
+    message:
+        "Downloading {wildcards.package} from the package index"
+    script:
+        "../scripts/package.py"
+
+
+def package_of(name):
+    """The package's files that a dataset or a model is made of; nothing for others."""
+    return {"package": LAYOUT.package(name)} if name else {}
+
+
+def dataset_code(wildcards):
+    """What makes text here; what is copied is verified by its manifest."""
+    dataset = CONFIG.datasets[wildcards.dataset]
+    if dataset.installed:
+        return code("revela.text.embedded")
+    return code("revela.text.recipes") if dataset.recipe != "copy" else None
+
+
+def model_package(wildcards):
+    origin = STUDY.models[wildcards.model].origin
+    return origin.package if isinstance(origin, PackageSource) else None
 
 
 def dataset_params(wildcards):
@@ -17,6 +58,8 @@ def dataset_params(wildcards):
 
 
 rule dataset:
+    input:
+        unpack(lambda w: package_of(CONFIG.datasets[w.dataset].package)),
     output:
         directory(LAYOUT.dataset("{dataset}")),
     log:
@@ -31,7 +74,7 @@ rule dataset:
         runtime=runtime("dataset"),
     params:
         spec=dataset_params,
-        code=lambda w: code("revela.text.embedded") if CONFIG.datasets[w.dataset].installed else None,
+        code=dataset_code,
     message:
         "Fetching the dataset {wildcards.dataset}"
     script:
@@ -39,6 +82,8 @@ rule dataset:
 
 
 rule model:
+    input:
+        unpack(lambda w: package_of(model_package(w))),
     output:
         directory(LAYOUT.model("{model}")),
     log:
@@ -53,6 +98,7 @@ rule model:
         runtime=runtime("model"),
     params:
         spec=specified(specification.model_spec),
+        code=lambda w: code("revela.text.gguf") if model_package(w) else None,
     message:
         "Fetching the model {wildcards.model}"
     script:

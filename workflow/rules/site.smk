@@ -16,6 +16,12 @@ def check_overrides():
 
 def ask_for_site():
     """The site's account, partitions and GPU model, unless the command line or the profile set them for a rule."""
+    compute = CONFIG.compute
+    if compute.training_gpus > compute.training_nodes * SITE.gpus_per_node:
+        sys.exit(
+            f"compute.training_gpus: {compute.training_gpus} GPUs on {compute.training_nodes} nodes, and a node of this "
+            f"site has {SITE.gpus_per_node} (gpus_per_node in workflow/profiles/slurm/site.yaml); raise training_nodes"
+        )
     workflow.global_resources.setdefault("gpu", SITE.gpus)
     for r in workflow.rules:
         gpu = "gpu" in r.resources and bool(r.resources["gpu"].value)
@@ -24,6 +30,17 @@ def ask_for_site():
                 r.resources[name] = value
         if r.name == "train":  # that its time is up is no failure
             r.restart_times = ARGS.retries + time_limits()
+
+
+def ask_for_nodes(nodes):
+    """A training over several nodes: one task on each, which the job's script starts itself, as one of MPI does."""
+    gpus = CONFIG.compute.training_gpus // nodes
+    extra = "--ntasks-per-node=1" + (f" --gpus-per-node={gpus}" if gpus else "")
+    asked = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0, "slurm_extra": extra}
+    for r in workflow.rules:
+        if r.name == "train":
+            for name, value in asked.items():
+                r.resources[name] = value
 
 
 def time_limits():
@@ -54,6 +71,9 @@ def check_queue():
 
 if ARGS:
     check_overrides()
+
+if CONFIG.compute.training_nodes > 1:
+    ask_for_nodes(CONFIG.compute.training_nodes)
 
 if SITE:
     ask_for_site()

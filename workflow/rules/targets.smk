@@ -1,4 +1,8 @@
-# What is typed, and what is printed: a target that no rule makes is explained in one line. Included after all rules.
+# What is typed, and what is printed: a target that no rule makes is explained in one line, and so is a job that failed.
+# Included after all rules.
+import time
+
+from revela.study import reason
 from revela.workflow import IN_FULL
 
 
@@ -32,7 +36,8 @@ def explain_target(target, rules):
     valid = {
         "tables": [LAYOUT.table(table, "tex") for table in CONFIG.tables],
         "figures": [LAYOUT.figure(figure, "pdf") for figure in CONFIG.figures],
-        "resources": [LAYOUT.dataset(name) for name in CONFIG.datasets],
+        "resources": [LAYOUT.dataset(name) for name in CONFIG.datasets]
+        + [LAYOUT.package(name) for name in CONFIG.packages],
         "corpora": [LAYOUT.batches(name, 16) for name in CONFIG.corpora],
     }
     if kind in valid:
@@ -41,6 +46,13 @@ def explain_target(target, rules):
 
 
 check_targets()
+STARTED = time.time() - 1  # by the clock of files, which lags behind
+
+
+onerror:
+    for said in reason.given(LAYOUT.log("**", "*"), STARTED):
+        print(f"error: {said}", file=sys.stderr)
+
 
 if IN_FULL in os.environ:  # a message stands in the place of a job's files
     for r in workflow.rules:

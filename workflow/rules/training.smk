@@ -14,7 +14,7 @@ rule replug_scores:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=CONFIG.compute.scorers,
         mem_mb=memory("replug_scores"),
         runtime=runtime("replug_scores"),
     params:
@@ -52,7 +52,7 @@ rule train:
         "../envs/revela.yaml"
     threads: CONFIG.compute.training_threads
     resources:
-        nodes=1,
+        nodes=CONFIG.compute.training_nodes,
         gpu=CONFIG.compute.training_gpus,
         processes=CONFIG.compute.training_processes,
         mem_mb=memory("train"),

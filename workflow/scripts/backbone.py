@@ -1,4 +1,4 @@
-"""Pretrain one of the demo's backbones, data-parallel over the job's threads."""
+"""Pretrain one of tiny's backbones, data-parallel over the job's threads."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from job import job
 with job(snakemake):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={snakemake.threads}"),
-        *("-m", "revela.demo.pretraining", "--model", snakemake.wildcards.backbone, "--config", snakemake.input.config),
+        *("-m", "revela.tiny.pretraining", "--model", snakemake.wildcards.backbone, "--config", snakemake.input.config),
         *("--chunks", snakemake.input.chunks, "--held-out", snakemake.input.held_out),
         *("--tokenizer", snakemake.input.tokenizer, "--output", snakemake.output[0]),
     ]

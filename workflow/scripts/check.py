@@ -1,4 +1,4 @@
-"""Prints how our numbers compare with the paper's, and fails if a measured value does."""
+"""Prints how our numbers compare with the paper's, or with anchors, and fails if one does, or if there are none."""
 
 import sys
 from pathlib import Path

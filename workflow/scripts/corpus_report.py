@@ -6,4 +6,6 @@ with job(snakemake):
     from revela.text.report import write_report
 
     files = snakemake.input
-    write_report(files.get("chunks"), files.batches, files.get("group_sizes"), snakemake.output[0])
+    write_report(
+        files.get("chunks"), files.batches, files.get("group_sizes"), snakemake.output[0], apart=files.get("apart")
+    )

@@ -6,4 +6,6 @@ with job(snakemake, network=True):
     from revela.study.specification import DatasetSpec
     from revela.text.resources import fetch_dataset
 
-    fetch_dataset(DatasetSpec.model_validate(snakemake.params.spec), snakemake.output[0])
+    fetch_dataset(
+        DatasetSpec.model_validate(snakemake.params.spec), snakemake.output[0], snakemake.input.get("package")
+    )

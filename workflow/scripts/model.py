@@ -8,4 +8,5 @@ with job(snakemake, network=True):
     from revela.text.resources import fetch_model
 
     spec = ModelSpec.model_validate(snakemake.params.spec)
-    fetch_model(spec.name, parse_source("backbone", spec.source), snakemake.output[0])
+    source = parse_source("backbone", spec.source)
+    fetch_model(spec.name, source, snakemake.output[0], snakemake.input.get("package"))

@@ -15,5 +15,6 @@ with job(snakemake):
         snakemake.input.batches,
         snakemake.output[0],
         ReplugScoreSpec.model_validate(snakemake.params.spec),
+        workers=snakemake.resources.get("gpu") or 1,
         progress=partial(tqdm, desc="REPLUG scores", disable=None),
     )

@@ -1,4 +1,4 @@
-"""The tokenizer of the demo's backbones, trained on the demo's corpus."""
+"""The tokenizer of tiny's backbones, trained on tiny's corpus."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import yaml
 from job import job
 
 with job(snakemake):
-    from revela.demo.data import read_chunks, train_tokenizer
-    from revela.demo.settings import Pretraining
+    from revela.tiny.data import read_chunks, train_tokenizer
+    from revela.tiny.settings import Pretraining
 
     settings = Pretraining.model_validate(yaml.safe_load(Path(snakemake.input.config).read_text()))
     documents = read_chunks(Path(snakemake.input.chunks))

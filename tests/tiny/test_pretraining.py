@@ -1,11 +1,11 @@
-"""The demo's backbones: tokenizer, rows, optimiser, similarities and the gate."""
+"""Tiny's backbones: tokenizer, rows, optimiser, similarities and the gate."""
 
 import numpy as np
 import pytest
 import torch
 
-from revela.demo import data, optimizer, pretraining, two_streams
-from revela.demo.settings import BackboneShape, Pretraining
+from revela.tiny import data, optimizer, pretraining, two_streams
+from revela.tiny.settings import BackboneShape, Pretraining
 
 SHAPE = BackboneShape(hidden_size=32, layers=2, heads=2, intermediate_size=64, tokens=1)
 SETTINGS = Pretraining(models={"tiny": SHAPE}, gate_batches=4)

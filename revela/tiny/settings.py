@@ -1,4 +1,4 @@
-"""How the demo's backbones are made (`config/backbone.yaml`)."""
+"""How tiny's backbones are made (`config/backbone.yaml`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from revela.study.base import Strict
 
 
 class BackboneShape(Strict):
-    """One small Llama of the demo, and on how many tokens it is pretrained."""
+    """One small Llama, and on how many tokens it is pretrained."""
 
     hidden_size: int = Field(ge=16)
     layers: int = Field(ge=1)

@@ -1,4 +1,4 @@
-"""The text of the demo's backbones: a tokenizer, and the rows of tokens that they are pretrained on."""
+"""The text of tiny's backbones: a tokenizer, and the rows of tokens that they are pretrained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# The demo's backbones: how resources/backbones/ was made, and how anyone makes it again (`make backbone`).
+# Tiny's backbones: how resources/backbones/ was made, and how anyone makes it again (`make backbone`).
 PRETRAINING = "config/backbone.yaml"
 
 
@@ -19,7 +19,7 @@ rule tokenizer:
         mem_mb=memory("tokenizer"),
         runtime=runtime("tokenizer"),
     message:
-        "Training the tokenizer of the demo's language models"
+        "Training the tokenizer of tiny's language models"
     script:
         "../scripts/tokenizer.py"
 

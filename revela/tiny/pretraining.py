@@ -1,12 +1,12 @@
-"""The demo's backbones: small Llama language models, pretrained here on the demo's corpus.
+"""Tiny's backbones: small Llama language models, pretrained here on tiny's corpus.
 
-The paper starts from pretrained language models, and so does the demo. A retriever can learn from a language model only
+The paper starts from pretrained language models, and so does the scale tiny. A retriever can learn from a language model only
 as far as that model can use another chunk, which a plain small model cannot. So three things are added: contexts hold
 consecutive chunks of one document; the model starts with a pair of heads that copy, and some of its rows can only be
 predicted by copying; and a last stage runs the two streams of in-batch attention with random similarities. The gate then
 asks, on held-out documents, whether the h-stream's loss is lower when Sim points to chunks of the same document.
 
-Run by the rule `backbone` as ``torchrun --nproc_per_node N -m revela.demo.pretraining ...``.
+Run by the rule `backbone` as ``torchrun --nproc_per_node N -m revela.tiny.pretraining ...``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import yaml
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from revela.demo.data import contexts, encode, read_chunks, repetition
-from revela.demo.optimizer import Muon, average_gradients
-from revela.demo.settings import BackboneShape, Pretraining
-from revela.demo.two_streams import TwoStreamBatches, adapt, check_gate, gate
 from revela.files import atomic_folder, sha256_file
 from revela.provenance import git_commit, write_manifest
+from revela.tiny.data import contexts, encode, read_chunks, repetition
+from revela.tiny.optimizer import Muon, average_gradients
+from revela.tiny.settings import BackboneShape, Pretraining
+from revela.tiny.two_streams import TwoStreamBatches, adapt, check_gate, gate
 
 LICENCE = "mit"  # of the weights, as of the project
 
@@ -169,7 +169,7 @@ def held_out_losses(lm: LlamaForCausalLM, rows: np.ndarray, settings: Pretrainin
 def main() -> None:
     """Pretrains one backbone, as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML of revela.demo.settings.Pretraining")
+    parser.add_argument("--config", type=Path, required=True, help="YAML of revela.tiny.settings.Pretraining")
     parser.add_argument("--model", required=True, help="a key of its models")
     parser.add_argument("--chunks", type=Path, required=True, help="chunks.parquet of the training corpus")
     parser.add_argument("--held-out", type=Path, required=True, help="chunks.parquet of held-out documents")

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
-from revela.demo.optimizer import average_gradients
-from revela.demo.settings import Pretraining
 from revela.errors import RevelaError
 from revela.method import inbatch
+from revela.tiny.optimizer import average_gradients
+from revela.tiny.settings import Pretraining
 
 
 class GateError(RevelaError):
