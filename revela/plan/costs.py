@@ -12,15 +12,15 @@ The Snakefile asks these figures for memory and time limits, so only light modul
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from revela.plan import encoding, flops, memory, traffic
+from revela.plan.cost import LIGHT, Cost
 from revela.plan.encoding import BYTES
 from revela.plan.fit import SURE, Load
 from revela.study.cell import Cell
@@ -32,7 +32,6 @@ from revela.study.study import Study
 
 # Assumed until measured. Rates are of one core, in bytes a second, unless they say otherwise.
 START = 20.0  # seconds until a job that imports torch begins its work
-LIGHT = 5.0  # seconds of a job that reads and writes small files
 NETWORK = 50e6  # bytes a second of a download
 WITHIN = 100e9  # bytes a second that come to a GPU from others of its node
 BETWEEN = 10e9  # likewise from another node
@@ -49,28 +48,6 @@ CHARS_PER_WORD = 6.0
 RUN_LINE = 20.0  # bytes, compressed
 GB = 1e9
 SLACK = 1.5  # of a time limit over the time planned
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one job costs."""
-
-    seconds: float = LIGHT
-    gpus: int = 0
-    cores: int = 1
-    operations: float = 0.0  # of matrix products
-    download: float = 0.0  # GB
-    disk: float = 0.0  # GB that stay
-    memory: float = 2.0  # GB of the host
-
-    @property
-    def gpu_hours(self) -> float:
-        return self.gpus * self.seconds / 3600
-
-    @property
-    def core_hours(self) -> float:
-        """Of jobs without GPU."""
-        return 0.0 if self.gpus else self.cores * self.seconds / 3600
 
 
 class Costs:
@@ -302,7 +279,7 @@ class Costs:
         """Of a decoder: of its config.json where that is on this machine, else as config/sizes.yaml says."""
         path = self.folder(name) / "config.json"
         if path.is_file():
-            return _read_shape(path)
+            return flops.read_shape(path)
         size = self.sizes.models.get(name)
         if size is None:
             row = self.study.models[name]
@@ -399,8 +376,3 @@ class Costs:
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-
-
-@functools.cache
-def _read_shape(path: Path) -> flops.Shape:
-    return flops.Shape.from_config(json.loads(path.read_text(encoding="utf-8")))

@@ -22,8 +22,11 @@ method is counted by.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,6 +97,12 @@ class Shape:
         """Entries of all adapters."""
         sizes = (sum(size) for name, size in self.matrices.items() if name in lora.targets)
         return self.layers * lora.rank * sum(sizes)
+
+
+@functools.cache
+def read_shape(path: Path) -> Shape:
+    """The shape that the config.json of a model describes."""
+    return Shape.from_config(json.loads(path.read_text(encoding="utf-8")))
 
 
 def forward(shape: Shape, lengths: Lengths) -> float:

@@ -40,7 +40,9 @@ class Training(Strict):
     retriever_max_length: int = Field(157, ge=4, description="Tokens of prefix + chunk + EOS at most.")
     lm_max_length: int = Field(156, ge=4, description="Tokens of a chunk in the language model at most.")
     first_half: bool = Field(False, description="Queries see only the first half of their tokens (App. B.5).")
-    first_half_except: list[str] = Field([], description="Batch sources for which first_half is off.")
+    first_half_except: list[str] = Field(
+        [], description="Datasets, or what ready batches call themselves (src), for which first_half is off."
+    )
     # similarity and in-batch attention
     similarity: Literal["learned", "uniform", "shuffled"] = Field(
         "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
@@ -72,6 +74,10 @@ class Training(Strict):
     batches_per_step: int = Field(32, ge=1, description="Batches in one optimiser step, over all processes.")
     processes_per_batch: int = Field(
         1, ge=1, description="Processes that share each batch, which has as many chunks for each of them."
+    )
+    loss_mean: Literal["items", "batches"] = Field(
+        "items",
+        description="What weighs the same in a step's loss: each token of the language model (or anchor), or each batch.",
     )
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
