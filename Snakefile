@@ -80,6 +80,7 @@ rule released:
 
 
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/smoke.smk"
 include: "workflow/rules/site.smk"
 include: "workflow/rules/preflight.smk"
 include: "workflow/rules/targets.smk"

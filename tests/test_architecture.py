@@ -124,7 +124,7 @@ CARRIES_OUT = (
 )
 CARRIES_OUT += ("revela.text.bars", "revela.text.resources")  # shows progress; puts what was made into a folder
 # What is fetched is verified by its manifest, which names the commit; a plan and a verdict are made anew each time.
-WITHOUT_HASH = {"package", "dataset", "model", "check", "plan"}
+WITHOUT_HASH = {"smoke", "smoke_test", "package", "dataset", "model", "check", "plan"}
 # How tiny's own language models were made; the result is in resources/backbones.
 WITHOUT_HASH |= {"tokenizer", "backbone"}
 

@@ -164,6 +164,10 @@ class Layout:
     def plan(self, suffix: str) -> str:
         return f"{self.root}/plan.{suffix}"
 
+    def smoke(self, suffix: str) -> str:
+        """What a smoke test measured, or its page."""
+        return f"{self.root}/smoke.{suffix}"
+
     # --- what jobs leave beside their outputs
 
     def log(self, rule: str, *parts: str) -> str:

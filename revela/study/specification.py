@@ -281,3 +281,22 @@ def anchor_spec(study: Study) -> AnchorSpec:
 def lm_evaluation_spec(study: Study) -> LmEvaluation:
     """The tasks that language models are tested on."""
     return study.config.lm_evaluation
+
+
+class SmokeSpec(Strict):
+    """A smoke test: a cell of each method with its settings, and the speed that the plan assumes."""
+
+    cells: dict[str, Training]
+    device: str
+    training_mfu: float
+    encoding_mfu: float
+
+
+def smoke_spec(study: Study) -> SmokeSpec:
+    """The smoke test, of the first cell of each method in runs.tsv."""
+    first: dict[str, Cell] = {}
+    for run in study.runs:
+        first.setdefault(run.method, run.cell)
+    cells = {cell.path: study.training_settings(cell) for cell in first.values()}
+    plan = study.config.compute.model_dump(include={"device", "training_mfu", "encoding_mfu"})
+    return SmokeSpec(cells=cells, **plan)
