@@ -98,6 +98,7 @@ class TextSource(Strict):
 
     dataset: str = Field(description="A key of `datasets`.")
     text: str = Field("text", description="The column with the text.")
+    title: str | None = Field(None, description="The column with a title, put in front of the text; null: none.")
     join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
     batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
         None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
