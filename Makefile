@@ -56,6 +56,7 @@ lint: setup
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/python tests/lint_workflow.py
 	$(BIN)/python tests/lint_workflow.py --configfile config/tiny.yaml
+	$(BIN)/python tests/lint_workflow.py --configfile config/demo.yaml
 
 backbone: .venv/installed
 	$(ALONE) $(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/tiny.yaml \

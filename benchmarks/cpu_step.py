@@ -51,6 +51,7 @@ def make(shape: dict, precision: str) -> Revela:
     backbone, lm = LlamaModel(config).to(dtype), LlamaForCausalLM(config).to(dtype)
     backbone = add_lora(backbone, settings.lora, "FEATURE_EXTRACTION")
     slim(backbone)
+    slim(lm.requires_grad_(False))
     retriever = Retriever(backbone, Tokenizer(), max_length=157)
     return Revela(settings, retriever, lm, Tokenizer())
 

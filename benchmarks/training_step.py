@@ -1,6 +1,7 @@
 """A micro-step of Revela, forward and backward, against the straightforward implementation (`rivals.py`).
 
     python benchmarks/training_step.py [--quick]          SmolLM2-135M's shape with 6 layers, float32, 1 CPU thread
+    python benchmarks/training_step.py --layers 30 --sizes 4        all of its layers
     python benchmarks/training_step.py --device cuda      Llama-3.2-1B's shape, bfloat16
 
 Retriever and language model have the same shape and carry adapters of r=256; batches are of random tokens, cut at the
@@ -26,6 +27,7 @@ from record import save, show, timed
 from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
+from revela.method.adapters import slim
 from revela.objectives.revela import Revela
 from revela.plan import flops
 from revela.retriever import Retriever, add_lora
@@ -65,8 +67,11 @@ class Tokenizer:
     truncation_side = name_or_path = "right"
 
 
-def make(shape: dict, device: str, gate: float, compiled: bool) -> Revela:
-    """The objective on two random models of a shape, with adapters that are not zero."""
+def make(shape: dict, device: str, way: str = "revela", *, gate: float = 1.0, compiled: bool = False) -> Revela:
+    """The objective on two random models of a shape, with adapters that are not zero.
+
+    The straightforward way has PEFT's and transformers' own layers.
+    """
     torch.manual_seed(0)
     gpu = device == "cuda"
     settings = Training(
@@ -86,6 +91,9 @@ def make(shape: dict, device: str, gate: float, compiled: bool) -> Revela:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.01)
+    if way == "revela":
+        slim(backbone)
+        slim(lm)
     retriever = Retriever(backbone, Tokenizer(), max_length=157)
     return Revela(settings, retriever, lm, Tokenizer()).to(device).train()
 
@@ -116,7 +124,7 @@ def step(objective: Revela, batch: dict, way: str) -> float:
     return loss.item() / objective.count(batch)
 
 
-def measure(objective: Revela, batch: dict, ways: list[str], repeats: int) -> dict[str, dict]:
+def measure(objectives: dict[str, Revela], batch: dict, ways: list[str], repeats: int) -> dict[str, dict]:
     """The shortest of some repetitions, the ways by turns; they must agree on the loss."""
     best, losses = {}, {}
     for repeat in range(repeats + (batch["lm_labels"].is_cuda)):  # the first on a GPU is for its kernels to be chosen
@@ -124,7 +132,7 @@ def measure(objective: Revela, batch: dict, ways: list[str], repeats: int) -> di
             if batch["lm_labels"].is_cuda:
                 torch.cuda.reset_peak_memory_stats()
             clock, cpu = time.perf_counter(), time.process_time()
-            losses[way] = step(objective, batch, way)
+            losses[way] = step(objectives[way], batch, way)
             times = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
             if way not in best or repeat == 0 or times["cpu_seconds"] < best[way]["cpu_seconds"]:
                 best[way] = {name: round(value, 3) for name, value in times.items()}
@@ -206,6 +214,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64], help="batch sizes (default: 16 64)")
     parser.add_argument("--kinds", nargs="+", default=["full", "uneven"])
     parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
+    parser.add_argument("--layers", type=int, help="of each model (default: 6 on a CPU, 16 on a GPU)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--gate", type=float, default=1.0, help="of the cross attention (default: 1, the paper's)")
     parser.add_argument("--compile", action="store_true", help="compile norms and MLPs, as training.compile does")
@@ -216,8 +225,10 @@ def main() -> None:
     torch.set_flush_denormal(True)
     device = options.device
     shape = QUICK if options.quick else LLAMA_1B if device == "cuda" else SMOLLM
-    objective = make(shape, device, options.gate, options.compile)
+    shape = shape | ({"num_hidden_layers": options.layers} if options.layers else {})
+    of_ours = {"gate": options.gate, "compiled": options.compile}
     if options.peak_of:
+        objective = make(shape, device, options.peak_of, **of_ours)
         batch = make_batch(options.sizes[0], options.kinds[0], shape["vocab_size"], device)
         launch.configure_malloc(options.sizes[0])
         before = held(device)
@@ -227,6 +238,8 @@ def main() -> None:
 
     small, *larger = options.sizes
     ways = ["revela"] if options.gate != 1 or options.compile else ["revela", "straightforward"]
+    objectives = {way: make(shape, device, way, **of_ours) for way in ways}
+    objective = objectives["revela"]
     unit = "seconds" if device == "cuda" else "cpu_seconds"
     rows, whole = [], None
     for size, kind in [(small, kind) for kind in options.kinds] + [(size, options.kinds[0]) for size in larger]:
@@ -234,13 +247,14 @@ def main() -> None:
         launch.configure_malloc(size)  # as the trainer does, for both ways
         times = {}
         try:
-            times = measure(objective, batch, ways if size == small else ["revela"], options.repeats)
+            times = measure(objectives, batch, ways if size == small else ["revela"], options.repeats)
             whole = whole or times[ways[-1]]
             if size != small and len(ways) == 2:
                 times["straightforward, by parts"] = by_parts(objective, whole, small, size, device)
         except torch.OutOfMemoryError:
             print(f"B = {size}: {'the straightforward way' if times else 'revela'} does not fit", flush=True)
-            objective.zero_grad()
+            for one in objectives.values():
+                one.zero_grad()
             torch.cuda.empty_cache()
         if not times:
             break
@@ -250,6 +264,7 @@ def main() -> None:
             row["tflops"] = round(operations(objective, batch) / taken["seconds"] / 1e12, 3)
             if size == small and device == "cpu":
                 given = ["--peak-of", way, "--sizes", str(size), "--kinds", kind, "--gate", str(options.gate)]
+                given += ["--layers", str(shape["num_hidden_layers"])]
                 row |= peak(given + ["--quick"] * options.quick + ["--compile"] * options.compile)
             rows.append(row)
             print(row, flush=True)
@@ -262,6 +277,7 @@ def main() -> None:
     settings = {"shape": shape, "length": LENGTH, "lora_rank": 256, "quick": options.quick, "projection": projected}
     settings |= {"gate": options.gate, "compile": options.compile}
     name = torch.cuda.get_device_name().replace(" ", "-").lower() if device == "cuda" else "cpu"
+    name += f"-{options.layers}-layers" if options.layers else ""
     save(f"training_step-{options.save_as or name}", settings, rows)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from revela.files import atomic_folder, write_json
-from revela.method.packing import Packing, run
+from revela.method.packing import Packing, can_pack, run
 from revela.method.pooling import POOLINGS
 from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
@@ -133,16 +133,22 @@ class Retriever(nn.Module):
 
     @torch.no_grad()
     def embed(self, prepared: Prepared, *, batch_tokens: int | None = None) -> np.ndarray:
-        """The second half of `encode`: embeddings, float32 [n, d]. Raises RetrieverError if one is not finite."""
+        """The second half of `encode`: embeddings, float32 [n, d]. Raises RetrieverError if one is not finite.
+
+        No pad is computed where a decoder's weights are of 16 bits. In float32 pads stay, as numbers are reproduced in it
+        to the last bit.
+        """
         texts, kind, distinct, rows = prepared
         embeddings = np.empty((len(distinct), self.backbone.config.hidden_size), np.float32)
         device, training = next(self.backbone.parameters()).device, self.training
+        packed = self.backbone.dtype != torch.float32 and can_pack(self.backbone)
         self.eval()
         batch_tokens = batch_tokens or (4096 if device.type == "cpu" else 16384)
         order, parts = [], []
         for batch in _by_length([len(ids) for ids in distinct], batch_tokens):
             tokens = self._pad([distinct[index] for index in batch])
-            parts.append(self(**{name: ids.to(device, non_blocking=True) for name, ids in tokens.items()}).float())
+            tokens = {name: ids.to(device, non_blocking=True) for name, ids in tokens.items()}
+            parts.append(self(**tokens, packed=packed).float())
             order += batch
         if parts:  # copied at once, so that a GPU is never waited for between batches
             embeddings[order] = torch.cat(parts).cpu().numpy()

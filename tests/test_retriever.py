@@ -383,3 +383,32 @@ def test_fast_type_of_a_gpu(monkeypatch, units):
     """An older one only imitates bfloat16."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units or including_emulation)
     assert fast_dtype("cuda:1") == (torch.bfloat16 if units else torch.float32)
+
+
+def test_16_bits_are_packed_and_close(backbone, monkeypatch):
+    """In bfloat16 no pad is computed, and embeddings are those of float32 but for rounding; float32 keeps its pads."""
+    import revela.retriever
+
+    packed, run = [], revela.retriever.run
+    monkeypatch.setattr(revela.retriever, "run", lambda *given: packed.append(len(given)) or run(*given))
+    texts = ["a", "b c d e f", "one two three four five six seven eight nine ten", "what is", "x " * 30]
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        retriever = Retriever.from_backbone(backbone, max_length=32, dtype=dtype).eval()
+        found[dtype] = retriever.encode(texts, batch_tokens=64)
+        assert bool(packed) == (dtype == torch.bfloat16)
+    assert found[torch.bfloat16].dtype == np.float32
+    assert (found[torch.float32] * found[torch.bfloat16]).sum(1).min() > 0.999
+
+
+def test_what_can_be_packed(backbone):
+    """A causal decoder, with adapters or without; no encoder, and none that caps what it attends to."""
+    from transformers import BertConfig, BertModel, Gemma2Config, Gemma2Model
+
+    from revela.method.packing import can_pack
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    assert can_pack(Retriever.from_backbone(backbone, max_length=32).backbone)
+    assert can_pack(Retriever.from_backbone(backbone, max_length=32, lora=LORA).backbone)
+    assert not can_pack(BertModel(BertConfig(vocab_size=99, **size)))
+    assert not can_pack(Gemma2Model(Gemma2Config(vocab_size=99, **size)))

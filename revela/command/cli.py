@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from revela.command.precision import Precision, dtype_of
 from revela.errors import RevelaError
 
 app = typer.Typer(
@@ -145,6 +146,7 @@ def encode(
     ],
     kind: Annotated[Literal["query", "passage"], typer.Option(help="The prefix that each text gets.")] = "passage",
     column: Column = "text",
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Turn texts into embeddings. The ids of the texts stand beside them: for notes.npy in notes.ids.json."""
@@ -161,7 +163,7 @@ def encode(
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
     found = read_passages(text, column)
-    embeddings = Retriever.load(model).encode([one for _, one in found], kind=kind)
+    embeddings = Retriever.load(model, dtype=dtype_of(precision)).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     write_json(ids, [name for name, _ in found], indent=None)
@@ -178,6 +180,7 @@ def search(
     queries: Annotated[list[str], typer.Argument(help="One query or several.")],
     top: Annotated[int, typer.Option(min=1, help="Passages for each query.")] = 5,
     column: Column = "text",
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a query."""
@@ -186,7 +189,7 @@ def search(
     from revela.command.passages import read_passages
     from revela.retriever import Retriever
 
-    found, retriever = read_passages(text, column), Retriever.load(model)
+    found, retriever = read_passages(text, column), Retriever.load(model, dtype=dtype_of(precision))
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [
@@ -217,12 +220,14 @@ def evaluate(
         int | None, typer.Option(min=4, help="Tokens of a text at most; by default as saved.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Keep the ranking in this file (TREC, gzipped).")] = None,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on a benchmark of your own."""
     from revela.evaluation.folder import evaluate_folder, load_model
 
-    system = load_model(model, max_length=max_length)
+    dtype = None if model == "bm25" else dtype_of(precision)
+    system = load_model(model, max_length=max_length, dtype=dtype)
     options = {"layout": layout, "part": part, "split": split, "unretrievable": unretrievable}
     found = evaluate_folder(system, benchmark, **options, run_file=run)
     lines = [f"{model} on {found['benchmark']}: {found['queries']} queries, {found['documents']} documents"]

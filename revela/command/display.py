@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 # The stages of the chain, what happens in each, and its rules. All other rules belong to the last one.
 STAGES = {
-    "resources": ("models, text and benchmarks, each with a manifest", {"dataset", "model", "punkt"}),
+    "resources": ("models, text and benchmarks, each with a manifest", {"package", "dataset", "model", "punkt"}),
     "corpus": (
         "text is cut into chunks, chunks are put into batches",
-        {"chunks", "batches", "pairs", "group_sizes", "corpus_report"},
+        {"chunks", "apart", "batches", "pairs", "group_sizes", "corpus_report"},
     ),
     "training": ("next-token prediction trains the retrievers", {"train", "replug_scores"}),
     "evaluation": (
         "systems rank documents, and rankings get scores",
-        {"run", "run_bm25", "run_api", "score", "significance", "anchors", "language_model"},
+        {"run", "run_bm25", "run_api", "score", "significance", "anchors_page", "language_model"},
     ),
     "results": ("tables, figures and pages", set()),
 }

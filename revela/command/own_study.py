@@ -37,6 +37,7 @@ EXPORTED = {  # key of evaluation -> that of training
     "query_prefix": "query_prefix",
     "passage_prefix": "passage_prefix",
     "max_length": "retriever_max_length",
+    "precision": "precision",
 }
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # a model's folder has one of these files
 NARROW = 512  # hidden size below which all weights are trained: an adapter would be no smaller

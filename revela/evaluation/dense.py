@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from revela.evaluation import EvaluationError
 from revela.evaluation.search import search
+from revela.evaluation.workers import embeddings
 
 if TYPE_CHECKING:
     from revela.evaluation.encoders import Encoder
     from revela.evaluation.ranking import Ranking
     from revela.evaluation.tasks import Part
+    from revela.evaluation.workers import Workers
 
 
 class Dense:
@@ -21,7 +25,7 @@ class Dense:
     def __init__(
         self,
         name: str,
-        encoder: Encoder,
+        encoder: Encoder | Workers,
         *,
         shard_documents: int,
         query_prefix: str = "",
@@ -49,8 +53,10 @@ class Dense:
             prefix = prefix.replace("{task}", part.instruction)
         # White space around prefix and text is removed, as in mteb's RepLLaMA wrapper, which the paper used.
         queries = [(prefix + text).strip() for text in part.queries.values()]
+        size = self.shard_documents
+        shards = (queries[first : first + size] for first in range(0, len(queries), size))
         rankings = search(
-            self.encoder.embed(self.encoder.prepare(queries, "query")),
+            np.concatenate(list(embeddings(self.encoder, shards, "query"))),
             part.corpus,
             self.encoder,
             top_k=top_k,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ import torch
 
 from revela.evaluation.dense import Dense
 from revela.evaluation.store import Store
+from revela.evaluation.workers import Workers
 from revela.files import sha256_json
 from revela.provenance import folder_sha256
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from revela.study.system import Trained, Untrained
 
 Kind = Literal["query", "passage"]
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "stored": "auto"}  # of weights, by a system's precision
 
 
 class Encoder(Protocol):
@@ -50,29 +52,6 @@ class RetrieverEncoder:
         return self.retriever.embed(prepared, batch_tokens=self.batch_tokens)
 
 
-class Replicas:
-    """Copies of one encoder, each on its own GPU. Each encodes a share of the texts."""
-
-    def __init__(self, encoders: Sequence[Encoder]):
-        self.encoders = encoders
-
-    def prepare(self, texts: list[str], kind: Kind) -> tuple[int, list[Any]]:
-        count = len(self.encoders)
-        shares = [texts[first::count] for first in range(count)]
-        return len(texts), [
-            encoder.prepare(share, kind) for encoder, share in zip(self.encoders, shares, strict=True) if share
-        ]
-
-    def embed(self, prepared: tuple[int, list[Any]]) -> np.ndarray:
-        size, shares = prepared
-        with ThreadPoolExecutor(len(shares)) as pool:
-            parts = list(pool.map(lambda encoder, share: encoder.embed(share), self.encoders, shares))
-        vectors = np.empty((size, parts[0].shape[1]), parts[0].dtype)
-        for first, part in enumerate(parts):
-            vectors[first :: len(self.encoders)] = part
-        return vectors
-
-
 def load_dense(
     system: Trained | Untrained | OffTheShelf,
     load_encoder: Callable[[str], Encoder],
@@ -80,7 +59,10 @@ def load_dense(
     layout: Layout,
     compute: Compute,
 ) -> Dense:
-    """The ranker of a system whose model runs here: an encoder on each GPU, or on the CPU if there is none.
+    """The ranker of a system whose model runs here, on a GPU, or on the CPU if there is none.
+
+    Several GPUs, or the `evaluation_processes` of a machine without, get a process each, which loads the system as this
+    one would with its GPU alone.
 
     With `compute.store_embeddings` embeddings are kept on disk, in a folder named by all that they depend on besides
     the text.
@@ -89,18 +71,32 @@ def load_dense(
         load_encoder: device -> the encoder on it.
         folders: What the encoder is loaded from.
     """
-    devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    how = system.model_dump(include={"max_length", "batch_tokens", "pooling"}) | {"devices": devices}
-    encoders = [load_encoder(device) for device in devices]
-    encoder: Encoder = Replicas(encoders) if len(encoders) > 1 else encoders[0]
-    if compute.store_embeddings:
+    gpus = torch.cuda.device_count()
+    device = "cuda" if gpus else "cpu"
+    how = system.model_dump(include={"max_length", "batch_tokens", "pooling", "precision"}) | {"device": device}
+    encoder: Encoder | Workers
+    if gpus > 1 or (not gpus and compute.evaluation_processes > 1):
+        alone = compute.model_copy(update={"evaluation_processes": 1})
+        encoder = Workers((system, layout, alone), _environments(gpus, compute.evaluation_processes))
+    else:
+        encoder = load_encoder(device)
+    if compute.store_embeddings and not isinstance(encoder, Workers):  # each process keeps what it encodes
         key = sha256_json([how, *map(folder_sha256, folders)])[:16]
         encoder = Store(encoder, Path(layout.embeddings(system.name), key))
     return Dense(
         system.name,
         encoder,
         shard_documents=compute.shard_documents,
-        device=devices[0],
+        device=device,
         identity=sha256_json(how),
         **system.model_dump(include={"query_prefix", "passage_prefix", "passage_prefixes", "similarity"}),
     )
+
+
+def _environments(gpus: int, processes: int) -> list[dict[str, str]]:
+    """The variables of each process: one of this process's GPUs, or its share of the CPU's threads."""
+    if gpus:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in (named.split(",") if named else map(str, range(gpus)))]
+    threads = str(max(1, torch.get_num_threads() // processes))
+    return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}] * processes

@@ -21,6 +21,8 @@ from revela.evaluation.tasks import load_task
 from revela.study.sheets import Task
 
 if TYPE_CHECKING:
+    import torch
+
     from revela.evaluation.ranking import Ranker, Ranking
     from revela.evaluation.tasks import Part
     from revela.retriever import Retriever
@@ -47,11 +49,11 @@ class AsSaved:
         return zip(part.queries, found, strict=True)
 
 
-def load_model(model: str, *, max_length: int | None = None) -> Ranker:
+def load_model(model: str, *, max_length: int | None = None, dtype: torch.dtype | None = None) -> Ranker:
     """The ranker of what a user would type: ``bm25``, or a folder.
 
     The folder is that of a trained cell, a retriever, an export, or a language model as it is (EOS pooling, no prefixes,
-    512 tokens).
+    512 tokens). dtype: of its weights; bfloat16 on a GPU, float32 elsewhere, by default.
 
     Raises:
         EvaluationError: It is none of them.
@@ -59,12 +61,16 @@ def load_model(model: str, *, max_length: int | None = None) -> Ranker:
     """
     if model == "bm25":
         return BM25()
+    import torch
+
     from revela.retriever import SETTINGS, Retriever, retriever_folder
 
     if (retriever_folder(model) / SETTINGS).is_file():
-        return AsSaved(model, Retriever.load(model, max_length=max_length))
+        return AsSaved(model, Retriever.load(model, max_length=max_length, dtype=dtype))
     if Path(model, "config.json").is_file():
-        return AsSaved(model, Retriever.from_backbone(model, max_length=max_length or 512))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
+        return AsSaved(model, Retriever.from_backbone(model, max_length=max_length or 512, dtype=dtype).to(device))
     raise EvaluationError(f"{model}: no such model; valid: bm25, or a folder of a trained cell, retriever or export")
 
 

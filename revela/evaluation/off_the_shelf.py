@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import Kind, RetrieverEncoder, load_dense
+from revela.evaluation.encoders import DTYPES, Kind, RetrieverEncoder, load_dense
 from revela.retriever import Retriever, load_adapter
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def load(system: Encoder, layout: Layout, compute: Compute) -> Dense:
 def _as_its_folder_says(system: Encoder, folders: list[str], device: str) -> SentenceTransformerEncoder:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(folders[0], device=device, local_files_only=True)
+    options = {"device": device, "local_files_only": True, "model_kwargs": {"dtype": DTYPES[system.precision]}}
+    model = SentenceTransformer(folders[0], **options)
     model.max_seq_length = min(model.max_seq_length or system.max_length, system.max_length)
     return SentenceTransformerEncoder(model)
 
 
 def _as_the_row_says(system: Encoder, folders: list[str], device: str) -> RetrieverEncoder:
-    # float32 on a CPU, as stored on a GPU: these numbers are compared with published ones
-    options = {"pooling": system.pooling, "normalize": False, "dtype": "float32" if device == "cpu" else "auto"}
+    options = {"pooling": system.pooling, "normalize": False, "dtype": DTYPES[system.precision]}
     retriever = Retriever.from_backbone(folders[-1], max_length=system.max_length, **options)
     if system.base:  # the folder before it holds the adapter
         retriever.backbone = load_adapter(retriever.backbone, folders[0])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from revela.evaluation.encoders import RetrieverEncoder, load_dense
+from revela.evaluation.encoders import DTYPES, RetrieverEncoder, load_dense
 from revela.retriever import Retriever
 
 if TYPE_CHECKING:
@@ -29,11 +27,12 @@ def load(system: Trained | Untrained, layout: Layout, compute: Compute) -> Dense
 def _trained(system: Trained, folder: str, device: str) -> RetrieverEncoder:
     # The ranker adds the prefixes of the study, so those that the retriever was saved with are taken away.
     options = {"query_prefix": "", "passage_prefix": "", "max_length": system.max_length}
+    options["dtype"] = DTYPES[system.precision]
     return RetrieverEncoder(Retriever.load(folder, device=device, **options), system.batch_tokens)
 
 
 def _untrained(system: Untrained, folder: str, device: str) -> RetrieverEncoder:
     """Pooled at EOS and scaled to unit length, which is how a cell is built."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    retriever = Retriever.from_backbone(folder, max_length=system.max_length, dtype=dtype)
+    options = {"max_length": system.max_length, "dtype": DTYPES[system.precision]}
+    retriever = Retriever.from_backbone(folder, **options)
     return RetrieverEncoder(retriever.to(device), system.batch_tokens)

@@ -20,13 +20,14 @@ import torch
 from tqdm import tqdm
 
 from revela.evaluation import EvaluationError
+from revela.evaluation.workers import embeddings
 from revela.files import atomic_write
-from revela.lookahead import lookahead
 
 if TYPE_CHECKING:
     from revela.evaluation.encoders import Encoder
     from revela.evaluation.ranking import Ranking
     from revela.evaluation.tasks import Corpus
+    from revela.evaluation.workers import Workers
 
 SCORES_AT_A_TIME = 2**26  # 256 MB
 
@@ -34,7 +35,7 @@ SCORES_AT_A_TIME = 2**26  # 256 MB
 def search(
     queries: np.ndarray,
     corpus: Corpus,
-    encoder: Encoder,
+    encoder: Encoder | Workers,
     *,
     top_k: int,
     shard_documents: int,
@@ -55,7 +56,8 @@ def search(
         prefix: Put before each document. White space around the two is then removed.
         device: Where scores are computed; the CPU by default.
         description: Shown in front of the progress bar.
-        state: A file that keeps the k best so far. A search that was stopped resumes after its last complete shard, if
+        state: A file that keeps the k best so far; beside it stand shards that several processes have encoded and that
+            wait for their turn. A search that was stopped resumes after its last complete shard, if
             queries, documents and the other arguments are the same, and finds the same to the last bit.
         identity: What distinguishes this encoder from others that embed the queries alike, such as its length.
 
@@ -82,11 +84,11 @@ def search(
         **({} if sys.stderr.isatty() else {"mininterval": 60, "delay": 60}),
     )
     with bar:
-        for prepared in lookahead(lambda shard: encoder.prepare(shard, "passage"), shards):
-            vectors = encoder.embed(prepared)
+        name = lambda number, first=best.seen: f"{mark}-{first + number * shard_documents}.npy"
+        for vectors in embeddings(encoder, shards, "passage", name, state and state.parent):
             shard = slice(best.seen, best.seen + len(vectors))
-            name = lambda row, first=best.seen: f"document {duplicates.id(first + row)!r}"
-            best.add(_scaled(vectors, similarity, name), duplicates.rank[shard])
+            which = lambda row, first=best.seen: f"document {duplicates.id(first + row)!r}"
+            best.add(_scaled(vectors, similarity, which), duplicates.rank[shard])
             if state:
                 best.save(state, mark)
             bar.update(len(vectors))

@@ -116,6 +116,14 @@ class _Gathered(torch.autograd.Function):
         return grid.index_copy_(0, *ctx.saved_tensors, gradient), None, None
 
 
+def can_pack(model: nn.Module) -> bool:
+    """Whether `run` takes the decoder of a model: it is causal, and its attention is plain and transformers' own."""
+    layers = [layer for layer in model.modules() if hasattr(layer, "layer_idx") and hasattr(layer, "is_causal")]
+    plain = all(layer.is_causal and getattr(layer, "sinks", None) is None for layer in layers)
+    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
+    return plain and not capped and len(layers) == model.config.num_hidden_layers
+
+
 def run(decoder: PreTrainedModel, input_ids: Tensor, packing: Packing, attention: str = NAME) -> Tensor:
     """The decoder's last hidden states [1, streams * T, hidden] of input_ids [1, streams * T].
 

@@ -112,7 +112,10 @@ def score_rows(
     rows: np.ndarray,
     progress: Callable[..., Iterable] = lambda rows, total: rows,
 ) -> None:
-    """Fill rows, ascending, of an npy file of scores, as far as they are NaN. Other processes may fill others."""
+    """Fill rows, int [n], ascending, of an npy file of scores [batches, B, B], as far as they are NaN.
+
+    Other processes may fill others. Raises ObjectiveError for a score that is not finite.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
     model, tokenizer = load_model(AutoModelForCausalLM, lm, dtype).to(device), load_tokenizer(lm)

@@ -1,4 +1,4 @@
-"""One of several processes that share the scoring of a corpus for REPLUG; `replug_scores.write_scores` starts them.
+"""One of several processes that share the scoring of a corpus for REPLUG (App. B.3); `replug_scores.write_scores` starts them.
 
     python -m revela.objectives.replug_worker JSON
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from revela.method.inbatch import NEGLIGIBLE, hidden_states
 from revela.method.similarity import similarity
+from revela.objectives import head
 from revela.objectives.base import Objective
 from revela.objectives.gate import LearnedGate, gate_at
 from revela.objectives.tokens import ObjectiveError, Tokens, language_model_ids, pad
@@ -138,6 +139,8 @@ class Revela(Objective):
         hidden, labels = hidden[:, :-1][valid], labels[:, 1:][valid]
         # Counted for the longest batch there may be, so that under ZeRO-3 all processes call the head equally often.
         pieces = math.ceil(len(valid) * self.settings.lm_max_length * self.lm.config.vocab_size / LOGITS)
+        if head.takes(output_head(self.lm), hidden):
+            return head.cross_entropy(output_head(self.lm), hidden, labels, pieces)
         if pieces == 1:
             return self._cross_entropy(hidden, labels)
         return sum(

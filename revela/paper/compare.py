@@ -104,7 +104,10 @@ def compare(
 
 
 def compare_table(spec: TableSpec, layout: Layout, *, partly: bool = False) -> pd.DataFrame:
-    """`compare` for the columns of a table. partly: systems without scores count as not run, instead of an error."""
+    """`compare` for the columns of a table.
+
+    partly: systems without scores count as not run, instead of a PaperError.
+    """
     table = spec.table
     printed = {label: values for label, values in read_printed(table.printed).items() if label in table.columns}
     seeds = {}

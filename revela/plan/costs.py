@@ -12,17 +12,17 @@ The Snakefile asks these figures for memory and time limits, so only light modul
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from revela.plan import flops, memory, traffic
+from revela.plan import encoding, flops, memory, traffic
+from revela.plan.cost import LIGHT, Cost
+from revela.plan.encoding import BYTES
 from revela.plan.fit import SURE, Load
-from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.sheets import Model
 from revela.study.sizes import Sizes, TaskSize
@@ -32,7 +32,6 @@ from revela.study.study import Study
 
 # Assumed until measured. Rates are of one core, in bytes a second, unless they say otherwise.
 START = 20.0  # seconds until a job that imports torch begins its work
-LIGHT = 5.0  # seconds of a job that reads and writes small files
 NETWORK = 50e6  # bytes a second of a download
 WITHIN = 100e9  # bytes a second that come to a GPU from others of its node
 BETWEEN = 10e9  # likewise from another node
@@ -45,34 +44,10 @@ RANKED = 1e5  # lines of a run read and scored a second
 
 TOKENS_PER_WORD = 1.5  # of English and code, in the paper's tokenizers
 FULL = 0.85  # share of a chunk's words that complete sentences fill
-CHARS_PER_TOKEN = 3.8
 CHARS_PER_WORD = 6.0
-BYTES = {"bf16": 2, "fp32": 4}
 RUN_LINE = 20.0  # bytes, compressed
 GB = 1e9
 SLACK = 1.5  # of a time limit over the time planned
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one job costs."""
-
-    seconds: float = LIGHT
-    gpus: int = 0
-    cores: int = 1
-    operations: float = 0.0  # of matrix products
-    download: float = 0.0  # GB
-    disk: float = 0.0  # GB that stay
-    memory: float = 2.0  # GB of the host
-
-    @property
-    def gpu_hours(self) -> float:
-        return self.gpus * self.seconds / 3600
-
-    @property
-    def core_hours(self) -> float:
-        """Of jobs without GPU."""
-        return 0.0 if self.gpus else self.cores * self.seconds / 3600
 
 
 class Costs:
@@ -152,7 +127,7 @@ class Costs:
         scored, gpus = min(batches, spec.positions or batches), self.compute.scorers
         operations = scored * flops.replug_scores(self.shape(lm), lengths)
         return replace(
-            self._encoding(operations, gpus),
+            self._encoding(operations, self._width(lm) * scored * (1 + size) * sum(lengths), spec.precision, gpus=gpus),
             disk=batches * size * size * 4 / GB,
             memory=8 + 2 * max(1, gpus) * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
@@ -233,23 +208,31 @@ class Costs:
 
     def _run(self, system: str, benchmark: str, task: str) -> Cost:
         size, encoder = self.task(benchmark, task), self.study.system(system)
-        name = encoder.models[0]
-        row = self.study.models[name]
-        texts = [(size.documents, size.document_chars), (size.queries, size.query_chars)]
-        lengths = [(number, min(encoder.max_length, chars / CHARS_PER_TOKEN + 3)) for number, chars in texts]
+        row = self.study.models[name := encoder.models[-1]]
+        precision = encoding.precision_of(encoder, row.kind, self.parameters(row), self.folder(name))
+        lengths = encoding.lengths(size, self.study.task(benchmark, task).layout, encoder.max_length)
+        tokens = sum(number * length for number, length in lengths)
         if row.kind == "backbone":
             shape = self.shape(name)
             operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
             hidden = shape.hidden
         else:
-            operations = sum(2 * self.parameters(row) * number * length for number, length in lengths)
+            operations = 2 * self.parameters(row) * tokens
             hidden = 1024
         operations += 2 * size.documents * size.queries * hidden
-        text = size.documents * size.document_chars
+        alone = self._encoding(operations, self._width(name) * tokens, precision)
+        gpus, share = encoding.gpus_and_share(self.compute, size.documents, alone.seconds)
+        processes = gpus or self.compute.evaluation_processes
+        memory = 8 + (2 * size.documents * size.document_chars + 200 * size.documents + 4 * self.parameters(row)) / GB
+        if processes > 1:
+            weights = BYTES[precision] * self.parameters(row)
+            memory += processes * encoding.process_memory(self.compute, size, weights, hidden) / GB
         return replace(
-            self._encoding(operations),
+            alone,
+            seconds=START + share * (alone.seconds - START),
+            gpus=gpus,
             disk=size.queries * min(self.study.config.evaluation.top_k, size.documents) * RUN_LINE / GB,
-            memory=8 + (2 * text + 200 * size.documents + 4 * self.parameters(row)) / GB,
+            memory=memory,
         )
 
     def _run_bm25(self, system: str, benchmark: str, task: str) -> Cost:
@@ -274,7 +257,8 @@ class Costs:
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
-        return replace(self._encoding(operations), memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
+        cost = self._encoding(operations, self._width(lm) * 100 * answers)
+        return replace(cost, memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
 
     def _export(self, cell: str) -> Cost:
         parameters = self.parameters(self.study.models[Cell.parse(cell).retriever])
@@ -284,7 +268,7 @@ class Costs:
     def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
-        return replace(self._encoding(0), memory=8 + 4 * weights / GB)
+        return replace(self._encoding(0, 0), memory=8 + 4 * weights / GB)
 
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
@@ -295,7 +279,7 @@ class Costs:
         """Of a decoder: of its config.json where that is on this machine, else as config/sizes.yaml says."""
         path = self.folder(name) / "config.json"
         if path.is_file():
-            return _read_shape(path)
+            return flops.read_shape(path)
         size = self.sizes.models.get(name)
         if size is None:
             row = self.study.models[name]
@@ -374,23 +358,21 @@ class Costs:
     # --- speed
 
     def peak(self, gpus: int, mfu: float) -> float:
-        """Operations a second that so many GPUs reach; ConfigError for a device of which no peak is known."""
-        peak = flops.peak(self.compute.device)
-        if peak is None:
-            raise ConfigError(f"compute.device: unknown {self.compute.device!r}; valid: {', '.join(flops.PEAK)}")
-        return gpus * peak * mfu
+        """Operations a second that so many GPUs reach."""
+        return gpus * flops.PEAK[encoding.device(self.compute)] * mfu
 
-    def _encoding(self, operations: float, gpus: int | None = None) -> Cost:
-        gpus = self.compute.evaluation_gpus if gpus is None else gpus
-        cores = self.compute.evaluation_threads
-        speed = self.peak(gpus, self.compute.encoding_mfu) if gpus else self.compute.core_flops * cores
-        return Cost(seconds=START + operations / speed, gpus=gpus, cores=cores, operations=operations)
+    def _encoding(self, operations: float, width: float, precision: str = "bf16", *, gpus: int | None = None) -> Cost:
+        """Of a forward pass on one GPU, or on so many. width: layers x hidden units x tokens."""
+        gpus = min(1, self.compute.evaluation_gpus) if gpus is None else gpus
+        seconds = START + encoding.seconds(self.compute, gpus, operations, width, precision)
+        return Cost(seconds=seconds, gpus=gpus, cores=self.compute.evaluation_threads, operations=operations)
+
+    def _width(self, name: str) -> float:
+        """Layers x hidden units of a model."""
+        row = self.study.models[name]
+        shape = self.shape(name) if row.kind == "backbone" else None
+        return shape.layers * shape.hidden if shape else encoding.encoder_width(self.parameters(row))
 
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-
-
-@functools.cache
-def _read_shape(path: Path) -> flops.Shape:
-    return flops.Shape.from_config(json.loads(path.read_text(encoding="utf-8")))

@@ -22,8 +22,11 @@ method is counted by.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,6 +99,12 @@ class Shape:
         return self.layers * lora.rank * sum(sizes)
 
 
+@functools.cache
+def read_shape(path: Path) -> Shape:
+    """The shape that the config.json of a model describes."""
+    return Shape.from_config(json.loads(path.read_text(encoding="utf-8")))
+
+
 def forward(shape: Shape, lengths: Lengths) -> float:
     """Documents that run through the layers once, as in encoding."""
     return 2 * shape.weights * sum(lengths) + _causal(shape, lengths)
@@ -150,7 +159,13 @@ def head(lm: Shape, tokens: float) -> float:
 
 def peak(device: str) -> float | None:
     """Dense bfloat16 operations a second of a chip by the name that CUDA gives it; None if it is not known here."""
-    return next((PEAK[name] for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
+    name = known(device)
+    return PEAK[name] if name else None
+
+
+def known(device: str) -> str | None:
+    """The name in `PEAK` of a chip by the name that CUDA gives it; None if it is not known here."""
+    return next((name for name in sorted(PEAK, key=len, reverse=True) if name in device), None)
 
 
 def _layers(shape: Shape, tokens: float, lora: Lora | None, *, frozen: bool = False) -> float:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from revela.files import atomic_write
-from revela.plan.costs import Cost, Costs
+from revela.plan.cost import Cost
+from revela.plan.costs import Costs
 from revela.plan.usage import total
 from revela.provenance import CHECKOUT
 from revela.study.base import ConfigError

@@ -224,6 +224,12 @@ class Evaluation(Strict):
     exclude: bool = Field(True, description="Remove excluded ids before the cut (BRIGHT).")
     top_k: int = Field(1000, ge=10, description="Documents kept for a query.")
     batch_tokens: int = Field(16384, ge=64, description="Tokens in an encoding batch at most.")
+    precision: Literal["bf16", "fp32"] = Field(
+        "fp32", description="Precision of retrievers that are trained here, and of backbones before training."
+    )
+    encoder_precision: Literal["stored", "bf16", "fp32"] = Field(
+        "fp32", description="Precision of off-the-shelf encoders; stored: of their weights as published."
+    )
 
 
 class LmTask(Strict):
@@ -260,7 +266,10 @@ class Compute(Strict):
     time_budget_minutes: float | None = Field(
         None, gt=0, description="Training saves and exits with status 75 after so long; the profile submits it again."
     )
-    evaluation_gpus: int = Field(1, ge=0)
+    evaluation_gpus: int = Field(
+        1, ge=0, description="GPUs of one evaluation at most; it asks for one, and for another by each planned hour."
+    )
+    evaluation_processes: int = Field(1, ge=1, description="Processes that share an evaluation without GPU.")
     scoring_gpus: int | None = Field(
         None, ge=0, description="GPUs that share REPLUG's scores of a corpus; null: as many as evaluation has."
     )
@@ -279,7 +288,9 @@ class Compute(Strict):
     # what plans assume until a job has been measured
     device: str = Field("A100", description="GPU, by its name in revela.plan.flops.PEAK.")
     training_mfu: float = Field(0.08, gt=0, le=1, description="Share of the device's peak that training reaches.")
-    encoding_mfu: float = Field(0.3, gt=0, le=1, description="Share of the device's peak that encoding reaches.")
+    encoding_mfu: float = Field(
+        0.7, gt=0, le=1, description="Share of the device's peak, in its precision, that encoding's products reach."
+    )
     core_flops: float = Field(2e10, gt=0, description="Operations a second of one CPU core, where there is no GPU.")
 
     @property

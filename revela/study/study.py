@@ -163,7 +163,8 @@ class Study:
     @property
     def _as_cells_are_read(self) -> dict[str, str | int]:
         evaluation = self.config.evaluation
-        return evaluation.model_dump(include={"query_prefix", "passage_prefix", "max_length", "batch_tokens"})
+        keys = {"query_prefix", "passage_prefix", "max_length", "batch_tokens", "precision"}
+        return evaluation.model_dump(include=keys)
 
     def _off_the_shelf(self, model: Model) -> System:
         evaluation = self.config.evaluation
@@ -191,6 +192,7 @@ class Study:
             similarity=model.similarity or "cosine",
             max_length=min(model.max_length or evaluation.max_length, evaluation.max_length),
             batch_tokens=evaluation.batch_tokens,
+            precision=evaluation.encoder_precision,
         )
 
     # --- tables

@@ -17,6 +17,7 @@ from revela.study.layout import Layout
 
 UNTRAINED = "untrained/"
 Pooling = Literal["eos", "mean", "cls"]  # each is a function in `revela.method.pooling`
+Precision = Literal["bf16", "fp32"]
 
 
 class _System(Strict):
@@ -56,6 +57,7 @@ class _Eos(_System):
     passage_prefix: str
     max_length: int
     batch_tokens: int
+    precision: Precision = "fp32"
 
 
 class Trained(_Eos):
@@ -99,6 +101,7 @@ class Encoder(_System):
     similarity: Literal["cosine", "dot"]
     max_length: int
     batch_tokens: int
+    precision: Precision | Literal["stored"] = "fp32"
 
     @property
     def models(self) -> list[str]:

@@ -53,8 +53,8 @@ def load_models(
         dtype=frozen if settings.lora else torch.float32,
     )
     # ZeRO-3 gathers the weights of a module when it is called, and slim adapters call none of theirs.
-    slimming = settings.lora and settings.zero_stage < 3 and not settings.compile
-    if slimming:
+    slimming = (settings.lora or settings.freeze_lm) and settings.zero_stage < 3 and not settings.compile
+    if slimming and settings.lora:
         slim(embedder)
     if settings.compile:
         compile_layers(embedder.backbone)
@@ -65,8 +65,8 @@ def load_models(
         model.requires_grad_(False)
     elif settings.lora:
         model = add_lora(model, settings.lora, "CAUSAL_LM")
-        if slimming:
-            slim(model)
+    if slimming:
+        slim(model)
     if settings.compile:
         compile_layers(model)
     return embedder, model, load_tokenizer(lm)

@@ -148,7 +148,9 @@ def test_a_column_of_tables(tmp_path, capsys):
 def test_search_finds_the_text_itself(name, capsys):
     content = TEXTS if name.endswith("txt") else [json.dumps({"text": text}) for text in TEXTS]
     Path(name).write_text("\n".join(line.replace("\n", " ") for line in content))
-    answers = json.loads(succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--json"))
+    answers = json.loads(
+        succeed(capsys, "search", "retriever", name, TEXTS[1], TEXTS[4], "--top", "2", "--precision", "fp32", "--json")
+    )
     assert [len(answer["passages"]) for answer in answers] == [2, 2]
     retriever = Retriever.load("retriever", device="cpu")
     texts = [text.replace("\n", " ") if name.endswith("txt") else text for text in TEXTS]
@@ -156,6 +158,22 @@ def test_search_finds_the_text_itself(name, capsys):
     assert answers[0]["passages"][0]["score"] == pytest.approx(scores.max(), abs=1e-6)
     assert answers[0]["passages"][0]["text"] == texts[scores.argmax()]
     assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
+
+
+def test_the_precision_is_that_of_the_hardware_and_said(capsys, monkeypatch):
+    """Unless it is named."""
+    Path("lines.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
+    for fast, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device, fast=fast: fast)
+        assert main(["search", "retriever", "lines.txt", TEXTS[1]]) == 0
+        assert f"precision: {name}, in which this machine is fast" in capsys.readouterr().err
+    found = {}
+    for name in ("bf16", "fp32"):
+        assert main(["encode", "retriever", "lines.txt", "--out", f"{name}.npy", "--precision", name]) == 0
+        assert "precision" not in capsys.readouterr().err
+        found[name] = np.load(f"{name}.npy")
+    assert not np.array_equal(found["bf16"], found["fp32"])
+    assert (found["bf16"] * found["fp32"]).sum(1).min() > 0.999
 
 
 def test_bm25_and_an_untrained_model_are_systems(backbone, capsys):

@@ -1,11 +1,10 @@
-"""Encoders: shared among replicas, kept on disk, adapters that others trained."""
+"""Encoders: kept on disk, adapters that others trained."""
 
 import numpy as np
 import pytest
 from benchmark_folders import Encoder, task, write_coir
 
 from revela.evaluation import EvaluationError
-from revela.evaluation.encoders import Replicas
 from revela.evaluation.search import search
 from revela.evaluation.store import Store
 from revela.evaluation.tasks import load_task
@@ -14,15 +13,6 @@ from revela.study.settings import Lora
 
 def lengths(texts):
     return np.array([[len(text), 1.0] for text in texts], np.float32)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_replicas(count):
-    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
-    encoders = [Encoder(lengths) for _ in range(count)]
-    replicas = Replicas(encoders)
-    assert replicas.embed(replicas.prepare(texts, "passage")).tolist() == lengths(texts).tolist()
-    assert [encoder.texts for encoder in encoders] == [texts[first::count] for first in range(count)]
 
 
 # --- the store

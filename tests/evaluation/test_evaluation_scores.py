@@ -220,7 +220,7 @@ def test_a_benchmark_as_json(tmp_path):
     [
         (
             Untrained(name="untrained/tiny", query_prefix="Q: ", passage_prefix="", max_length=9, batch_tokens=64),
-            {"query_prefix": "Q: ", "passage_prefix": "", "max_length": 9, "batch_tokens": 64},
+            {"query_prefix": "Q: ", "passage_prefix": "", "max_length": 9, "batch_tokens": 64, "precision": "fp32"},
         ),
         (
             Api(name="ada", provider="openai", model="ada-002", price=0.1, max_length=9),

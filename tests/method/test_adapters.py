@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from torch import nn
 
+from revela.method import adapters
 from revela.method.adapters import SlimLinear, slim
 
 
@@ -103,3 +105,82 @@ def test_what_is_left_to_peft():
     ours.merge_adapter(), theirs.merge_adapter()
     assert torch.equal(ours(x)[0], theirs(x)[0])
     assert isinstance(ours.base_model.model.first, Linear)  # to be saved by PEFT
+
+
+CONFIG = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+CONFIG |= {"num_key_value_heads": 1, "vocab_size": 50, "head_dim": 8}
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def decoders(architecture, dropout=0.0):
+    """A decoder with adapters, slim and as PEFT and transformers have it."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{architecture}Config")(**CONFIG)
+    lm = getattr(transformers, f"{architecture}ForCausalLM")(config)
+    lora = LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout, target_modules=TARGETS, task_type="CAUSAL_LM")
+    theirs = get_peft_model(lm, lora)
+    for name, weight in theirs.named_parameters():
+        if weight.ndim > 1 or "norm" in name:
+            nn.init.normal_(weight, mean=float("norm" in name), std=0.2)
+    ours = copy.deepcopy(theirs)
+    slim(ours)
+    return ours.train(), theirs.train()
+
+
+def logits_and_gradients(model, checkpointing=False):
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    torch.manual_seed(3)
+    ids = torch.randint(50, (3, 11))
+    logits = model(input_ids=ids, use_cache=False).logits
+    logits.log_softmax(-1)[..., 7].sum().backward()
+    return {"logits": logits, **{name: p.grad for name, p in model.named_parameters() if p.grad is not None}}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("architecture, slimmed", [("Llama", 4), ("Qwen2", 4), ("Qwen3", 8), ("Gemma", 0)])
+def test_decoders(architecture, slimmed, checkpointing):
+    """Norms, MLPs and adapters together; Gemma's norms and activation are others, and stay its own."""
+    ours, theirs = decoders(architecture, dropout=0.1)
+    norms = [module for module in ours.modules() if getattr(module.forward, "__func__", None) is adapters._norm]
+    assert len(norms) == slimmed + bool(slimmed)  # and the last one
+    found, expected = (logits_and_gradients(model, checkpointing) for model in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=1e-5)
+
+
+def test_a_decoder_keeps_what_its_layers_share():
+    """Of float32 numbers a token: the residual before each norm, gate and up, and narrow ones; attention's come on top."""
+
+    def kept(model):
+        storages = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if not isinstance(tensor, nn.Parameter) and tensor.numel() > 50:
+                storages[storage.data_ptr()] = storage, storage.nbytes()
+            return tensor
+
+        layer = model.get_decoder().layers[0]
+        x = torch.randn(1, 100, 24, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = layer.mlp(layer.post_attention_layernorm(x))
+        del out
+        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        return sum(size for pointer, (_, size) in storages.items() if pointer not in parameters)
+
+    ours, theirs = (kept(model) for model in decoders("Llama"))
+    assert ours == 4 * 100 * (24 + 1 + 2 * 40 + 3 * 4)
+    assert theirs == 4 * 100 * (24 + 1 + 24 + 4 * 40 + 3 * 4)
+
+
+def test_gradients_in_float64():
+    gate, up = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(adapters._Gated.apply, (gate, up))
+    ours, theirs = (transformers.models.llama.modeling_llama.LlamaRMSNorm(12) for _ in range(2))
+    ours.weight.requires_grad_(False).normal_()
+    theirs.load_state_dict(ours.state_dict())
+    slim(nn.ModuleList([ours]))
+    x, probe = torch.randn(7, 12, requires_grad=True), torch.randn(7, 12)
+    assert torch.equal(ours(x), theirs(x))
+    gradients = [torch.autograd.grad(norm(x), x, probe)[0] for norm in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)

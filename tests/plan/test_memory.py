@@ -6,9 +6,12 @@ from transformers import LlamaConfig, LlamaModel
 
 from revela.method.packing import Packing, run
 from revela.plan import memory
+from revela.plan.costs import Costs
 from revela.plan.flops import Shape
 from revela.retriever import add_lora
 from revela.study.settings import Lora, Training
+from revela.study.sizes import load_sizes
+from revela.study.study import PAPER, load
 
 LLAMA_1B = Shape(16, 2048, 8192, 32, 8, 64, 128256)
 
@@ -79,3 +82,21 @@ def test_alternatives_spare_memory():
     assert list(memory.alternatives(settings, [LLAMA_1B], 16, 1, checkpointing=True)) == [
         "all that and batch size 8", "all that and batch size 4"
     ]  # fmt: skip
+
+
+def test_a_gpu_that_is_too_small_is_noted():
+    cell, costs = "revela/wiki/llama-3.1-8b/llama-3.2-1b/bs8", Costs(load(PAPER), load_sizes())
+    as_set = costs.need(cell)
+    assert not costs.notes
+    costs.compute = costs.compute.model_copy(update={"device": "L40S"})
+    assert costs.need(cell) < 48e9 < as_set
+    assert [note for note in costs.notes if cell in note and "gradient checkpointing will be on" in note]
+
+
+def test_cross_attention_over_all_pairs_keeps_its_probabilities():
+    """tau = 0.05 on a CPU in bfloat16: products over all pairs; of a token 32 heads x 16 x 156 places, twice."""
+    settings = Training(lora=Lora(dropout=0.0), temperature=0.05)
+    assert memory.attention(settings, 16) == 15 and memory.takes_all(settings, 15, 16, gpu=False)
+    assert not memory.takes_all(settings, 15, 16, gpu=True)
+    kept = memory.retained(settings, LLAMA_1B, frozen=True, attended=15, gpu=False, keys=16 * 156)
+    assert kept["probabilities of cross attention"] == 2 * 2 * 32 * 16 * 156

@@ -112,6 +112,11 @@ def memory(name):
     return lambda wildcards, attempt: COSTS.memory_mb(name, dict(wildcards.items()), attempt)
 
 
+def gpus(name):
+    """As many as a job's evaluation is worth; a plain 0, by which a site knows its rule, where there are none."""
+    return CONFIG.compute.evaluation_gpus and (lambda wildcards: COSTS.of(name, dict(wildcards.items())).gpus)
+
+
 def runtime(name):
     longest = SITE.max_runtime if SITE else None
     return lambda wildcards, attempt: COSTS.minutes(name, dict(wildcards.items()), attempt, longest)

@@ -29,7 +29,7 @@ rule run:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("run"),
         mem_mb=memory("run"),
         runtime=runtime("run"),
     params:

@@ -25,7 +25,7 @@ rule language_model:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("language_model"),
         mem_mb=memory("language_model"),
         runtime=runtime("language_model"),
     params:

@@ -269,7 +269,7 @@ rule timing:
     threads: CONFIG.compute.evaluation_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.evaluation_gpus,
+        gpu=gpus("timing"),
         mem_mb=memory("timing"),
         runtime=runtime("timing"),
     params:
