@@ -2,16 +2,17 @@
 
     python benchmarks/batch_size.py [--quick]        tiny-4m, float32, a CPU thread for each process
 
-Retriever and language model are tiny-4m, trained in full; batches are of random tokens in chunks of 30 to
-62. At tau = 0.0001 documents attend to few others, whose keys and values go from process to process; at tau = 10 to
+Retriever and language model are tiny-4m, trained in full; batches are of random tokens in chunks of 12 to
+30. At tau = 0.0001 documents attend to few others, whose keys and values go from process to process; at tau = 10 to
 all, which is left out for batches of more than 64, whose cross attention would take minutes. All numbers of processes must agree on the loss. Seconds are those of forward and backward pass, the optimizer's are
 left out; memory is the peak of the process that has most, above what it held before; `received_mb` is what came to a
 process, by the formulas of `revela.plan.traffic`.
 
-Then, on paper, batches of up to 512 chunks on eight A100s.
+Sizes can be measured one by one (`--sizes 256`); what was stored of others is kept. Beside that, on paper, batches of up to 512 chunks on eight A100s.
 """
 
 import argparse
+import json
 import math
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from record import save, show
+from record import RESULTS, save, show
 
 from revela.method.exchange import Group
 from revela.objectives.revela import Revela
@@ -33,9 +34,9 @@ from revela.training.engine import load_models, set_arithmetic
 from revela.training.speed import text_lengths
 
 BACKBONE = Path(__file__).parents[1] / "resources/backbones/tiny-4m"
-LENGTHS = 30, 62  # tokens of a chunk, at least and at most
+LENGTHS = 12, 30  # tokens of a chunk, at least and at most
 TAUS = {"few": 1e-4, "all": 10.0}
-SETTINGS = {"precision": "fp32", "retriever_max_length": 64, "lm_max_length": 62, "similarity_dtype": "float32"}
+SETTINGS = {"precision": "fp32", "retriever_max_length": 32, "lm_max_length": 30, "similarity_dtype": "float32"}
 
 
 def make_batch(size: int, vocabulary: int) -> dict[str, torch.Tensor]:
@@ -142,9 +143,15 @@ def on_paper() -> list[dict]:
     return rows
 
 
+def stored() -> list[dict]:
+    """What an earlier run has measured, of which this one replaces what it measures again."""
+    path = RESULTS / "batch_size.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="batches of 8, once")
+    parser.add_argument("--quick", action="store_true", help="batches of 8, once; nothing is stored")
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 256], help="batch sizes (default: 16 64 256)")
     parser.add_argument(
         "--processes", type=int, nargs="+", default=[1, 2, 4], help="that share a batch (default: 1 2 4)"
@@ -152,22 +159,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="of which the fastest counts (default: 2)")
     options = parser.parse_args()
     sizes, repeats = ([8], 1) if options.quick else (options.sizes, options.repeats)
-    rows = []
+    about = {"lengths": LENGTHS, "temperatures": TAUS, "on_paper": on_paper()}
+    rows = [] if options.quick else stored()
     for size in sizes:
         for attended, temperature in TAUS.items():
             if attended == "all" and size > 64:
                 continue
-            losses = []
             for processes in options.processes:
-                row = measure(processes, size, temperature, repeats if size < 64 else 1)
-                losses.append(row.pop("loss"))
-                rows.append({"batch": size, "processes": processes, "pairs": attended, **row})
-                print(rows[-1], flush=True)
+                key = {"batch": size, "processes": processes, "pairs": attended}
+                row = key | measure(processes, size, temperature, repeats if size < 64 else 1)
+                rows = [other for other in rows if not key.items() <= other.items()] + [row]
+                rows.sort(key=lambda row: (row["batch"], row["pairs"] == "all", row["processes"]))
+                print(row, flush=True)
+                if not options.quick:
+                    save("batch_size", about, rows)
+            losses = [row["loss"] for row in rows if (row["batch"], row["pairs"]) == (size, attended)]
             assert max(losses) - min(losses) < 1e-4 * min(losses), losses
     show(rows)
-    paper = on_paper()
-    show(paper)
-    save("batch_size", {"lengths": LENGTHS, "temperatures": TAUS, "quick": options.quick, "on_paper": paper}, rows)
+    show(about["on_paper"])
 
 
 if __name__ == "__main__":

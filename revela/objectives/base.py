@@ -60,12 +60,14 @@ class Objective(nn.Module):
         return {f"{side}_{name}": ids for side, tokens in sides.items() for name, ids in tokens.items()}
 
     def tokenize_chunks(self, row: dict) -> Tokens:
-        """The chunks {"text": .., "src": source} of a row as queries and as passages.
+        """The chunks {"text": .., "src": source, "document": ids} of a row as queries and as passages.
 
-        Queries see only their first half if the settings say so for batches of this source (App. B.5).
+        Queries see only their first half if the settings say so for batches of this source (App. B.5). A source is a
+        dataset, with which the ids of its documents begin, or what ready batches call themselves.
         """
         texts = list(row["text"])
-        first_half = self.settings.first_half and row.get("src") not in self.settings.first_half_except
+        sources = {row.get("src"), *(document.partition("/")[0] for document in row.get("document", [])[:1])}
+        first_half = self.settings.first_half and sources.isdisjoint(self.settings.first_half_except)
         return self.tokenize(texts, texts, first_half=first_half)
 
     def part(self, batch: Tokens) -> Tokens:

@@ -53,6 +53,11 @@ class Load:
     def smaller(self) -> dict[str, float]:
         """Likewise, with gradient checkpointing on, of changes that make it another experiment."""
         settings, found = self.settings, {}
+        for shared in range(self.processes, settings.processes_per_batch, -1):
+            if self.processes % shared == self.batch_size % shared == 0:
+                among = settings.model_copy(update={"processes_per_batch": shared})
+                found[f"training.processes_per_batch {shared}"] = replace(self, settings=among)
+                break
         half = [length // 2 for length in (settings.retriever_max_length, settings.lm_max_length)]
         shorter = replace(
             self,

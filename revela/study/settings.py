@@ -40,7 +40,7 @@ class Training(Strict):
     retriever_max_length: int = Field(157, ge=4, description="Tokens of prefix + chunk + EOS at most.")
     lm_max_length: int = Field(156, ge=4, description="Tokens of a chunk in the language model at most.")
     first_half: bool = Field(False, description="Queries see only the first half of their tokens (App. B.5).")
-    first_half_except: list[str] = Field([], description="Batch sources for which first_half is off.")
+    first_half_except: list[str] = Field([], description="Datasets, or src of batches, for which first_half is off.")
     # similarity and in-batch attention
     similarity: Literal["learned", "uniform", "shuffled"] = Field(
         "learned", description="learned: the method; uniform, shuffled: controls without the retriever's signal."
@@ -73,6 +73,7 @@ class Training(Strict):
     processes_per_batch: int = Field(
         1, ge=1, description="Processes that share each batch, which has as many chunks for each of them."
     )
+    loss_mean: Literal["items", "batches"] = Field("items", description="What weighs the same in the loss of a step.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
     # arithmetic
@@ -92,6 +93,7 @@ class TextSource(Strict):
 
     dataset: str = Field(description="A key of `datasets`.")
     text: str = Field("text", description="The column with the text.")
+    title: str | None = Field(None, description="The column with a title, put in front of the text; null: none.")
     join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
     batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
         None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
@@ -263,9 +265,7 @@ class Compute(Strict):
         1, ge=0, description="GPUs of one evaluation at most; it asks for one, and for another by each planned hour."
     )
     evaluation_processes: int = Field(1, ge=1, description="Processes that share an evaluation without GPU.")
-    scoring_gpus: int | None = Field(
-        None, ge=0, description="GPUs that share REPLUG's scores of a corpus; null: as many as evaluation has."
-    )
+    scoring_gpus: int | None = Field(None, ge=0, description="GPUs that share REPLUG's scores; null: as evaluation.")
     evaluation_threads: int = Field(8, ge=1)
     evaluation_mem_mb: int | None = Field(None, ge=500)
     evaluation_runtime: int | None = Field(None, ge=1, description="Minutes.")

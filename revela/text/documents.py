@@ -52,7 +52,7 @@ def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard)
 
     The id is dataset/file:row, where rows count from 0; of a text file it is dataset/file. With `join_by`, neighbouring
     rows with the same value in that column form one document under the id of the first, their texts separated by a
-    space: so passages become articles again.
+    space: so passages become articles again. With `title`, the value of that column stands on a line above the text.
 
     Args:
         source: The dataset's name, its columns, and whether it is mixed.
@@ -62,18 +62,25 @@ def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard)
     Raises:
         CorpusError: The folder holds no text, or a file cannot be read; names the file and the line.
     """
-    columns = [source.text] if source.join_by is None else [source.text, source.join_by]
+    columns = list(dict.fromkeys(filter(None, (source.text, source.title, source.join_by))))
     found = (
         (f"{source.dataset}/{name}", _string(row[source.text], source.text, where), row)
         for name, where, row in _rows(Path(folder), columns, source.mixed, on_read)
     )
     if source.join_by is None:
-        for name, text, _ in found:
-            yield name, text
+        for name, text, row in found:
+            yield name, _titled(source, row, text)
         return
     for _, group in itertools.groupby(found, lambda item: item[2][source.join_by] or item[0]):
         group = list(group)
-        yield group[0][0], " ".join(text for _, text, _ in group if text)
+        name, _, first = group[0]
+        yield name, _titled(source, first, " ".join(text for _, text, _ in group if text))
+
+
+def _titled(source: TextSource, row: dict[str, Any], text: str) -> str:
+    """A text below its title, if the source has titles and this row has one; an empty text stays empty."""
+    title = _string(row[source.title], source.title, source.dataset).strip() if source.title else ""
+    return f"{title}\n{text}" if title and text else text
 
 
 def texts(folder: str | Path, column: str = "text") -> Iterator[str]:

@@ -77,25 +77,28 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
     group, place = divmod(dist.get_rank(), shared)
     unreached = parameters_without_gradient(objective) if 1 in steps else set()
 
-    def batches_of(step: int) -> list[Tokens]:
+    def batches_of(step: int) -> tuple[list[Tokens], list[int]]:
         positions = positions_of(step, settings.batches_per_step, group, processes // shared)
-        return [to_pinned(objective.part(objective.collate(rows[position]))) for position in positions]
+        collated = [objective.collate(rows[position]) for position in positions]
+        return [to_pinned(objective.part(batch)) for batch in collated], [*map(objective.count, collated)]
 
-    for step, batches in zip(steps, lookahead(batches_of, steps)):
+    for step, (batches, wholes) in zip(steps, lookahead(batches_of, steps)):
         objective.step, learning_rate = step, engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         (items,) = sum_over_processes([sum(counts)])
 
         sums: dict[str, float | Tensor] = defaultdict(float)
         positions = positions_of(step, settings.batches_per_step, group, processes // shared)
-        for position, batch, count in zip(positions, batches, counts):
+        for position, batch, count, whole in zip(positions, batches, counts, wholes):
             torch.manual_seed(seed_of(settings.seed, position, place))
             loss, scalars = engine(
                 {name: tensor.to(engine.device, non_blocking=True) for name, tensor in batch.items()}
             )
-            # Each item of the step weighs the same, whichever process has it. DeepSpeed averages over processes, and
-            # what a process's weights did for the losses of others that share its batch comes back to it as a sum.
-            engine.backward(loss * (processes / items), scale_wrt_gas=False)
+            # Each item of the step weighs the same, whichever process has it, or each batch does. DeepSpeed averages
+            # over processes, and what a process's weights did for the losses of others that share its batch comes back
+            # to it as a sum.
+            over = items if settings.loss_mean == "items" else whole * settings.batches_per_step
+            engine.backward(loss * (processes / over), scale_wrt_gas=False)
             for name, value in scalars.items():
                 sums[name] += value.double() * count
             sums["loss"] += loss.detach().double()

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -82,8 +83,8 @@ class Warm:
     """An interpreter that forks for jobs, and the program that jobs are started with in its place."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        self.socket, self.program = folder / "warm.socket", folder / "python"
-        self.socket.unlink(missing_ok=True)
+        self.place = tempfile.TemporaryDirectory()  # a socket's path has 107 characters at most
+        self.socket, self.program = Path(self.place.name, "socket"), folder / "python"
         warm = HERE / "warm.py"
         self.program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{warm}" run "{self.socket}" "$@"\n')
         self.program.chmod(0o755)
@@ -101,6 +102,7 @@ class Warm:
     def stop(self):
         self.process.terminate()
         self.process.wait()
+        self.place.cleanup()
 
 
 def main() -> int:

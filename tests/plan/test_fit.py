@@ -72,3 +72,16 @@ def test_what_would_fit_is_estimated():
     assert all(need < SPARED for need in needs.values())
     low = SETTINGS.model_copy(update={"lora": Lora(rank=32)})
     assert needs["training.lora.rank 32"] == replace(LOAD, settings=low).need(checkpointing=True)
+
+
+def test_processes_that_could_share_a_batch_are_advised_to():
+    def advised(processes, batch_size, shared=1):
+        settings = SETTINGS.model_copy(update={"processes_per_batch": shared})
+        load = replace(LOAD, processes=processes, batch_size=batch_size, settings=settings)
+        needs = load.smaller()
+        assert all(need < load.need(checkpointing=True) for name, need in needs.items() if "per_batch" in name)
+        return [name for name in needs if "per_batch" in name]
+
+    assert advised(1, 16) == advised(4, 16, shared=4) == advised(4, 5) == []
+    assert advised(4, 16) == ["training.processes_per_batch 4"]
+    assert advised(4, 6) == advised(6, 4) == ["training.processes_per_batch 2"]

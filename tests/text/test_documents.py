@@ -120,6 +120,21 @@ def test_a_json_list_is_read_in_blocks(tmp_path, monkeypatch, block):
         assert list(texts(tmp_path / str(number))) == [row["text"] for row in rows]
 
 
+def test_titles_stand_above_their_texts(tmp_path):
+    """On a line of their own; once above an article; not above nothing."""
+    rows = [("How to sort", "Call sorted."), ("", "No title."), ("Empty", " "), (None, "None.")]
+    write(tmp_path / "t.json", json.dumps([{"title": title, "text": text} for title, text in rows]))
+    found = dict(documents(TextSource(dataset="d", title="title"), tmp_path))
+    assert list(found.values()) == ["How to sort\nCall sorted.", "No title.", "", "None."]
+    assert list(dict(documents(TextSource(dataset="d"), tmp_path)).values()) == [rows[0][1], rows[1][1], "", rows[3][1]]
+
+    wikipedia(tmp_path / "w")
+    joined = TextSource(dataset="d", join_by="title", title="title")
+    assert dict(documents(joined, tmp_path / "w"))["d/corpus.jsonl.gz:0"] == "Aaron\nHe was a priest."
+    with pytest.raises(CorpusError, match="no column 'name'"):
+        dict(documents(TextSource(dataset="d", title="name"), tmp_path))
+
+
 def test_rows_without_the_joining_value_stay_alone(tmp_path):
     write(tmp_path / "a.jsonl", lines(*({"title": t, "text": x} for t, x in [("", "a"), ("", "b"), (None, "c")])))
     assert [text for _, text in documents(TextSource(dataset="d", join_by="title"), tmp_path)] == ["a", "b", "c"]

