@@ -162,11 +162,11 @@ class Display:
         stages = Table.grid(padding=(0, 1), expand=True)
         stages.width = width
         for options in (
-            {},
+            {"width": 1},
             {"width": 10},
             {"justify": "right", "no_wrap": True},
             {"ratio": 1, "no_wrap": True},
-            {"justify": "right"},
+            {"justify": "right", "width": 7},
         ):
             stages.add_column(**options)
         for stage, (what, _) in STAGES.items():

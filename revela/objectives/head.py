@@ -1,4 +1,4 @@
-"""The next-token loss (section 3.1) behind a frozen head: its gradient is taken in the forward pass."""
+"""The next-token loss (section 3) behind a frozen head: its gradient is taken in the forward pass."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def write_recipe(recipe: str, package: Path, folder: Path, *, queries: int, docu
         Requests of the Berkeley Function-Calling Leaderboard find the documentation of the functions that answer them, in
         CoIR's layout. Functions of one name are one document.
     human-eval
-        Docstrings of HumanEval find their solutions, in CoIR's layout. One of its 164 functions has no docstring.
+        Docstrings of HumanEval find their solutions, in CoIR's layout. A docstring is cut before its first example, which
+        would name the function. Functions without any text before it are left out.
 
     Args:
         recipe: One of these names.
@@ -142,7 +143,11 @@ def _docstring_to_solution(package: Path) -> RetrievalTask:
         source = row["prompt"] + row["canonical_solution"]
         functions = functions_in(ast.parse(source), source.splitlines(), "human-eval", "")
         documented = [one for one in functions if one.name == f".{row['entry_point']}"]
-        found += [(row["task_id"], one.docstring, one.code) for one in documented]
+        for one in documented:
+            lines = one.docstring.splitlines()
+            examples = (i for i, line in enumerate(lines) if ">>>" in line or row["entry_point"] in line)
+            asked = "\n".join(lines[: next(examples, None)]).strip()
+            found += [(row["task_id"], asked, one.code)] if asked else []
     return pairs(found)
 
 

@@ -286,6 +286,19 @@ def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     assert study.config.chunking.max_words == 120 and study.training_settings(cell).batches_per_step == 2
 
 
+@pytest.mark.parametrize("fast, wide", [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
+def test_the_precision_follows_from_the_cpu(fast, wide, tmp_path, backbone, monkeypatch):
+    """For a wide backbone; products of a narrow one are too small."""
+    monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device: fast)
+
+    def precision(model):
+        study, cell = own_study.write_study("notes", model, tmp_path / "out", overwrite=True)
+        return study.training_settings(cell).precision
+
+    assert (precision("owner/Model-1B"), precision(str(backbone))) == (wide, "fp32")
+    assert own_study.write_study("notes", "o/m", tmp_path / "gpu", gpus=1)[0].config.training.precision == "bf16"
+
+
 @pytest.mark.parametrize("width, config", [("wide", "demo"), ("narrow", "tiny")])
 def test_settings_are_those_of_the_configurations(width, config, tmp_path, backbone):
     """Except for those that are named as own, and for what follows from the machine and the options."""

@@ -76,6 +76,11 @@ def test_a_line_a_stage_and_one_for_a_training(layout, width):
     assert ("uniform 20 %" in lines[4]) == (width == 120)
 
 
+def test_each_stage_has_its_mark_before_any_is_done(layout):
+    lines = shown(layout, 100, SAID[: SAID.index("Finished")]).splitlines()
+    assert [line[0] for line in lines[:3]] == ["·"] * 3 and lines[3].strip() == "Fetching the model a"
+
+
 def test_a_training_that_ended_or_has_just_begun_is_not_shown(layout):
     assert len(shown(layout, 80, SAID.replace(f"Training {CELL}", "Training revela/code/b/b/bs16")).splitlines()) == 5
     assert shown(layout, 80, SAID + "\nFinished jobid: 2 (Rule: train)").splitlines()[1].split()[1:3] == [

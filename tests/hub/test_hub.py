@@ -52,7 +52,7 @@ def fetch(folder, hub, revision="main", patterns=()):
 def test_all_repositories_of_the_plan_are_there():
     study = load(ROOT / "config/config.yaml")
     hubs = [dataset.hub for dataset in study.config.datasets.values()]
-    names = {f"datasets/{name}" for hub in hubs for name in ([hub] if isinstance(hub, str) else hub)}
+    names = {f"datasets/{name}" for hub in hubs for name in ([hub] if isinstance(hub, str) else hub or [])}
     sources = [model.origin for model in study.models.values() if isinstance(getattr(model, "origin", None), HubSource)]
     assert REPOSITORIES.keys() == names | {f"models/{source.repository}" for source in sources}
     assert len(REPOSITORIES) == 90

