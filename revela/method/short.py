@@ -36,6 +36,7 @@ class _Causal(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         query, key, value, mask = ctx.saved_tensors
+        dtype = query.dtype
         (size, heads, length, dim), groups = query.shape, key.shape[1]
         if mask is None:
             mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
@@ -48,5 +49,4 @@ class _Causal(torch.autograd.Function):
         of_query = torch.bmm(of_scores, key).mul_(ctx.scale)
         of_key = torch.bmm(of_scores.mT, query).mul_(ctx.scale)
         grids = ((of_query, heads), (of_key, groups), (of_value, groups))
-        dtype = ctx.saved_tensors[0].dtype
         return *(x.view(size, number, length, dim).to(dtype) for x, number in grids), None, None

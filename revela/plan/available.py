@@ -18,6 +18,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 MB = 2**20
+RESERVED = 1.25 * 2**30  # addresses that a run will take and put nothing behind: stacks and heaps of its threads
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def room(processes: int = 1, *, running: bool = False) -> Room:
     rooms = [Room(free / processes + held, where) for free, where in _shared(processes * held)]
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        # Address space that holds nothing: what has been reserved, and code and files that are not read.
-        unused = _status("VmSize") - held if running else 0
+        unused = RESERVED + (_status("VmSize") - held if running else 0)  # code and files that are not read
         rooms.append(Room(max(0, limit - unused), f"ulimit -v of {limit / 2**30:.1f} GiB"))
     return min(rooms, key=lambda one: one.bytes)
 

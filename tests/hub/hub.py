@@ -1,4 +1,4 @@
-"""A hub on this machine that answers as huggingface.co does, with the 88 repositories in miniature.
+"""A hub on this machine that answers as huggingface.co does, with the 90 repositories in miniature.
 
     python tests/hub/hub.py FOLDER       makes the miniatures in FOLDER if they are not there, and serves them
 

@@ -1,4 +1,4 @@
-"""What is known of the 88 repositories of the hub that config.yaml and models.tsv name; miniatures are made of it.
+"""What is known of the 90 repositories of the hub that config.yaml and models.tsv name; miniatures are made of it.
 
 Names of files were seen in listings of 2024 to 2026, unless `guess` says otherwise; nobody knows the `main` of today.
 A hash in a file's name is a real one where it was seen, and made up where only its form is known.
@@ -167,6 +167,8 @@ MODELS = [
         SENTENCE + BERT + "tokenizer.json model.safetensors pytorch_model.bin onnx/{config.json,model.onnx}",
         main="1c644c92ad3ba1efdad3f1451a637716616a20e8",
     ),
+    model("trumancai/Revela-135M", "adapter HuggingFaceTB/SmolLM2-135M", ADAPTER, guess=UNSEEN),
+    model("trumancai/Revela-code-135M", "adapter HuggingFaceTB/SmolLM2-135M", ADAPTER, guess=UNSEEN),
     model("trumancai/Revela-500M", "adapter Qwen/Qwen2.5-0.5B", ADAPTER, guess=UNSEEN),
     model(
         "trumancai/Revela-1b",

@@ -55,7 +55,7 @@ def test_all_repositories_of_the_plan_are_there():
     names = {f"datasets/{name}" for hub in hubs for name in ([hub] if isinstance(hub, str) else hub or [])}
     sources = [model.origin for model in study.models.values() if isinstance(getattr(model, "origin", None), HubSource)]
     assert REPOSITORIES.keys() == names | {f"models/{source.repository}" for source in sources}
-    assert len(REPOSITORIES) == 88
+    assert len(REPOSITORIES) == 90
 
 
 def test_the_facts_are_those_that_were_collected():
@@ -151,7 +151,7 @@ def test_a_hub_that_is_busy_says_so(server, tmp_path):
 
 
 def test_the_preflight_finds_nothing_wrong_with_the_plan(server, tmp_path, monkeypatch):
-    """All 88 at once; and what is wrong, all of it at once."""
+    """All 90 at once; and what is wrong, all of it at once."""
     study = load(ROOT / "config/config.yaml")
     fetched = [name for name, model in study.models.items() if model.kind in ("backbone", "encoder")]
     needed = preflight.needed_of(study, study.config.datasets, fetched)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_inbatch import make, make_batch
+from torch.utils.checkpoint import checkpoint
 
 from revela.method import inbatch, packing
 from revela.method.inbatch import logits
@@ -51,6 +52,20 @@ def test_in_batch_attention_in_bfloat16(frozen, spread, value_norm, monkeypatch)
         found.append((out, gradient * sim.detach()))  # what the softmax of Sim passes on
     for ours, plain, exact in zip(*found):
         assert relative(ours, exact) < 1.5 * relative(plain, exact) < 0.4
+
+
+def test_gradient_checkpointing_makes_it_again():
+    """A checkpoint lets what is saved be looked at once."""
+    query, key, value = (torch.randn(2, heads, 5, 8).bfloat16().requires_grad_() for heads in (4, 2, 2))
+
+    def run(*inputs):
+        return causal_attention(*inputs, None, scale=0.4)
+
+    gradients = [
+        torch.autograd.grad(out.float().square().sum(), [query, key, value])
+        for out in (run(query, key, value), checkpoint(run, query, key, value, use_reentrant=False))
+    ]
+    assert all(map(torch.equal, *gradients))
 
 
 def test_grid_and_back():

@@ -49,8 +49,8 @@ TABLES = {
     # one language model before and after its training; seven tasks from six datasets, and Wikipedia
     "table18": ONE | jobs(dataset=7, model=1, chunks=1, batches=1, train=1, language_model=2),
     # published adapters on 3 backbones: no text, no training
-    "released1": jobs(table=1, dataset=10, model=10, run=70, run_bm25=10, score=8),  # 4 encoders, 3 adapters
-    "released6": jobs(table=1, dataset=13, model=10, run=91, run_bm25=13, score=8),  # 3 encoders, 4 adapters
+    "released1": jobs(table=1, dataset=10, model=12, run=80, run_bm25=10, score=9),  # 4 encoders, 4 adapters
+    "released6": jobs(table=1, dataset=13, model=12, run=104, run_bm25=13, score=9),  # 3 encoders, 5 adapters
     "released7": jobs(table=1, dataset=1, model=8, run=60, run_bm25=12, score=6),  # 2 encoders, 3 adapters
     "released8": jobs(table=1, dataset=10, model=3, run=20, score=2),  # 2 adapters on one backbone
     "released9": jobs(table=1, dataset=13, model=3, run=26, score=2),

@@ -24,8 +24,8 @@ def ask_for_site():
         )
     workflow.global_resources.setdefault("gpu", SITE.gpus)
     for r in workflow.rules:
-        wanted = r.resources.get("gpu")  # a function stands where there are some, see `gpus`
-        gpu = wanted is not None and (wanted.is_evaluable() or bool(wanted.value))
+        asked = r.resources.get("gpu")  # a number, or a function where it follows from the job
+        gpu = asked is not None and (asked.is_evaluable() or bool(asked.value))
         for name, value in SITE.resources(gpu=gpu).items():
             if name not in r.resources:
                 r.resources[name] = value
