@@ -18,7 +18,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 MB = 2**20
-RESERVED = 1.25 * 2**30  # addresses that a run will take and put nothing behind: stacks and heaps of its threads
+# Addresses that a run takes and puts nothing behind: code, and stacks and heaps of its threads. In all, and after its start.
+ADDRESSES, RESERVED = 2.5 * 2**30, 0.75 * 2**30
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def room(processes: int = 1, *, running: bool = False) -> Room:
     rooms = [Room(free / processes + held, where) for free, where in _shared(processes * held)]
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        unused = RESERVED + (_status("VmSize") - held if running else 0)  # code and files that are not read
+        unused = RESERVED + _status("VmSize") - held if running else ADDRESSES
         rooms.append(Room(max(0, limit - unused), f"ulimit -v of {limit / 2**30:.1f} GiB"))
     return min(rooms, key=lambda one: one.bytes)
 

@@ -104,7 +104,7 @@ def parts(
         count = retriever_tokens if part == 0 else lm_tokens * (1 if frozen else 2)
         attended = attention(settings, batch_size) if cross else 0.0
         every = cross and takes_all(settings, attended, batch_size, gpu=gpu)
-        keys = batch_size * settings.lm_max_length if every else 0
+        keys = lm_tokens if every else 0
         layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu, keys=keys).values())
         if frozen:
             stream = BYTES[settings.precision]

@@ -83,7 +83,7 @@ def test_slurm_without_enforcement(machine, monkeypatch):
 
 def test_ulimit_is_of_each_process(machine, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (6 * GB, 6 * GB))
-    assert available.room(4).bytes == 6 * GB - available.RESERVED and "ulimit -v of 6.0 GiB" in available.room(4).where
+    assert available.room(4).bytes == 6 * GB - available.ADDRESSES and "ulimit -v of 6.0 GiB" in available.room(4).where
     assert available.room(running=True).bytes == 3 * GB - available.RESERVED  # 3 of its 4 GiB of addresses hold nothing
 
 

@@ -33,7 +33,7 @@ SETTINGS = Training(
 PLAIN, SPARED = (
     memory.peak(SETTINGS, [SHAPE, SHAPE], B, 1, checkpointing=way, gpu=False) / 2**30 for way in (False, True)
 )
-RESERVED = 2.0  # GiB of addresses, about, that a process takes without memory behind them: code, and space for threads
+RESERVED = 2.5  # GiB of addresses, about, that a process takes without memory behind them: code, and space for threads
 ENTRY = """
 import sys
 from revela.training.entry import main
