@@ -133,7 +133,7 @@ def test_the_method_says_where_the_paper_has_it(path):
     assert SOURCE.search(ast.get_docstring(ast.parse(path.read_text()))), f"{path}: no section or equation of the paper"
 
 
-EXAMPLES = [path for path in MODULES if ">>>" in path.read_text()]
+EXAMPLES = [path for path in MODULES if re.search(r"^ *>>> ", path.read_text(), re.MULTILINE)]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -139,7 +139,7 @@ def embeddings(
     name: Callable[[int], str] = "{}.npy".format,
     folder: Path | None = None,
 ) -> Iterator[np.ndarray]:
-    """Embeddings of each shard of texts, in order, by an encoder here or by processes (see `Workers.embeddings`)."""
+    """Embeddings [n, d] of each shard of texts, in order, by an encoder here or by processes (see `Workers.embeddings`)."""
     if isinstance(encoder, Workers):
         return encoder.embeddings(shards, kind, name, folder)
     return map(encoder.embed, lookahead(lambda shard: encoder.prepare(shard, kind), shards))

@@ -11,7 +11,7 @@ CLOSURES = {
     "batches": {"revela.text.batching", *READING, *WRITING},
     "pairs": {"revela.text.chunking", *WRITING},
     "report": {"revela.text.batches", "revela.text.batching", *READING, *WRITING},
-    "embedded": set(),
+    "embedded": {"revela.text.layouts"},
     "punkt": {"revela.text.chunking", *READING},
 }
 
