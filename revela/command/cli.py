@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from revela.command.precision import Precision, dtype_of
+from revela.command.precision import Precision, dtype_of, say
 from revela.errors import RevelaError
 
 app = typer.Typer(
@@ -162,11 +162,12 @@ def encode(
     for written in (out, ids):
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
-    found = read_passages(text, column)
-    embeddings = Retriever.load(model, dtype=dtype_of(precision)).encode([one for _, one in found], kind=kind)
+    found, dtype = read_passages(text, column), dtype_of(precision)
+    embeddings = Retriever.load(model, dtype=dtype).encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     write_json(ids, [name for name, _ in found], indent=None)
+    say(precision, dtype)
     facts = {"embeddings": str(out), "ids": str(ids), "texts": len(found), "dimensions": embeddings.shape[1]}
     _print(facts, f"{out}: {len(found)} embeddings of {embeddings.shape[1]} dimensions", as_json)
 
@@ -189,7 +190,8 @@ def search(
     from revela.command.passages import read_passages
     from revela.retriever import Retriever
 
-    found, retriever = read_passages(text, column), Retriever.load(model, dtype=dtype_of(precision))
+    found, dtype = read_passages(text, column), dtype_of(precision)
+    retriever = Retriever.load(model, dtype=dtype)
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [
@@ -198,6 +200,7 @@ def search(
         ]
         for row in scores
     ]
+    say(precision, dtype)
     lines = []
     for query, best in zip(queries, answers, strict=True):
         lines += [query, *(f"  {one['score']:.3f}  {one['id']}  {' '.join(one['text'].split())[:100]}" for one in best)]
@@ -230,6 +233,8 @@ def evaluate(
     system = load_model(model, max_length=max_length, dtype=dtype)
     options = {"layout": layout, "part": part, "split": split, "unretrievable": unretrievable}
     found = evaluate_folder(system, benchmark, **options, run_file=run)
+    if dtype:
+        say(precision, dtype)
     lines = [f"{model} on {found['benchmark']}: {found['queries']} queries, {found['documents']} documents"]
     lines += [f"  {name:<12} {100 * value:6.2f} %" for name, value in found["metrics"].items()]
     _print(found, "\n".join(lines), as_json)

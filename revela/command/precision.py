@@ -15,14 +15,21 @@ Precision = Annotated[
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """The type of a model's weights. One that the machine decides is said in a line, for scores depend on it a little."""
+    """The type of a model's weights: as asked for, or the one that the machine is fast in."""
     import torch
 
     from revela.pretrained import fast_dtype
 
     if precision:
         return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    dtype = fast_dtype("cuda" if torch.cuda.is_available() else "cpu")
+    return fast_dtype("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def say(precision: Precision, dtype: torch.dtype) -> None:
+    """Names a type that the machine has decided, for scores depend on it a little. Said beside results, not errors."""
+    import torch
+
+    if precision:
+        return
     name, other = ("bf16", "fp32") if dtype == torch.bfloat16 else ("fp32", "bf16")
     typer.echo(f"precision: {name}, in which this machine is fast; for the other, --precision {other}", err=True)
-    return dtype

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from revela.errors import RevelaError
+from revela.objectives.order import seen
 from revela.objectives.replug_scores import score_rows
 from revela.study.specification import ReplugScoreSpec
-from revela.text.order import seen
 
 
 def work(job: dict) -> None:

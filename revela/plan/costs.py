@@ -279,7 +279,7 @@ class Costs:
         """Of a decoder: of its config.json where that is on this machine, else as config/sizes.yaml says."""
         path = self.folder(name) / "config.json"
         if path.is_file():
-            return flops.read_shape(path)
+            return flops.read_shape(path.resolve())
         size = self.sizes.models.get(name)
         if size is None:
             row = self.study.models[name]

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from revela.files import write_json
@@ -48,7 +49,8 @@ def noted(log: str | Path) -> str | None:
 def give(log: str | Path, reason: str, *, unless_given: bool = False) -> None:
     """Notes in one line why the job fails; with `unless_given` only where no process of the job has said so before."""
     if not (unless_given and "reason" in _read(reason_file(log))):
-        write_json(reason_file(log), {"reason": " ".join(reason.split())})
+        with suppress(FileNotFoundError):  # another process of the job gives its own at the same moment
+            write_json(reason_file(log), {"reason": " ".join(reason.split())})
 
 
 def done(log: str | Path) -> None:

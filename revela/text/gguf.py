@@ -17,7 +17,9 @@ def dequantise(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+    from revela.pretrained import SAFE
+
+    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, **SAFE}
     try:
         quantized = GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=quantized)

@@ -105,7 +105,9 @@ def test_numbers_are_those_of_sentence_transformers(place, layout, model, reques
         some = () if "all" in request.node.name else (40, 300)
         folder, options, part = cosqa_of_distinct(tmp_path, *some), ["--layout=coir", "--part=cosqa"], "cosqa"
     capsys.readouterr()
-    assert command("evaluate", place / model, folder, *options, "--run", tmp_path / "r.run.gz", "--json")
+    assert command(
+        "evaluate", place / model, folder, *options, "--precision=fp32", "--run", tmp_path / "r.run.gz", "--json"
+    )
     found = json.loads(capsys.readouterr().out)
 
     task = Task(scale="x", benchmark="x", task="x", label="x", layout=layout, dataset="x", parts=part)

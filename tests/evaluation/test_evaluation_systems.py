@@ -382,7 +382,7 @@ def test_settings_of_the_paper_by_task(monkeypatch):
 
 
 RANKING = {"evaluation", "evaluation.ranking", "evaluation.runs", "evaluation.splits", "evaluation.tasks"}
-DENSE = {"evaluation.dense", "evaluation.search", "lookahead"}
+DENSE = {"evaluation.dense", "evaluation.search", "evaluation.workers", "lookahead"}
 LOCAL = {"evaluation.encoders", "evaluation.store", "retriever", "pretrained", "provenance"}
 
 

@@ -97,7 +97,7 @@ QUEUED = {
     ),
     "results/corpora/wiki/bs8/replug-llama-3.2-1b-mean156-bf16.npy": (
         "rule_replug_scores_wildcards_wiki_8_llama-3.2-1b_mean156-bf16",
-        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:1", "NumNodes": "1-1", "TimeLimit": "1-14:20:00"},
+        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:4", "NumNodes": "1-1", "TimeLimit": "05:40:00"},
     ),
     "results/models/contriever/wiki/llama-3.2-1b/none/bs8": (
         "rule_train_wildcards_contriever_wiki_llama-3.2-1b_none_bs8",

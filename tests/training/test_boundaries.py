@@ -119,7 +119,7 @@ def test_an_edit_that_decides_no_number_changes_no_hash(changed_by, file, old, n
         ("objectives/base.py", "packed=True", "packed=False", {REVELA, REPLUG, CONTRIEVER}),
         ("method/cosine.py", "cosines / temperature", "cosines * temperature", {REVELA, REPLUG, CONTRIEVER}),
         ("method/packing.py", "is_causal=mask is None", "is_causal=True", {LOOP, REVELA, REPLUG, CONTRIEVER}),
-        ("training/rows.py", "position, 3]", "position, 4]", {LOOP}),
+        ("training/rows.py", "position, 3,", "position, 4,", {LOOP}),
         ("training/engine.py", "warmup_type=settings.warmup", 'warmup_type="log"', {LOOP}),
         ("lookahead.py", "depth: int = 1", "depth: int = 2", {LOOP}),
     ],

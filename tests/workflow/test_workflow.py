@@ -137,7 +137,7 @@ def test_all_that_is_said_of_a_rule_names_one_that_exists(shared):
         rule.name for options in ((), TINY) for rule in plan(shared.folder, "plan", options=options).workflow.rules
     }
     costs = {name[1:] for name, method in vars(Costs).items() if name.startswith("_") and callable(method)}
-    named = set(_SECTION) | costs - {"_init__", "encoding"}
+    named = set(_SECTION) | costs - {"_init__", "encoding", "width"}
     for path in (shared.folder / "workflow/profiles").glob("*/config.yaml"):
         profile = yaml.safe_load(path.read_text())
         named |= {*profile.get("set-resources", {}), *profile.get("set-threads", {})}
