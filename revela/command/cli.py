@@ -100,8 +100,7 @@ def train(
     )
     if minutes:
         study, cell = pace.write_for(minutes, out, write, cores=cores, overwrite=overwrite)
-        steps = study.training_settings(cell).max_steps
-        typer.echo(f"{steps} steps fit into {minutes:g} minutes", err=True)
+        typer.echo(f"steps for {minutes:g} minutes: {study.training_settings(cell).max_steps}", err=True)
     else:
         study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)

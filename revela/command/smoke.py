@@ -207,10 +207,12 @@ def _write_inputs(folder: Path, gpus: int, spec: SmokeSpec) -> None:
 
 def _random_model(folder: Path) -> None:
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from revela.pretrained import load_tokenizer
 
     size = load_sizes().models[SHAPE]
-    tokenizer = AutoTokenizer.from_pretrained(BACKBONES / "tiny-4m")
+    tokenizer = load_tokenizer(BACKBONES / "tiny-4m")
     config = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,

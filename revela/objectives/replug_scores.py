@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerBase
 
 from revela.files import PARTIAL, atomic_write, sha256_file, sha256_json
-from revela.objectives.order import seen
 from revela.objectives.tokens import ObjectiveError, language_model_ids, pad
+from revela.order import seen
 from revela.pretrained import load_model, load_tokenizer, output_head
 from revela.provenance import folder_sha256
 

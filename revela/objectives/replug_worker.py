@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from revela.errors import RevelaError
-from revela.objectives.order import seen
 from revela.objectives.replug_scores import score_rows
+from revela.order import seen
 from revela.study.specification import ReplugScoreSpec
 
 

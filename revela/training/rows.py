@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from revela.objectives.order import permutation
+from revela.order import permutation
 from revela.training import TrainingError
 
 

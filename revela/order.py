@@ -1,4 +1,4 @@
-"""The order in which training sees the rows of its file, batches of section 4.1: it follows from the seed."""
+"""The order in which training sees the rows of its file: it follows from the seed."""
 
 from __future__ import annotations
 
