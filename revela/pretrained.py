@@ -51,15 +51,14 @@ def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrained
 def fast_dtype(device: str | torch.device) -> torch.dtype:
     """The faster type of bfloat16 and float32 for matrix products on a device, by what the hardware has.
 
-    bfloat16 on a GPU or a CPU with units for it (AMX, AVX512-BF16), float32 on others. It is read from the hardware's
-    flags and not measured, so that one machine always gives the same answer. Two machines may not: let it decide no
-    result that is to be reproduced.
+    bfloat16 on a GPU or a CPU with units for it (AMX), float32 on others: with AVX512-BF16 alone, float32 was faster. It
+    is read from the hardware's flags and not measured, so that one machine always gives the same answer. Two machines may
+    not: let it decide no result that is to be reproduced.
     """
     if torch.device(device).type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        found = torch.cpu.get_capabilities()
-        fast = found.get("amx_bf16", False) or found.get("avx512_bf16", False)
+        fast = torch.cpu.get_capabilities().get("amx_bf16", False)
     return torch.bfloat16 if fast else torch.float32
 
 
