@@ -13,8 +13,9 @@ from checkout import ROOT, Checkout
 from hub import build
 from rehearse import HERE, environment, prepare
 
-TABLES = ("table18", "released1")  # a trained cell and its language model; ten tasks, adapters, encoders, BM25
-MORE = ("table1", "table7")  # eleven cells, of which each trains for half a minute
+TABLES = ("table18",)  # a trained cell and its language model
+# ten tasks, adapters, encoders, BM25; eleven cells, of which each trains for half a minute
+MORE = ("released1", "table1", "table7")
 FIGURE = "results/figures/figure6.pdf"
 RUN = "results/runs/unixcoder/coir/apps.run.gz"
 
@@ -33,7 +34,7 @@ def rehearse(folder, *arguments):
 def rehearsed(tmp_path_factory):
     """The folder of a rehearsal of the slice."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    done = rehearse(folder, *files(TABLES), FIGURE)
+    done = rehearse(folder, *files(TABLES), FIGURE, RUN)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return folder
 
@@ -46,7 +47,7 @@ def columns(folder, table):
 
 
 @pytest.mark.by_hand
-def test_the_two_large_tables(rehearsed):
+def test_the_large_tables(rehearsed):
     done = rehearse(rehearsed, *files(MORE))
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     for table in MORE:

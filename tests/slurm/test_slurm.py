@@ -117,7 +117,7 @@ QUEUED = {
     ),
     "results/runs/untrained/llama-3.1-8b/beir/hotpotqa.run.gz": (
         "rule_run_wildcards_untrained_llama-3.1-8b_beir_hotpotqa",
-        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:1", "NumNodes": "1-1", "MinMemoryNode": "45000M"},
+        {"NumCPUs": "8", "TresPerJob": "gres:gpu:a100:4", "NumNodes": "1-1", "MinMemoryNode": "134000M"},
     ),
     "results/runs/bm25/beir/hotpotqa.run.gz": (
         "rule_run_bm25_wildcards_bm25_beir_hotpotqa",
