@@ -17,7 +17,7 @@ SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 
 # From the ground up: a module imports from its own floor and from those below. docs/architecture.md draws it.
 FLOORS = (
-    ("errors", "files", "lookahead", "order", "provenance"),
+    ("errors", "files", "lookahead", "order", "provenance", "root"),
     ("study",),
     ("workflow", "plan"),
     ("text",),
