@@ -121,8 +121,9 @@ def write_study(
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
     files = _sheets(cell, names, backbone, benchmark, unretrievable)
+    rules = f"--snakefile {root() / 'Snakefile'} " if root() != Path.cwd() else ""
     files["config.yaml"] = (
-        f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
+        f"{STUDY_MARK}; go on with it by hand: snakemake {rules}--configfile {out}/config.yaml ...\n"
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
