@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from revela.command.options import Column, Json, Unretrievable, printed
+from revela.errors import RevelaError
 
 
 def train(
@@ -55,6 +56,7 @@ def train(
     from revela import workflow
     from revela.command import comparison, own_study, pace, running
     from revela.command.choices import choices
+    from revela.command.report import write_report
     from revela.text.resources import matching
 
     if steps and minutes:
@@ -120,7 +122,23 @@ def train(
     shown.append(
         f"{retriever}: {len(log)} steps, loss {first:.3f} -> {last:.3f}; for SentenceTransformer and Retriever"
     )
+    try:
+        facts["report"] = str(write_report(out))
+        shown.append(f"{facts['report']}: curves, answers before and after, cost and settings on one page")
+    except RevelaError as error:  # the retriever is whole without it
+        typer.echo(f"warning: no report: {error}", err=True)
     printed(facts, "\n".join(shown), as_json)
+
+
+def report(
+    out: Annotated[Path, typer.Argument(help="The folder that `revela train --out` was given.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page: whether training helped, what is found before and after, curves, text, cost and settings."""
+    from revela.command.report import write_report
+
+    page = str(write_report(out))
+    printed({"report": page}, page, as_json)
 
 
 def _gpus() -> int:
