@@ -17,7 +17,7 @@ from retrievers import cell_folder, trained
 from snakemake.cli import parse_args
 
 from revela import workflow
-from revela.command import doctor, reproduce, running
+from revela.command import doctor, report, reproduce, running
 from revela.command.cli import app, main
 from revela.command.reproduce import default_tables
 from revela.export import adapters, hub
@@ -225,6 +225,7 @@ def stand_ins(place, monkeypatch):
     monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(running, "report", lambda config, output, *, log: None)
     monkeypatch.setattr(reproduce, "searches", lambda study: [])  # test_endtoend.py runs it
+    monkeypatch.setattr(report, "write_report", lambda out: Path(out, "report.html"))  # test_own_corpus.py opens it
     monkeypatch.setattr(
         adapters, "local_folder", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
     )

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from revela.command.comparison import Compared, on_benchmark, on_held_out_text
 from revela.errors import RevelaError
 from revela.files import atomic_write
 from revela.plan.available import room
@@ -58,6 +58,7 @@ def write_study(
     lm: str | None = None,
     benchmark: str | Path | None = None,
     unretrievable: int = 0,
+    hold_out: int | None = None,
     batch_size: int = 16,
     steps: int | None = None,
     settings: Sequence[str] = (),
@@ -76,6 +77,7 @@ def write_study(
         lm: The language model beside it; none: a second copy of the backbone.
         benchmark: A folder in the BEIR layout, on which a table compares the cell, its start and BM25.
         unretrievable: Judgements of documents that the benchmark's corpus is known to lack.
+        hold_out: Every how many-th document of the text is held out of training, for such a table without a benchmark.
         batch_size: Chunks in a batch (B).
         steps: Steps of the optimiser; none: one epoch.
         settings: ``key=value`` pairs such as ``training.temperature=0.01``, which overrule everything else.
@@ -97,30 +99,35 @@ def write_study(
         _check_benchmark(Path(benchmark), unretrievable)
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
+    corpus: dict[str, Any] = {"files": _place(text)} | ({"text": column} if column != "text" else {})
+    compared = None
+    if benchmark:
+        compared = on_benchmark(Path(benchmark), text, unretrievable)
+    elif hold_out:
+        compared = on_held_out_text(CORPUS, text)
+        corpus["hold_out"] = hold_out
     config: dict[str, Any] = {
         "scale": "own",
         "results": str(out),
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
-        "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
-        "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
+        "datasets": {compared.dataset: compared.origin} if compared else {},
+        "corpora": {CORPUS: corpus},
         "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS},
         "training": _training(backbone, gpus) | {"max_steps": steps},
         "evaluation": {},
         "compute": _compute(gpus, cores),
     }
-    if benchmark:
-        caption = f"nDCG@10 (%) on {Path(benchmark).name}, before and after training on {text}."
-        config["export_scores"] = ["own"]
-        config["tables"] = {
-            "table1": {"benchmark": "own", "caption": caption, "columns": ["BM25", "Untrained", "Revela"]}
-        }
+    if compared:
+        table = {"benchmark": compared.name, "caption": compared.caption, "columns": ["BM25", "Untrained", "Revela"]}
+        config["export_scores"] = [compared.name]
+        config["tables"] = {"table1": table if benchmark else table | {"intervals": True}}
     for assignment in settings:
         _assign(config, assignment)
     training, evaluation = config["training"], config["evaluation"]
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
-    files = _sheets(cell, names, backbone, benchmark, unretrievable)
+    files = _sheets(cell, names, backbone, compared)
     rules = f"--snakefile {root() / 'Snakefile'} " if root() != Path.cwd() else ""
     files["config.yaml"] = (
         f"{STUDY_MARK}; go on with it by hand: snakemake {rules}--configfile {out}/config.yaml ...\n"
@@ -139,7 +146,7 @@ def write_study(
 
 def counted(found: Matched) -> str:
     """How many files are read, and how many are passed over, in a line."""
-    suffixes = Counter(Path(name).suffix.lower() or "without suffix" for name in found.others).most_common(5)
+    suffixes = list(found.passed_over.items())[:5]
     shown = f" ({', '.join(f'{suffix} {number}' for suffix, number in suffixes)})" if suffixes else ""
     return f"files read: {len(found.names)}, passed over: {len(found.others)}{shown}"
 
@@ -198,11 +205,8 @@ def _compute(gpus: int, cores: int) -> dict[str, int]:
     }
 
 
-def _sheets(
-    cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str | Path | None, unretrievable: int
-) -> dict[str, str]:
+def _sheets(cell: Cell, names: Mapping[str, str], backbone: str, compared: Compared | None) -> dict[str, str]:
     """File -> content of the sheets; `names` holds the name of each model by its place."""
-    known = {"unretrievable": unretrievable} if unretrievable else {}
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),
@@ -216,10 +220,7 @@ def _sheets(
             ("scale", "method", "corpus", "retriever", "lm", "batch_size", "tables"),
             ("own", cell.method, cell.corpus, cell.retriever, cell.lm, cell.batch_size, "table1=Revela"),
         ],
-        "benchmarks": [
-            ("scale", "benchmark", "task", "label", "layout", "dataset", *known),
-            *([("own", "own", "own", Path(benchmark).name, "beir", "benchmark", *known.values())] if benchmark else []),
-        ],
+        "benchmarks": compared.rows if compared else [("scale", "benchmark", "task", "label", "layout", "dataset")],
     }
     return {f"{name}.tsv": "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in sheets.items()}
 

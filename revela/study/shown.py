@@ -25,6 +25,7 @@ class Table(Strict):
     bold_copied: bool = Field(False, description="A copied value can be the best.")
     grey: list[str] = Field([], description="Columns set in grey: supervised models.")
     dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
+    intervals: bool = Field(False, description="Values have their 95 % interval over the queries.")
     notes: list[str] = Field([], description="Remarks on the printed values, below the comparison with them.")
     printed: str | None = Field(None, description="CSV with the paper's printed values.")
     on_request: bool = Field(False, description="Made when it is asked for, not by default.")
