@@ -18,7 +18,7 @@ from revela.files import atomic_write
 from revela.plan.available import room
 from revela.plan.costs import Costs
 from revela.plan.fit import fit
-from revela.provenance import CHECKOUT
+from revela.root import own_backbone, root
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
 from revela.study.cell import Cell
 from revela.study.layout import Layout
@@ -70,7 +70,8 @@ def write_study(
 
     Args:
         text: A folder with text files and tables, a file, or a pattern such as ``notes/**/*.{md,txt}``.
-        backbone: The model that becomes the retriever: a local Hugging Face folder, or owner/name[@revision].
+        backbone: The model that becomes the retriever: a local Hugging Face folder, owner/name[@revision], or tiny-1m,
+            which comes with the project.
         out: The folder of the study and its results.
         column: The column of tables that holds the text.
         lm: The language model beside it; none: a second copy of the backbone.
@@ -91,7 +92,7 @@ def write_study(
     """
     from revela.text.resources import matching
 
-    out = Path(out)
+    out, backbone, lm = Path(out), own_backbone(backbone), own_backbone(lm) if lm else None
     if not re.fullmatch(FOLDER, str(out)):
         raise OwnStudyError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
     if benchmark:
@@ -127,8 +128,9 @@ def write_study(
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
     files = _sheets(cell, names, backbone, compared)
+    rules = f"--snakefile {root() / 'Snakefile'} " if root() != Path.cwd() else ""
     files["config.yaml"] = (
-        f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
+        f"{STUDY_MARK}; go on with it by hand: snakemake {rules}--configfile {out}/config.yaml ...\n"
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
@@ -173,7 +175,7 @@ def _training(backbone: str, gpus: int) -> dict[str, Any]:
     from revela.pretrained import fast_dtype
 
     narrow = _width(backbone) < NARROW
-    found, paper = (read_yaml(CHECKOUT / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
+    found, paper = (read_yaml(root() / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
     return found | {
         **{key: paper[key] for key in AS_THE_PAPER},
         "batches_per_step": max(1, gpus),
@@ -185,7 +187,7 @@ def _training(backbone: str, gpus: int) -> dict[str, Any]:
 def _max_words(backbone: str, gpus: int) -> int:
     """Words of a chunk. On a CPU a wide backbone gets the demo's short chunks, for it has to take many steps."""
     short = not gpus and _width(backbone) >= NARROW
-    return read_yaml(CHECKOUT / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
+    return read_yaml(root() / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:
