@@ -92,7 +92,7 @@ def test_what_the_code_imports_is_asked_for():
 
 
 def test_everyday_commands_need_no_extra():
-    commands = ("own_study", "running", "pace", "passages", "doctor")
+    commands = ("own_study", "running", "pace", "passages", "doctor", "report")
     modules = {name for command in commands for name in import_closure(f"revela.command.{command}")}
     modules |= {
         name for job in ("chunks", "batches", "own_files", "punkt") for name in import_closure(f"revela.text.{job}")

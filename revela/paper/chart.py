@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from matplotlib.ticker import MaxNLocator
-
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 36
 MOST_POINTS = 400  # of a curve
@@ -98,8 +96,16 @@ def _svg(parts: Sequence[str], described: str) -> str:
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Round numbers from `low` or below it to `high` or beyond, at least two."""
-    return MaxNLocator(5, integer=whole).tick_values(low, high if high > low else low + 1).tolist()
+    """Round numbers from `low` or below it to `high` or beyond, at most seven. matplotlib, an extra, is not needed here.
+
+    >>> _ticks(0.3, 2.1), _ticks(3, 3, whole=True)
+    ([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [3.0, 4.0])
+    """
+    rough = max((high - low) / 5 or 1, 1 if whole else 0)
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), max(math.ceil(high / step - 1e-9), math.floor(low / step + 1e-9) + 1)
+    return [round(place * step, 12) for place in range(first, last + 1)]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:
