@@ -148,8 +148,10 @@ def _curves(log: list[dict[str, Any]], batches_per_step: int) -> Iterator[Pictur
     uniform = frame["same_document_uniform"].mean()
     share = frame[["same_document", "same_document_uniform"]].set_axis(["share", "uniform"], axis=1)
     smooth = comparable(share, uniform, max(1, len(frame) // 10))
-    title = "Weight of Sim on chunks of the same document"
-    said = f"{100 * smooth.iloc[0]:.0f} % at first, {100 * smooth.iloc[-1]:.0f} % in the end; dashed: a uniform Sim."
+    title = "Weight on chunks of the same document"
+    said = (
+        f"Sim: {100 * smooth.iloc[0]:.0f} % at first, {100 * smooth.iloc[-1]:.0f} % in the end; dashed: a uniform Sim."
+    )
     level = Line("level", [seen.iloc[0], seen.iloc[-1]], [uniform, uniform])
     lines = [level, Line("raw", seen, share["share"]), Line("smooth", seen, smooth)]
     yield Picture(title, said, chart(lines, f"{title}: {said}", x_label="batches of training", percent=True))

@@ -18,7 +18,8 @@ MOST_POINTS = 400  # of a curve
 Scale = Callable[[float], float]  # a number -> its place
 
 STYLE = """
-figure { margin: 0; max-width: 30rem } figcaption { font-size: .875rem; color: var(--soft); margin-bottom: .5rem }
+figure { margin: 0; max-width: 30rem; display: flex; flex-direction: column; justify-content: space-between }
+figcaption { font-size: .875rem; color: var(--soft); margin-bottom: .5rem }
 figcaption b { display: block; font-size: 1rem; color: var(--ink) }
 .chart { width: 100%; height: auto; display: block } .chart text { font: 11px system-ui, sans-serif; fill: var(--soft) }
 .chart .grid { stroke: var(--line); stroke-width: 1 } .chart .level { stroke: var(--soft); stroke-dasharray: 4 3 }
