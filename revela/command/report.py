@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from revela.command.comparison import difference
+from revela.command.comparison import TABLE, difference
 from revela.command.display import STAGES, clock, stage_of
 from revela.errors import RevelaError
 from revela.paper.before_after import shares_and_cards
@@ -105,7 +105,7 @@ def _compared(study: Study, cell: Cell) -> dict[str, Any]:
     found = difference(study, cell)
     if found is None:
         return {}
-    spec, layout = table_spec(study, "table1"), study.layout
+    spec, layout = table_spec(study, TABLE), study.layout
     scores = [Score(LABELS.get(one.label, one.label), one.values[0], one.margins[0]) for one in columns(spec, layout)]
     scored = score_spec(study, cell.path, found.benchmark)
     datasets = {task.dataset: layout.dataset(task.dataset) for task in scored.tasks}
