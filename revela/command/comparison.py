@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 QUERIES, DOCUMENTS = 100, 300  # of held-out text, at most: what a CPU encodes in a minute with a small model
 METRIC = "nDCG@10"
+TABLE = "table1"
 FILES = 1000  # that are prepared for reading at a time, for not all need be read
 
 
@@ -68,8 +69,9 @@ def hold_out(text: str, column: str, out: Path, corpus: str, *, overwrite: bool)
     """
     config = out / "config.yaml"
     if config.is_file() and not overwrite:
-        corpora = read_yaml(config).get("corpora") or {}
-        kept = corpora.get(corpus, {}).get("hold_out")
+        corpora = read_yaml(config).get("corpora")
+        own = corpora.get(corpus) if isinstance(corpora, dict) else None
+        kept = own.get("hold_out") if isinstance(own, dict) else None
         return kept, _said(kept) if kept else f"comparison: {config} has none on held-out text; it is kept as it is"
     try:
         found = matching(text, out)
@@ -127,9 +129,9 @@ class Difference(NamedTuple):
 
 def difference(study: Study, cell: Cell) -> Difference | None:
     """The comparison of a finished study, from its score files; None where it has none."""
-    if not study.config.tables:
+    if TABLE not in study.config.tables:
         return None
-    [benchmark] = study.benchmarks
+    benchmark = study.config.tables[TABLE].benchmark
     paths = (study.layout.scores(system, benchmark) for system in (cell.path, UNTRAINED + cell.retriever))
     after, before = (json.loads(Path(path).read_text(encoding="utf-8")) for path in paths)
     found = significance.compare(after, before, metric=METRIC, seed=study.config.seed)["mean"]

@@ -11,24 +11,22 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revela.command.comparison import difference
+import pandas as pd
+
+from revela.command.comparison import TABLE, difference
 from revela.command.display import STAGES, clock, stage_of
 from revela.errors import RevelaError
-from revela.paper import PaperError
 from revela.paper.before_after import shares_and_cards
 from revela.paper.chart import Line, bars, chart
-from revela.paper.figure_same_document import comparable, same_document
-from revela.paper.figure_training import training_curves
-from revela.paper.logs import read_log
+from revela.paper.logs import comparable, read_log
 from revela.paper.own_page import Page, Picture, Score, write_page
 from revela.paper.values import columns
 from revela.plan.usage import total
 from revela.provenance import MANIFEST, read_manifest
-from revela.study.shown import Figure
 from revela.study.specification import score_spec
 from revela.study.study import load
 from revela.study.system import UNTRAINED
-from revela.study.tables import FigureSpec, table_spec
+from revela.study.tables import table_spec
 
 if TYPE_CHECKING:
     from revela.command.comparison import Difference
@@ -87,7 +85,7 @@ def _page(study: Study, cell: Cell) -> Page:
         title=f"A retriever for {files}",
         lead=f"{cell.retriever} learned from {_many(chunks['documents'], 'document')} by next-token prediction: "
         f"{_many(manifest['steps'], 'step')} in {_duration(manifest['wall_seconds'])} on {_device(manifest)}.",
-        curves=list(_curves(layout, cell)),
+        curves=list(_curves(log, settings["batches_per_step"])),
         text=dict(_text(files, text, chunks, batches, source.hold_out)),
         lengths=[_lengths(chunks)],
         passed_over=text.get("passed_over", {}),
@@ -107,7 +105,7 @@ def _compared(study: Study, cell: Cell) -> dict[str, Any]:
     found = difference(study, cell)
     if found is None:
         return {}
-    spec, layout = table_spec(study, "table1"), study.layout
+    spec, layout = table_spec(study, TABLE), study.layout
     scores = [Score(LABELS.get(one.label, one.label), one.values[0], one.margins[0]) for one in columns(spec, layout)]
     scored = score_spec(study, cell.path, found.benchmark)
     datasets = {task.dataset: layout.dataset(task.dataset) for task in scored.tasks}
@@ -136,26 +134,26 @@ def _verdict(found: Difference) -> str:
     return f"Training {moved} by {_signed(found.difference)} points ({interval}, {chance}). {advice}"
 
 
-def _curves(layout: Layout, cell: Cell) -> Iterator[Picture]:
+def _curves(log: list[dict[str, Any]], batches_per_step: int) -> Iterator[Picture]:
     """The loss, and the weight on chunks of the same document where it was logged."""
-    spec = FigureSpec(figure=Figure(kind="training", caption="loss"), panels={}, cells=[cell.path])
-    [frame] = training_curves(spec, layout).values()
+    frame = pd.DataFrame(log)
     smooth = frame["loss"].rolling(max(1, len(frame) // 20)).mean()
     lines = [Line("raw", frame["step"], frame["loss"]), Line("smooth", frame["step"], smooth)]
-    first, last = smooth.dropna().iloc[0], smooth.iloc[-1]
-    said = f"{first:.2f} nats a token at first, {last:.2f} in the end."
+    said = f"{smooth.dropna().iloc[0]:.2f} nats a token at first, {smooth.iloc[-1]:.2f} in the end."
     title = "Loss of next-token prediction"
     yield Picture(title, said, chart(lines, f"{title}: {said}", x_label="step"))
-    try:
-        [frame] = same_document(spec, layout).values()
-    except PaperError:  # batches that do not name their documents
+    if "same_document" not in frame or frame["same_document"].isna().any():  # batches that do not name their documents
         return
-    uniform = frame["uniform"].mean()
-    smooth = comparable(frame, uniform, max(1, len(frame) // 10))
-    level = Line("level", [frame["batches"].iloc[0], frame["batches"].iloc[-1]], [uniform, uniform])
-    title = "Weight of Sim on chunks of the same document"
-    said = f"{100 * smooth.iloc[0]:.0f} % at first, {100 * smooth.iloc[-1]:.0f} % in the end; dashed: a uniform Sim."
-    lines = [level, Line("raw", frame["batches"], frame["share"]), Line("smooth", frame["batches"], smooth)]
+    seen = (frame["step"] - 1) * batches_per_step  # before the step
+    uniform = frame["same_document_uniform"].mean()
+    share = frame[["same_document", "same_document_uniform"]].set_axis(["share", "uniform"], axis=1)
+    smooth = comparable(share, uniform, max(1, len(frame) // 10))
+    title = "Weight on chunks of the same document"
+    said = (
+        f"Sim: {100 * smooth.iloc[0]:.0f} % at first, {100 * smooth.iloc[-1]:.0f} % in the end; dashed: a uniform Sim."
+    )
+    level = Line("level", [seen.iloc[0], seen.iloc[-1]], [uniform, uniform])
+    lines = [level, Line("raw", seen, share["share"]), Line("smooth", seen, smooth)]
     yield Picture(title, said, chart(lines, f"{title}: {said}", x_label="batches of training", percent=True))
 
 

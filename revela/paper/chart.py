@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from matplotlib.ticker import MaxNLocator
-
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 36
 MOST_POINTS = 400  # of a curve
@@ -20,7 +18,8 @@ MOST_POINTS = 400  # of a curve
 Scale = Callable[[float], float]  # a number -> its place
 
 STYLE = """
-figure { margin: 0; max-width: 30rem } figcaption { font-size: .875rem; color: var(--soft); margin-bottom: .5rem }
+figure { margin: 0; max-width: 30rem; display: flex; flex-direction: column; justify-content: space-between }
+figcaption { font-size: .875rem; color: var(--soft); margin-bottom: .5rem }
 figcaption b { display: block; font-size: 1rem; color: var(--ink) }
 .chart { width: 100%; height: auto; display: block } .chart text { font: 11px system-ui, sans-serif; fill: var(--soft) }
 .chart .grid { stroke: var(--line); stroke-width: 1 } .chart .level { stroke: var(--soft); stroke-dasharray: 4 3 }
@@ -98,8 +97,16 @@ def _svg(parts: Sequence[str], described: str) -> str:
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Round numbers from `low` or below it to `high` or beyond, at least two."""
-    return MaxNLocator(5, integer=whole).tick_values(low, high if high > low else low + 1).tolist()
+    """Round numbers from `low` or below it to `high` or beyond, at most seven. matplotlib, an extra, is not needed here.
+
+    >>> _ticks(0.3, 2.1), _ticks(3, 3, whole=True)
+    ([0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [3.0, 4.0])
+    """
+    rough = max((high - low) / 5 or 1, 1 if whole else 0)
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), max(math.ceil(high / step - 1e-9), math.floor(low / step + 1e-9) + 1)
+    return [round(place * step, 12) for place in range(first, last + 1)]
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:

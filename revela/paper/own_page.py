@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from revela.files import atomic_write
 from revela.paper import chart
@@ -100,8 +99,8 @@ TEMPLATE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <title>{{ page.title }} - Revela</title>
-{{ head }}
-<style>{{ style }}</style>
+{{ head | safe }}
+<style>{{ style | safe }}</style>
 </head>
 <body>
 {%- macro facts(found, kind="") %}
@@ -208,8 +207,8 @@ def write_page(page: Page, output: str | Path) -> None:
     html = environment.from_string(TEMPLATE).render(
         page=page,
         sections={id: name for id, name in sections.items() if name},
-        head=Markup(HEAD),
-        style=Markup(STYLE + chart.STYLE),
+        head=HEAD,
+        style=STYLE + chart.STYLE,
     )
     with atomic_write(output) as partial:
         partial.write_text(html, encoding="utf-8")
