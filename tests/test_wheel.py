@@ -71,9 +71,9 @@ def foreign(modules):
     return {pair for pair in found if pair[1] not in sys.stdlib_module_names | {"revela", "pynvml"}}  # taken if there
 
 
-# What only some targets need: the figures of a configuration, SLURM, other harnesses. Each says so where it is missing.
+# What only some targets need: SLURM, other harnesses. Each says so where it is missing.
 OF_EXTRAS = {
-    "paper": {"matplotlib", "snakemake_executor_plugin_slurm"},
+    "paper": {"snakemake_executor_plugin_slurm"},
     "lm": {"lm_eval"},
     "api": {"cohere", "openai", "voyageai"},
     "dev": {"mteb"},
@@ -92,7 +92,7 @@ def test_what_the_code_imports_is_asked_for():
 
 
 def test_everyday_commands_need_no_extra():
-    commands = ("own_study", "running", "pace", "passages", "doctor", "report")
+    commands = ("cli_train", "cli_use", "cli_study", "own_study", "running", "passages", "report", "doctor")
     modules = {name for command in commands for name in import_closure(f"revela.command.{command}")}
     modules |= {
         name for job in ("chunks", "batches", "own_files", "punkt") for name in import_closure(f"revela.text.{job}")
