@@ -75,6 +75,8 @@ def train(
         study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    if line := own_study.chunking_line(study):
+        typer.echo(line, err=True)
     if not _gpus() and study.training_settings(cell).precision == "bf16":
         typer.echo("on the CPU in bfloat16, which it multiplies faster than float32 (training.precision)", err=True)
     config, layout = out / "config.yaml", study.layout

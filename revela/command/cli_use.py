@@ -25,7 +25,7 @@ def encode(
     """Turn texts into embeddings. The ids of the texts stand beside them: for notes.npy in notes.ids.json."""
     import numpy as np
 
-    from revela.command.passages import read_passages
+    from revela.command.passages import cut_off, read_passages
     from revela.files import atomic_write, write_json
     from revela.retriever import Retriever
 
@@ -35,8 +35,12 @@ def encode(
     for written in (out, ids):
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
-    found, dtype = read_passages(text, column), dtype_of(precision)
-    embeddings = Retriever.load(model, dtype=dtype).encode([one for _, one in found], kind=kind)
+    dtype = dtype_of(precision)
+    retriever = Retriever.load(model, dtype=dtype)
+    found = read_passages(text, column, retriever=retriever)
+    if line := cut_off(retriever, [one for _, one in found], kind):
+        typer.echo(line, err=True)
+    embeddings = retriever.encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     write_json(ids, [name for name, _ in found], indent=None)
@@ -59,11 +63,14 @@ def search(
     """Find the passages that answer a query."""
     import numpy as np
 
-    from revela.command.passages import read_passages
+    from revela.command.passages import cut_off, read_passages
     from revela.retriever import Retriever
 
-    found, dtype = read_passages(text, column), dtype_of(precision)
+    dtype = dtype_of(precision)
     retriever = Retriever.load(model, dtype=dtype)
+    found = read_passages(text, column, retriever=retriever)
+    if line := cut_off(retriever, [one for _, one in found], "passage"):
+        typer.echo(line, err=True)
     scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
     answers = [
         [

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
+from revela.command import passages
 from revela.errors import RevelaError
 from revela.files import atomic_write
 from revela.plan.available import room
-from revela.plan.costs import Costs
+from revela.plan.costs import TOKENS_PER_WORD, Costs
 from revela.plan.fit import fit
 from revela.provenance import CHECKOUT
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
@@ -26,6 +28,7 @@ from revela.study.settings import Chunking, Training
 from revela.study.sheets import Task
 from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
+from revela.text.by_tokens import room as tokens_left
 
 if TYPE_CHECKING:
     from revela.text.resources import Matched
@@ -88,6 +91,7 @@ def write_study(
         OwnStudyError, ConfigError, ResourceError, BenchmarkError, DoesNotFit: One line on what cannot be used, and what would be valid.
     """
     from revela.text.resources import matching
+    from revela.training.examination import examine_cell
 
     out = Path(out)
     if not re.fullmatch(FOLDER, str(out)):
@@ -102,7 +106,7 @@ def write_study(
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
         "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
         "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
-        "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS},
+        "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS, "tokenizer": names[backbone]},
         "training": _training(backbone, gpus) | {"max_steps": steps},
         "evaluation": {},
         "compute": _compute(gpus, cores),
@@ -115,7 +119,9 @@ def write_study(
         }
     for assignment in settings:
         _assign(config, assignment)
-    training, evaluation = config["training"], config["evaluation"]
+    training, evaluation, chunking = config["training"], config["evaluation"], config["chunking"]
+    if isinstance(chunking, dict) and chunking.get("tokenizer") and passages.is_unspaced(matching(text, out), column):
+        chunking.setdefault("max_tokens", _max_tokens(training, _max_words(backbone, gpus)))
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
@@ -125,7 +131,9 @@ def write_study(
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
-    _check_memory(_validate(files, out), cell)
+    study = _validate(files, out)
+    examine_cell(study, cell)
+    _check_memory(study, cell)
     matching(text, out)
     for name, content in files.items():
         with atomic_write(out / name) as partial:
@@ -179,6 +187,22 @@ def _max_words(backbone: str, gpus: int) -> int:
     """Words of a chunk. On a CPU a wide backbone gets the demo's short chunks, for it has to take many steps."""
     short = not gpus and _width(backbone) >= NARROW
     return read_yaml(CHECKOUT / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
+
+
+def _max_tokens(training: Any, max_words: int) -> int:
+    """Tokens of a chunk of text without spaces between words: as many as so many English words, if they are all read."""
+    try:
+        settings = Training.model_validate(training)
+    except ValidationError:  # of which the configuration's own fault is told
+        settings = Training()
+    read = tokens_left(settings.retriever_max_length, settings.query_prefix, settings.passage_prefix)
+    return max(8, min(round(TOKENS_PER_WORD * max_words), read, settings.lm_max_length - 2))
+
+
+def chunking_line(study: Study) -> str | None:
+    """What is to be said of how the text is cut: nothing where it is cut by words."""
+    most = study.config.chunking.max_tokens
+    return most and f"no spaces between words: chunks of {most} tokens at most, by sentences (chunking.max_tokens)"
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:

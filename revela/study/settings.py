@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
+from revela.study.chunking import Chunking
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.package import Package
@@ -196,17 +197,6 @@ class Dataset(Strict):
         if self.recipe != "copy" and not self.package:
             raise ValueError("recipe: is for a dataset of a package; for installed ones, content says what is made")
         return self
-
-
-class Chunking(Strict):
-    """Sentences packed into chunks of complete sentences (section 4.1)."""
-
-    max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
-    punkt: str = Field(
-        "nltk",
-        description="'nltk': punkt_tab by nltk.download; else a dataset: one "
-        "that holds the files of punkt_tab, or text to train Punkt on.",
-    )
 
 
 class Evaluation(Strict):
