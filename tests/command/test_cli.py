@@ -548,6 +548,20 @@ def test_commands_that_are_not_understood(arguments, capsys):
     fail(capsys, *arguments, status=2)
 
 
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["trian"], "error: No such command 'trian'"),
+        (["search", "retriever", "notes"], "error: Missing argument 'QUERIES...'; valid: see revela search --help"),
+        (["train", "--txt", "notes"], "error: No such option: --txt"),
+        (["encode", "retriever", "notes", "--out", "x.txt"], "the name of a .npy file is expected; valid: see revela"),
+    ],
+)
+def test_what_is_not_understood_is_one_line_too(arguments, expected, capsys):
+    said = fail(capsys, *arguments, status=2)
+    assert expected in said and said.count("\n") == 1
+
+
 def test_debug_shows_the_traceback():
     with pytest.raises(Exception, match="valid: bm25"):
         main(["evaluate", "nowhere", "benchmark", "--debug"])
