@@ -1,6 +1,11 @@
-"""The learning curve of docs/demo.md: nDCG@10 against the batches of training, from measurements in a CSV.
+"""The learning curve of docs/demo.md: nDCG@10 against the batches of training.
 
+    python benchmarks/learning_curve.py --measure "gate 0.1, LM frozen" [--batches 640] [--seed 42]
     python benchmarks/learning_curve.py [--csv FILE] [--out FILE ...]
+
+The first command trains the demo's cell for so many batches, one of `RUNS`, and appends a row to the CSV for each task at
+0, 20, 40, 80, ... batches. Its learning rate falls to zero at the last batch, so the points before are of a run that is
+not over. Text and models come from `make demo`'s packages. The second command draws the figure.
 
 A row of the CSV is one measurement: run (how it was trained, as the legend shall say it), batches, seed, task, ndcg
 (nDCG@10 in percent). A panel shows a task, a line the mean of a run over seeds, and a band from its lowest seed to its
@@ -9,10 +14,13 @@ measurement after it.
 """
 
 import argparse
+import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -21,6 +29,79 @@ from revela.paper.canvas import STYLE, WIDTH, add_legend, line_styles, save
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ["run", "batches", "seed", "task", "ndcg"]
+# How the demo's settings are changed for a run.
+RUNS = {
+    "gate 0.1, LM frozen": {},
+    "gate 1, LM frozen": {"cross_attention": {"gate": 1.0}},
+    "gate 0.1, LM trained": {"freeze_lm": False},
+    "gate 1, LM trained": {"cross_attention": {"gate": 1.0}, "freeze_lm": False},
+}
+CELL = "revela/both/smollm2-135m-instruct/smollm2-135m-instruct/bs16"
+TASKS = ("coir-demo/bfcl", "beir-demo/wikipedia", "bright-demo/networkx")
+WORK = ROOT / "build/learning_curve"
+
+
+def prepare(batches: int) -> Path:
+    """The demo's configuration with so many batches of text, of which half come from each corpus; its files are made."""
+    config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    config["results"] = str(WORK.relative_to(ROOT) / "results")
+    half = batches // 2
+    config["corpora"]["wiki"]["batches"] = config["corpora"]["code"]["batches"] = half
+    for source in config["corpora"]["code"]["sources"]:
+        source["batches"] = half // 2
+    config["corpora"]["both"]["mix"] = {"wiki": half, "code": half}
+    WORK.mkdir(parents=True, exist_ok=True)
+    path = WORK / f"config-{batches}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    made = config["results"]
+    targets = [f"{made}/corpora/both/bs16/batches.parquet", f"{made}/resources/models/smollm2-135m-instruct"]
+    targets += [f"{made}/runs/bm25/{task}.run.gz" for task in TASKS]  # with them come the benchmarks
+    command = [sys.executable, "-m", "snakemake", *targets, "--configfile", path, "--cores", "2", "--nolock"]
+    subprocess.run([*command, "--profile", "workflow/profiles/local"], cwd=ROOT, check=True)
+    return path
+
+
+def measure(run: str, batches: int, seed: int, csv: Path) -> None:
+    """Trains one of `RUNS`, and writes down what its retriever finds on the way."""
+    config = prepare(batches)
+    from revela.evaluation.folder import AsSaved, evaluate_folder
+    from revela.objectives.revela import Revela
+    from revela.study.specification import training_spec
+    from revela.study.study import load
+    from revela.training.engine import set_arithmetic
+    from revela.training.entry import join_processes
+    from revela.training.loop import prepare as prepare_engine
+    from revela.training.loop import train
+    from revela.training.rows import Rows
+
+    set_arithmetic()
+    join_processes()
+    study = load(config)
+    settings = training_spec(study, CELL).settings
+    settings = settings.model_validate(settings.model_dump() | RUNS[run] | {"max_steps": batches, "seed": seed})
+    model = Path(study.layout.root, "resources/models/smollm2-135m-instruct")
+    engine = prepare_engine(Revela, settings, model, model, batches)
+    rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, seed)
+
+    def note(step: int) -> None:
+        ranker = AsSaved(run, engine.module.retriever.eval())
+        for name in TASKS:
+            task = study.task(*name.split("/"))
+            folder = study.layout.dataset(task.dataset)
+            found = evaluate_folder(ranker, folder, layout=task.layout, part=task.parts, split=task.split)
+            line = {"run": run, "batches": step, "seed": seed, "task": task.label, "ndcg": found["metrics"]["ndcg@10"]}
+            print(json.dumps(line), flush=True)
+            line["ndcg"] = round(100 * line["ndcg"], 2)
+            csv.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame([line])[COLUMNS].to_csv(csv, mode="a", header=not csv.exists(), index=False)
+        engine.module.retriever.train()
+
+    points = {0, batches, *(10 * 2**power for power in range(1, 16))}
+    note(0)
+    for step in train(engine, settings, rows, range(1, batches + 1)):
+        print(step.number, step.means, flush=True)
+        if step.number in points:
+            note(step.number)
 
 
 def read_measurements(path: Path) -> pd.DataFrame:
@@ -76,11 +157,16 @@ def learning_curve(found: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    """Draw the figure."""
+    """Measure a run, or draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/learning_curve.csv")
     parser.add_argument("--out", type=Path, nargs="+", default=[ROOT / "docs/images/learning_curve.svg"])
+    parser.add_argument("--measure", choices=RUNS, help="train this run, and append to the CSV")
+    parser.add_argument("--batches", type=int, default=640, help="of the measured run; a multiple of 4")
+    parser.add_argument("--seed", type=int, default=42, help="of the measured run")
     options = parser.parse_args()
+    if options.measure:
+        return measure(options.measure, options.batches, options.seed, options.csv)
     try:
         found = read_measurements(options.csv)
     except (OSError, ValueError) as error:

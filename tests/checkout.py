@@ -28,6 +28,13 @@ class Checkout:
             else:
                 shutil.copy(source, target, follow_symlinks=False)
 
+    @classmethod
+    def at(cls, folder):
+        """The one that is in this folder already."""
+        found = cls.__new__(cls)
+        found.folder = Path(folder)
+        return found
+
     def command(self, *arguments):
         return [sys.executable, "-m", "snakemake", *map(str, arguments)]
 

@@ -74,12 +74,22 @@ def lm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A checkout in which the table, the figures and the anchors of `tests/small` were made. No test changes it."""
-    from checkout import Checkout
+    """A checkout in which the table, the figures and the anchors of `tests/small` were made. No test changes it.
 
-    checkout = Checkout(tmp_path_factory.mktemp("finished"))
-    make_backbone(checkout.folder / "backbone", bos=True)
-    small = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
-    printed, status = checkout.snakemake("all", "anchors_page", *small)
-    assert status == 0, printed
-    return checkout
+    The first of pytest's processes that needs it makes it for all.
+    """
+    from checkout import Checkout
+    from filelock import FileLock
+
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    folder = (tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            return Checkout.at(folder)
+        checkout = Checkout(tmp_path_factory.mktemp("finished"))
+        make_backbone(checkout.folder / "backbone", bos=True)
+        small = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
+        printed, status = checkout.snakemake("all", "anchors_page", *small)
+        assert status == 0, printed
+        checkout.folder.rename(folder)
+        return Checkout.at(folder)

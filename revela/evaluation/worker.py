@@ -9,19 +9,23 @@ embeddings into a file, and answers with None, or with the message of an error, 
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import sys
-import traceback
-from itertools import count
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from revela.errors import RevelaError
 from revela.evaluation.systems import load_ranker
 from revela.files import atomic_write
-from revela.lookahead import lookahead
+
+if TYPE_CHECKING:
+    from revela.evaluation.encoders import Encoder
 
 
 def main(descriptor: int) -> None:
@@ -30,12 +34,7 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     try:
         encoder = load_ranker(*connection.recv()).encoder
-
-        def read(_: int):
-            texts, kind, file = connection.recv()
-            return encoder.prepare(texts, kind), file
-
-        for prepared, file in lookahead(read, count()):  # the next shard is tokenised while this one is in the model
+        for prepared, file in read_ahead(connection, encoder):
             vectors = encoder.embed(prepared)
             with atomic_write(file) as partial:
                 np.save(partial, vectors)
@@ -44,9 +43,28 @@ def main(descriptor: int) -> None:
         pass
     except (RevelaError, OSError) as error:
         connection.send(str(error))
-    except Exception:  # noqa: BLE001 - whatever it is, the process must end
-        traceback.print_exc()
-        os._exit(1)  # the thread that reads would keep the process alive
+
+
+def read_ahead(connection: Connection, encoder: Encoder) -> Iterator[tuple[Any, Path]]:
+    """Shards ready for the model, with their files: the next one is tokenised while this one is in the model.
+
+    The thread that reads waits for a shard that may never come. So nobody waits for the thread, not even the process
+    when it ends.
+    """
+    shards: Queue[tuple[Any, Path] | Exception] = Queue(1)
+
+    def read() -> None:
+        try:
+            while True:
+                texts, kind, file = connection.recv()
+                shards.put((encoder.prepare(texts, kind), file))
+        except Exception as error:  # noqa: BLE001 - raised in the thread that has the model
+            shards.put(error)
+
+    Thread(target=read, daemon=True).start()
+    while not isinstance(shard := shards.get(), Exception):
+        yield shard
+    raise shard
 
 
 if __name__ == "__main__":

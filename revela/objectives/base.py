@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 class Objective(nn.Module):
-    """A batch becomes a loss, and nothing else. Each objective adds three methods.
+    """A batch becomes a loss, and nothing else. Each objective adds three methods, and a fourth if batches share anything.
 
     collate(row): tensors of a row of the training file, a pure function of row and settings.
     count(batch): how many items the loss is a sum over: tokens of the language model, or anchors.
     forward(batch): the loss summed over the items, and means to log beside it, as tensors.
+    prepare(batches, seeds): called before the first `forward` of a step with all its batches.
 
-    The last two are given the `part` of the batch that this process holds: all of it, unless `group` shares it. Then the
+    The last three are given the `part` of the batch that this process holds: all of it, unless `group` shares it. Then the
     losses of a group's processes add up to that of the batch, and so do their gradients.
 
     retriever: what every objective trains.
@@ -70,6 +71,14 @@ class Objective(nn.Module):
         first_half = self.settings.first_half and sources.isdisjoint(self.settings.first_half_except)
         return self.tokenize(texts, texts, first_half=first_half)
 
+    def prepare(self, batches: list[Tokens], seeds: list[int]) -> None:
+        """What a step's batches have to know of each other, where they do; seeds: of the dropout of each."""
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic in which DeepSpeed runs `forward`, for what is computed beside it."""
+        device = next(self.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
     def part(self, batch: Tokens) -> Tokens:
         """The part of a collated batch that this process holds: of each tensor [B, ...] the rows of its chunks."""
         return batch if self.group is None else {name: self.group.part(tensor) for name, tensor in batch.items()}
@@ -79,11 +88,15 @@ class Objective(nn.Module):
 
         The queries are those of this process, the passages those of the whole batch.
         """
+        queries, passages = self.embed_own(batch)
+        return queries, passages if self.group is None else self.group.gather(passages)
+
+    def embed_own(self, batch: Tokens) -> tuple[Tensor, Tensor]:
+        """As `embed`, but the passages are those of this process, too."""
         sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("query", "passage")]
         length = max(ids.shape[1] for ids, _ in sides)
         ids, mask = (torch.cat([F.pad(x, (0, length - x.shape[1])) for x in both]) for both in zip(*sides))
-        queries, passages = self.retriever(ids, mask, packed=True).tensor_split([len(sides[0][0])])
-        return queries, passages if self.group is None else self.group.gather(passages)
+        return self.retriever(ids, mask, packed=True).tensor_split([len(sides[0][0])])
 
     def first(self, part: Tensor) -> int:
         """The number, in a batch of B, of the first row of a `part` [n, ...] of it, a scalar."""

@@ -57,10 +57,11 @@ class Training(Strict):
     cross_attention: CrossAttention = Field(CrossAttention(), description="The gate of b_i in eq. 5 and 7.")
     dual_loss: bool = Field(False, description="Add the e-stream's loss with weight 1.")
     freeze_lm: bool = Field(False, description="Train the retriever alone, and gates that are learned.")
-    # REPLUG (App. B.3)
+    # REPLUG (App. B.3), Contriever (App. C.1)
     lm_temperature: float = Field(1e-3, gt=0, description="eta_m of REPLUG.")
     include_self: bool = Field(True, description="A document is among those that REPLUG's distributions are over.")
     length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
+    shared_negatives: Literal["none", "step"] = Field("none", description="Contriever's, beside a query's own.")
     # optimisation
     lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
     learning_rate: float = Field(1e-4, gt=0)

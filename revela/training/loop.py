@@ -89,11 +89,12 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
 
         sums: dict[str, float | Tensor] = defaultdict(float)
         positions = positions_of(step, settings.batches_per_step, group, processes // shared)
-        for position, batch, count, whole in zip(positions, batches, counts, wholes):
-            torch.manual_seed(seed_of(settings.seed, position, place))
-            loss, scalars = engine(
-                {name: tensor.to(engine.device, non_blocking=True) for name, tensor in batch.items()}
-            )
+        here = [{name: of.to(engine.device, non_blocking=True) for name, of in batch.items()} for batch in batches]
+        seeds = [seed_of(settings.seed, position, place) for position in positions]
+        objective.prepare(here, seeds)
+        for batch, seed, count, whole in zip(here, seeds, counts, wholes):
+            torch.manual_seed(seed)
+            loss, scalars = engine(batch)
             # Each item of the step weighs the same, whichever process has it, or each batch does. DeepSpeed averages
             # over processes, and what a process's weights did for the losses of others that share its batch comes back
             # to it as a sum.

@@ -99,10 +99,7 @@ def _watching(objective: Revela, batch: Tokens) -> Iterator[Tokens]:
     device, training = next(objective.parameters()).device, objective.training
     objective.eval()
     try:
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, torch.bfloat16, enabled=objective.settings.precision == "bf16"),
-        ):
+        with torch.no_grad(), objective.autocast():
             yield {name: tensor.to(device) for name, tensor in batch.items()}
     finally:
         objective.train(training)

@@ -74,9 +74,11 @@ def test_a_process_is_killed(tmp_path):
         ("load", "^no such model$"),
     ],
 )
-def test_a_process_that_cannot(tmp_path, capfd, trouble, message):
+@pytest.mark.parametrize("shards", [SHARDS, SHARDS[3:4]], ids=["among others", "the last"])
+def test_a_process_that_cannot(tmp_path, capfd, shards, trouble, message):
+    """Also where no other shard would wake the thread that reads."""
     with pytest.raises(EvaluationError, match=message):
-        list(embeddings(workers(System(tmp_path / "log", "3-0", trouble)), SHARDS, "passage"))
+        list(embeddings(workers(System(tmp_path / "log", "3-0", trouble)), shards, "passage"))
     assert ("RuntimeError: out of memory" in capfd.readouterr().err) == (trouble == "bug")
 
 

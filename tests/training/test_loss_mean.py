@@ -22,6 +22,7 @@ class Engine:
         self.minimised = []
         self.module = nn.Linear(1, 1)
         self.module.collate = lambda row: {"tokens": torch.arange(TOKENS[row]), "row": torch.tensor([row])}
+        self.module.prepare = lambda batches, seeds: None
         self.module.count = lambda batch: len(batch["tokens"])
         self.module.part = lambda batch: batch | {"tokens": batch["tokens"][: parts[int(batch["row"])]]}
 

@@ -61,6 +61,9 @@ CASES = {
 }
 
 
+SHARED_NEGATIVES = "shared negatives"
+
+
 def method_of(case):
     return next((name for name in ("replug", "contriever") if case.startswith(name)), "revela")
 
@@ -121,7 +124,44 @@ def compute(rank, port, retriever, lm, answers):
             errors = {name: error(found[name], expected[name]) for name in expected}
             moved = sum(float(expected[name].abs().sum()) > 0 for name in expected)
             answers.put((case, count, rank, max(errors.items(), key=lambda item: item[1]), [*ways], moved))
+    for count, group in groups.items():
+        answers.put((SHARED_NEGATIVES, count, rank, *shared_negatives(retriever, rank, count, group)))
     dist.destroy_process_group()
+
+
+def shared_negatives(retriever, rank, count, group, size=2):
+    """Contriever's step of `size` rows for each group of processes, against one loss over all rows of the step."""
+    rng = random.Random(1)
+    made = [[" ".join(rng.choices(" ".join(TEXTS).split(), k=rng.randint(2, 12))) for _ in range(9)] for _ in range(8)]
+    settings = Training(**SETTINGS | {"shared_negatives": "step"})
+    objective = METHODS["contriever"].load_objective()(settings, *load_models(settings, retriever, None)).double()
+    every = [objective.collate({"query": row[0], "passages": row[1:]}) for row in made[: size * PROCESSES // count]]
+
+    queries, passages = zip(*(objective.embed(batch) for batch in every))
+    positives = torch.arange(len(every)) * B
+    logits = torch.cat(queries) @ torch.cat(passages).T / settings.temperature
+    loss = torch.nn.functional.cross_entropy(logits, positives, reduction="sum")
+    loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in objective.named_parameters()}
+    expected |= {"loss": loss.detach(), "right": (logits.argmax(1) == positives).sum().double()}
+
+    objective.group = group
+    objective.zero_grad()
+    first = rank // count * size
+    own = [objective.part(batch) for batch in every[first : first + size]]
+    objective.prepare(own, [0] * size)
+    found = {"loss": torch.zeros((), dtype=torch.float64), "right": torch.zeros((), dtype=torch.float64)}
+    for batch in own:
+        loss, scalars = objective(batch)
+        loss.backward()
+        found["loss"] += loss.detach()
+        found["right"] += scalars["accuracy"] * objective.count(batch)
+    found |= {name: parameter.grad.clone() for name, parameter in objective.named_parameters()}
+    for tensor in found.values():
+        dist.all_reduce(tensor)
+    errors = {name: error(found[name], expected[name]) for name in expected}
+    moved = sum(float(gradient.abs().sum()) > 0 for gradient in expected.values())
+    return max(errors.items(), key=lambda item: item[1]), [], moved
 
 
 def free_port():
@@ -138,7 +178,7 @@ def answers(backbone, lm):
     for process in ranks:
         process.start()
     found = {}
-    for _ in range(len(CASES) * len(SHARED) * PROCESSES):
+    for _ in range((len(CASES) + 1) * len(SHARED) * PROCESSES):
         while queue.empty():
             assert all(process.exitcode in (None, 0) for process in ranks), "a process has failed"
             ranks[0].join(0.05)
@@ -158,3 +198,10 @@ def test_shared_batches_have_the_loss_and_the_gradients_of_one_process(answers, 
         assert moved > 3
         if count > 1 and method_of(case) == "revela":
             assert ways == [not case.startswith("few") and case != "frozen"], "the cheaper way"
+
+
+@pytest.mark.parametrize("count", SHARED)
+def test_shared_negatives_have_the_gradients_of_one_loss_over_the_step(answers, count):
+    for rank, (name, largest), _, moved in answers[SHARED_NEGATIVES, count]:
+        assert largest < 1e-10, (rank, name)
+        assert moved > 10

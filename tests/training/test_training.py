@@ -430,7 +430,10 @@ def test_processes_that_share_batches_change_nothing(tmp_path, write_job, alone,
             np.testing.assert_allclose(first[key], second[key], atol=2e-6, err_msg=key)
 
 
-@pytest.mark.parametrize(("method", "changes"), [("replug", {"lm_temperature": 0.1}), ("contriever", {})])
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("replug", {"lm_temperature": 0.1}), ("contriever", {}), ("contriever", {"shared_negatives": "step"})],
+)
 def test_the_baselines_share_batches(tmp_path, write_job, alone, method, changes):
     job = write_job(tmp_path, method, **STILL | changes, processes_per_batch=2)
     found, expected = run(job, 2), alone(method, **changes)

@@ -32,8 +32,7 @@ CELL = "revela/code/random/random/bs4"
 def copy(finished, tmp_path):
     """A copy of the finished checkout, times of files included."""
     shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
-    checkout = Checkout.__new__(Checkout)
-    checkout.folder = tmp_path / "copy"
+    checkout = Checkout.at(tmp_path / "copy")
     return checkout
 
 

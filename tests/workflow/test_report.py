@@ -17,8 +17,7 @@ def report(finished, tmp_path_factory):
     """Folder of the unpacked report of a finished run."""
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(finished.folder, folder / "copy", symlinks=True)
-    checkout = Checkout.__new__(Checkout)
-    checkout.folder = folder / "copy"
+    checkout = Checkout.at(folder / "copy")
     printed, status = checkout.snakemake("all", *CONFIG, "--report", f"{R}/report.zip")
     assert status == 0, printed
     with zipfile.ZipFile(checkout.folder / f"{R}/report.zip") as packed:
