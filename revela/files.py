@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     partial.touch()
     mode = partial.stat().st_mode  # the block may put another file here, as safetensors does, for its user alone
     try:
-        yield partial
+        with naming(path):
+            yield partial
         partial.chmod(mode)
         _fsync(partial)
         os.replace(partial, path)
@@ -36,6 +38,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     _fsync(path.parent)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within it, an error of writing names this file if it names none: libraries' errors of a full disk do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        if "No space left on device" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
@@ -57,7 +74,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     mode = partial.stat().st_mode
     try:
-        yield partial
+        with naming(path):
+            yield partial
         for entry in [*partial.rglob("*"), partial]:
             if entry.is_dir():
                 entry.chmod(mode)

@@ -6,13 +6,15 @@ Here both are errors.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -121,11 +123,11 @@ def fast_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder. Raises PretrainedError if there is none, or if it needs its own code."""
+    """The tokenizer in a folder. Raises PretrainedError if there is none that can be read, or if it needs its own code."""
     try:
         return AutoTokenizer.from_pretrained(folder, **SAFE)
-    except ValueError as error:
-        raise PretrainedError(f"{folder}: {_reason(error)}") from None
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower
+        raise PretrainedError(f"{folder}: no tokenizer that can be read ({_reason(error)})") from None
 
 
 def check_targets(model: nn.Module, targets: Iterable[str]) -> None:
@@ -154,7 +156,39 @@ def output_head(lm: nn.Module) -> nn.Module:
     return lm.get_output_embeddings()
 
 
+def check_weights(folder: str | Path) -> None:
+    """Raises PretrainedError where files of a model's weights in safetensors are missing or were cut short.
+
+    Their headers and sizes are read. A folder of pickles, which are converted when it is copied, passes.
+    """
+    index = Path(folder, "model.safetensors.index.json")
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = sorted(path.name for path in Path(folder).glob("*.safetensors"))
+    if not names and not any(Path(folder).glob("*.bin")):
+        raise PretrainedError(f"{folder}: no model.safetensors, so the model has no weights; copy the folder again")
+    missing = [name for name in names if not Path(folder, name).is_file()]
+    if missing:
+        raise PretrainedError(
+            f"{folder}: {len(missing)} of {len(names)} files of its weights are missing, {missing[0]} first; copy them"
+        )
+    for name in names:
+        try:
+            with safe_open(Path(folder, name), "pt"):
+                pass
+        except SafetensorError as error:
+            raise PretrainedError(
+                f"{folder}/{name}: weights that cannot be read ({error}); copy the file again"
+            ) from None
+
+
 def _reason(error: Exception) -> str:
+    if unknown := re.search(r"model type `([^`]+)`", str(error)):
+        return (
+            f"its model_type {unknown[1]!r} is none that transformers {transformers.__version__} knows; a newer one may: "
+            "pip install --upgrade transformers"
+        )
     if "trust_remote_code" in str(error):
         return (
             "it needs code that comes with the checkpoint, which is never run; choose a model that transformers knows"

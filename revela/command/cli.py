@@ -16,7 +16,7 @@ from revela.command.cli_share import export, push
 from revela.command.cli_study import doctor, plan, reproduce
 from revela.command.cli_train import train
 from revela.command.cli_use import encode, evaluate, search
-from revela.errors import RevelaError
+from revela.errors import RevelaError, in_one_line
 
 INTERRUPTED = 130  # the status after Ctrl-C
 GOING_ON = ("train", "reproduce")  # commands that are given again after a stop
@@ -83,9 +83,7 @@ def _message(error: Exception) -> str:
 
     from safetensors import SafetensorError
 
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename2 or error.filename}: {error.strerror}"
-    message = " ".join(str(error).split()) or type(error).__name__  # libraries use several lines
+    message = in_one_line(error)
     if isinstance(error, (RevelaError, OSError, SafetensorError)):
         return message
     return f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"

@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import own_study, pace, running
+    from revela.command import cutting, own_study, pace, running
     from revela.text.resources import matching
 
     if steps and minutes:
@@ -75,7 +75,7 @@ def train(
         study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
-    if line := own_study.chunking_line(study):
+    if line := cutting.said(study):
         typer.echo(line, err=True)
     if not _gpus() and study.training_settings(cell).precision == "bf16":
         typer.echo("on the CPU in bfloat16, which it multiplies faster than float32 (training.precision)", err=True)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
-from revela.command import passages
+from revela.command.cutting import is_unspaced, max_tokens
 from revela.errors import RevelaError
 from revela.files import atomic_write
 from revela.plan.available import room
-from revela.plan.costs import TOKENS_PER_WORD, Costs
+from revela.plan.costs import Costs
 from revela.plan.fit import fit
 from revela.provenance import CHECKOUT
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
@@ -28,7 +27,6 @@ from revela.study.settings import Chunking, Training
 from revela.study.sheets import Task
 from revela.study.sizes import load_sizes
 from revela.study.study import PAPER, Study, load
-from revela.text.by_tokens import room as tokens_left
 
 if TYPE_CHECKING:
     from revela.text.resources import Matched
@@ -120,8 +118,8 @@ def write_study(
     for assignment in settings:
         _assign(config, assignment)
     training, evaluation, chunking = config["training"], config["evaluation"], config["chunking"]
-    if isinstance(chunking, dict) and chunking.get("tokenizer") and passages.is_unspaced(matching(text, out), column):
-        chunking.setdefault("max_tokens", _max_tokens(training, _max_words(backbone, gpus)))
+    if isinstance(chunking, dict) and chunking.get("tokenizer") and is_unspaced(text, out, column):
+        chunking.setdefault("max_tokens", max_tokens(training, _max_words(backbone, gpus)))
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
@@ -132,12 +130,14 @@ def write_study(
     )
     _refuse_other(out, files, overwrite)
     study = _validate(files, out)
+    if (wanted := study.config.compute.training_gpus) > gpus:
+        raise OwnStudyError(
+            f"compute.training_gpus: {wanted} are asked for, and this machine has {gpus}; valid: 0 to {gpus}"
+        )
     examine_cell(study, cell)
     _check_memory(study, cell)
     matching(text, out)
-    for name, content in files.items():
-        with atomic_write(out / name) as partial:
-            partial.write_text(content, encoding="utf-8")
+    _write(out, files)
     study = load(out / "config.yaml")
     study.training_settings(cell)
     return study, cell
@@ -187,22 +187,6 @@ def _max_words(backbone: str, gpus: int) -> int:
     """Words of a chunk. On a CPU a wide backbone gets the demo's short chunks, for it has to take many steps."""
     short = not gpus and _width(backbone) >= NARROW
     return read_yaml(CHECKOUT / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
-
-
-def _max_tokens(training: Any, max_words: int) -> int:
-    """Tokens of a chunk of text without spaces between words: as many as so many English words, if they are all read."""
-    try:
-        settings = Training.model_validate(training)
-    except ValidationError:  # of which the configuration's own fault is told
-        settings = Training()
-    read = tokens_left(settings.retriever_max_length, settings.query_prefix, settings.passage_prefix)
-    return max(8, min(round(TOKENS_PER_WORD * max_words), read, settings.lm_max_length - 2))
-
-
-def chunking_line(study: Study) -> str | None:
-    """What is to be said of how the text is cut: nothing where it is cut by words."""
-    most = study.config.chunking.max_tokens
-    return most and f"no spaces between words: chunks of {most} tokens at most, by sentences (chunking.max_tokens)"
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:
@@ -263,6 +247,9 @@ def _source(model: str) -> str:
 
 def _model_name(model: str) -> str:
     """The last part of a model's place, as a name of the configuration."""
+    beside = sorted(path.parent.name for path in Path(model).parent.glob("*/config.json"))
+    if not Path(model).is_dir() and "/" in model and beside:
+        raise OwnStudyError(f"model {model!r}: no such folder; {Path(model).parent} has {', '.join(beside[:5])}")
     if not Path(model).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", model):
         raise OwnStudyError(f"model {model!r}: no such folder, and not owner/name[@revision] on the hub")
     if Path(model).is_dir() and not Path(model, "config.json").is_file():
@@ -304,6 +291,22 @@ def _assign(config: dict[str, Any], assignment: str) -> None:
         place[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise OwnStudyError(f"--set {assignment}: {value!r} cannot be read as YAML") from None
+
+
+def _write(out: Path, files: Mapping[str, str]) -> None:
+    """Writes the files of a study; where one cannot be written, those before it that are new go again."""
+    new = [out / name for name in files if not (out / name).exists()]
+    there = out.exists()
+    try:
+        for name, content in files.items():
+            with atomic_write(out / name) as partial:
+                partial.write_text(content, encoding="utf-8")
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        if out.is_dir() and not there:
+            out.rmdir()
+        raise
 
 
 # --- what is refused before anything is written

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -55,7 +54,8 @@ def read_passages(
         try:
             lines = place.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise PassageError(f"{place}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+            fault = f"not UTF-8 text ({error.reason} at byte {error.start})"
+            raise PassageError(f"{place}: {fault}; save it as UTF-8") from None
         found = [(f"{place.name}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
         raise PassageError(f"{place}: holds no text")
@@ -92,21 +92,22 @@ def _chunks(folder: Path, column: str, retriever: Retriever | None) -> list[tupl
 
 
 def is_unspaced(found: Matched, column: str) -> bool:
-    """Whether the text in some files is such that words are no measure (`revela.text.by_tokens`), by a sample of it."""
+    """Whether the text in some files is such that words are no measure (`revela.text.by_tokens`), by a sample of it.
 
-    def sample() -> Iterator[str]:
-        for name in found.names[:: max(1, len(found.names) // FILES)]:
-            left = CHARACTERS
-            try:
-                for _, text in islice(read_documents(found.folder, [name], column, "sample"), CHARACTERS):
-                    yield text[:left]
-                    left -= len(text)
-                    if left <= 0:
-                        break
-            except CorpusError:  # the job that reads all of it says so
-                continue
-
-    return by_tokens.is_unspaced(sample())
+    Raises CorpusError for a file that cannot be read, and where all files are read and hold no text.
+    """
+    step = max(1, len(found.names) // FILES)
+    sample = []
+    for name in found.names[::step]:
+        left = CHARACTERS
+        for _, text in read_documents(found.folder, [name], column, "sample"):
+            sample.append(text[:left])
+            left -= len(text)
+            if left <= 0:
+                break
+    if step == 1 and not any(sample):
+        raise CorpusError(f"{found.folder}: no text: its {len(found.names)} files are empty or blank")
+    return by_tokens.is_unspaced(sample)
 
 
 def cut_off(retriever: Retriever, texts: Sequence[str], kind: Literal["query", "passage"]) -> str | None:

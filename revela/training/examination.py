@@ -1,6 +1,6 @@
 """Whether models, tokenizers, lengths and chunks go together: examined before the first job, and before the first step.
 
-Models are examined by their configurations and tokenizers alone, without their weights: before anything is written by
+Models are examined by their configurations, tokenizers and the headers of their weights: before anything is written by
 `revela train`, and before any job of the workflow where their folders are there by then. Whatever was fetched since, and
 the chunks, are examined as training begins.
 """
@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from revela.objectives.tokens import label_pad
-from revela.pretrained import check_reading, check_targets, load_tokenizer, outline, output_head
+from revela.pretrained import check_reading, check_targets, check_weights, load_tokenizer, outline, output_head
 from revela.study.source import PathSource
 from revela.text.by_tokens import Cut, cut_off, lengths
 from revela.training import TrainingError
@@ -54,11 +54,12 @@ def examine(settings: Training, retriever: Path | None, lm: Path | None, *, meas
         measured: Tokens of a text at most in the evaluation, where there will be one.
 
     Raises:
-        PretrainedError: A length is beyond the model's positions, or an adapter's target is no layer.
+        PretrainedError: Weights are missing, a length is beyond the model's positions, or an adapter's target is no layer.
         ObjectiveError: A token that is needed is missing.
         TrainingError: Model and tokenizer, or prefix and length, do not go together.
     """
     if retriever:
+        check_weights(retriever)
         model, tokenizer = outline(AutoModel, retriever), load_tokenizer(retriever)
         _check_decoder(model, retriever)
         check_reading(model, tokenizer, settings.retriever_max_length, "eos", "training.retriever_max_length")
@@ -69,6 +70,7 @@ def examine(settings: Training, retriever: Path | None, lm: Path | None, *, meas
         if settings.lora:
             check_targets(model, settings.lora.targets)
     if lm:
+        check_weights(lm)
         model, tokenizer = outline(AutoModelForCausalLM, lm), load_tokenizer(lm)
         _check_decoder(model, lm)
         check_reading(model, tokenizer, settings.lm_max_length, "", "training.lm_max_length")

@@ -391,6 +391,8 @@ def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch,
         (["--benchmark", "notes"], "--benchmark notes: no folder with corpus.jsonl"),
         (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
         (["--set", "training.temperature"], "write key=value"),
+        (["--set", "temperature=1"], "did you mean 'training.temperature'?"),
+        (["--set", "compute.training_gpus=2"], "compute.training_gpus: 2 are asked for, and this machine has 0"),
     ],
 )
 def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
@@ -552,7 +554,7 @@ def test_commands_that_are_not_understood(arguments, capsys):
     "arguments, expected",
     [
         (["trian"], "error: No such command 'trian'"),
-        (["search", "retriever", "notes"], "error: Missing argument 'QUERIES...'; valid: see revela search --help"),
+        (["search", "retriever", "notes"], "error: Missing argument 'queries'; valid: see revela search --help"),
         (["train", "--txt", "notes"], "error: No such option: --txt"),
         (["encode", "retriever", "notes", "--out", "x.txt"], "the name of a .npy file is expected; valid: see revela"),
     ],

@@ -4,6 +4,7 @@ import pytest
 
 from revela.command.passages import cut_off, is_unspaced, read_passages
 from revela.retriever import Retriever
+from revela.text import CorpusError
 from revela.text.resources import matching
 
 CHINESE = "研究人员发现，检索模型可以从原始文本中学习。它不需要标注数据！这是怎么做到的？"
@@ -48,5 +49,13 @@ def test_a_sample_of_all_files_decides(notes):
     assert not is_unspaced(matching(str(notes)), "text")
     (notes / "z.csv").write_text(f"text\n{CHINESE}\n", encoding="utf-8")
     assert is_unspaced(matching(str(notes)), "text")
-    (notes / "broken.jsonl").write_text("{")  # the job that reads all of it says so
-    assert is_unspaced(matching(str(notes)), "text")
+    (notes / "broken.jsonl").write_text("{")
+    with pytest.raises(CorpusError, match=r"notes/broken.jsonl:1: not JSON"):
+        is_unspaced(matching(str(notes)), "text")
+
+
+def test_files_without_text_are_refused_at_once(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    (tmp_path / "b.md").write_text(" \n")
+    with pytest.raises(CorpusError, match="no text: its 2 files are empty or blank"):
+        is_unspaced(matching(str(tmp_path)), "text")

@@ -11,7 +11,7 @@ import transformers
 from conftest import make_backbone
 from transformers import AutoModel
 
-from revela.command import own_study
+from revela.command import cutting, own_study
 from revela.errors import RevelaError
 from revela.pretrained import load_tokenizer, positions
 from revela.study.settings import Training
@@ -89,6 +89,21 @@ def test_positions_by_architecture(kind, settings, expected):
         assert positions(AutoModel.from_config(config)) == expected
 
 
+def test_weights_that_were_not_copied_whole(backbone, tmp_path):
+    folder = edited(backbone, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert "model/model.safetensors: weights that cannot be read (" in fault({}, folder)
+    weights.rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "1 of 2 files of its weights are missing, model-00002-of-00002.safetensors" in fault({}, None, folder)
+    for path in [*folder.glob("*.safetensors"), folder / "model.safetensors.index.json"]:
+        path.unlink()
+    assert "model: no model.safetensors" in fault({}, folder)
+
+
 def test_an_embedding_that_is_smaller_than_the_vocabulary(backbone, tmp_path):
     rows = len(load_tokenizer(backbone)) - 3
     said = fault({}, edited(backbone, tmp_path / "small", vocab_size=rows))
@@ -149,11 +164,11 @@ def test_text_without_spaces_is_cut_by_tokens(backbone, tmp_path, monkeypatch):
     (tmp_path / "notes/n.txt").write_text("我喜欢读书。你呢？", encoding="utf-8")
     study, _ = own_study.write_study("notes", str(backbone), "out")
     assert study.config.chunking.max_tokens == 146 and study.config.chunking.tokenizer
-    assert own_study.chunking_line(study).startswith("no spaces between words: chunks of 146 tokens at most")
+    assert cutting.said(study).startswith("no spaces between words: chunks of 146 tokens at most")
     study, _ = own_study.write_study("notes", str(backbone), "short", settings=["training.retriever_max_length=32"])
     assert study.config.chunking.max_tokens == 32 - 9 - 2
     study, _ = own_study.write_study("notes", str(backbone), "words", settings=["chunking.tokenizer=null"])
-    assert study.config.chunking.max_tokens is None and own_study.chunking_line(study) is None
+    assert study.config.chunking.max_tokens is None and cutting.said(study) is None
 
 
 # --- chunks
