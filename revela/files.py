@@ -25,8 +25,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(PARTIAL + path.name)
-    partial.unlink(missing_ok=True)
-    partial.touch()
+    with naming(path):
+        partial.unlink(missing_ok=True)
+        partial.touch()
     mode = partial.stat().st_mode  # the block may put another file here, as safetensors does, for its user alone
     try:
         with naming(path):
@@ -42,11 +43,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Within it, an error of writing names this file if it names none: libraries' errors of a full disk do not."""
+    """Within it, an error of writing names this file, and not the partial one or none, as libraries do of a full disk."""
     try:
         yield
     except OSError as error:
-        if error.errno and not error.filename:
+        if error.errno and (not error.filename or Path(error.filename).name.startswith(PARTIAL)):
             error.filename = str(path)
         raise
     except Exception as error:
@@ -71,7 +72,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial, replaced = path.with_name(PARTIAL + path.name), path.with_name(f"{PARTIAL}{path.name}.replaced")
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with naming(path):
+        partial.mkdir(parents=True)
     mode = partial.stat().st_mode
     try:
         with naming(path):

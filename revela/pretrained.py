@@ -44,6 +44,10 @@ def load_model(kind: type, folder: str | Path, dtype: torch.dtype) -> PreTrained
         raise PretrainedError(f"{folder}: weights that cannot be read ({error})") from None
     except ValueError as error:
         raise PretrainedError(f"{folder}: {_reason(error)}") from None
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise PretrainedError(f"{folder}: its weights have other shapes than its config.json says") from None
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(UNUSED))
     if missing:
         raise PretrainedError(f"{folder}: {len(missing)} weights of {type(model).__name__} are missing: {missing[0]}")

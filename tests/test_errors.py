@@ -45,6 +45,12 @@ def test_an_error_that_names_its_file_keeps_it():
         raise ValueError("no fault of the disk")
 
 
+def test_the_partial_file_has_no_part_in_what_is_told(tmp_path):
+    with pytest.raises(PermissionError) as raised, naming(tmp_path / "e.npy"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / ".partial-e.npy"))
+    assert in_one_line(raised.value) == f"{tmp_path}/e.npy: Permission denied"
+
+
 def test_a_reason_finds_room_on_a_full_disk(tmp_path, monkeypatch):
     """What the job noted when it began is overwritten in its place."""
     log = tmp_path / "train.log"

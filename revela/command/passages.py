@@ -106,7 +106,8 @@ def is_unspaced(found: Matched, column: str) -> bool:
             if left <= 0:
                 break
     if step == 1 and not any(sample):
-        raise CorpusError(f"{found.folder}: no text: its {len(found.names)} files are empty or blank")
+        place = found.folder / found.names[0] if len(found.names) == 1 else found.folder
+        raise CorpusError(f"{place}: no text: {len(found.names)} files that are empty or blank")
     return by_tokens.is_unspaced(sample)
 
 
@@ -127,7 +128,7 @@ def cut_off(retriever: Retriever, texts: Sequence[str], kind: Literal["query", "
 def read_documents(folder: Path, names: Iterable[str], column: str, dataset: str) -> Iterator[tuple[str, str]]:
     """(id, text) of the documents in some files of a folder, which are read where they are, as those of a dataset.
 
-    Raises CorpusError for a file that cannot be read.
+    Raises CorpusError for a file that cannot be read, or OSError.
     """
     with tempfile.TemporaryDirectory() as scratch:  # a dataset of these files alone, which is what `documents` reads
         for name in names:
@@ -139,3 +140,7 @@ def read_documents(folder: Path, names: Iterable[str], column: str, dataset: str
             yield from documents(source, scratch)
         except CorpusError as error:
             raise CorpusError(str(error).replace(scratch, str(folder))) from None
+        except OSError as error:
+            if error.filename:
+                error.filename = str(error.filename).replace(scratch, str(folder))
+            raise

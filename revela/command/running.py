@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -96,7 +95,7 @@ def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     last = lines[-1] if lines else "Snakemake said nothing"
     if last.endswith("No space left on device"):  # of a file that is not named
-        return f"{last}: give room to {log.parent} or {tempfile.gettempdir()} (TMPDIR)"
+        return f"{last}: give room to {log.parent} or {os.environ.get('TMPDIR', '/tmp')} (TMPDIR)"
     return last
 
 

@@ -63,12 +63,13 @@ def main(arguments: list[str]) -> int:
         complete = run(job, stop, arguments[0])
         if not complete and dist.get_rank() == 0:
             give(arguments[0], stop.why(job))
-    except (RevelaError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if exhausted(error):
             return fail(arguments, out_of_memory(job, error))
         if is_cut_off(error):
             return CUT_OFF  # the process that has ended says why, or whoever started it
-        if not isinstance(error, (RevelaError, OSError)):
+        if not isinstance(error, (RevelaError, OSError)):  # its traceback goes to the log
+            give(arguments[0], f"{type(error).__name__}: {error}")
             raise
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
             fail(arguments, " ".join(str(error).split()))

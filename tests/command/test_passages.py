@@ -1,8 +1,11 @@
 """Text that is encoded or searched: cut so that the retriever reads all of it, and what it does not read is said."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
-from revela.command.passages import cut_off, is_unspaced, read_passages
+from revela.command.passages import cut_off, is_unspaced, read_documents, read_passages
 from revela.retriever import Retriever
 from revela.text import CorpusError
 from revela.text.resources import matching
@@ -57,5 +60,17 @@ def test_a_sample_of_all_files_decides(notes):
 def test_files_without_text_are_refused_at_once(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
     (tmp_path / "b.md").write_text(" \n")
-    with pytest.raises(CorpusError, match="no text: its 2 files are empty or blank"):
+    with pytest.raises(CorpusError, match=f"{tmp_path}: no text: 2 files that are empty or blank"):
         is_unspaced(matching(str(tmp_path)), "text")
+    with pytest.raises(CorpusError, match="a.txt: no text: 1 files"):
+        is_unspaced(matching(str(tmp_path / "a.txt")), "text")
+
+
+def test_a_file_that_may_not_be_read_has_its_own_name(notes, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(PermissionError) as error:
+        list(read_documents(notes, ["a.txt"], "text", "notes"))
+    assert error.value.filename == str(notes / "a.txt")
