@@ -30,7 +30,7 @@ setup: .venv/installed .venv/installed-dev
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, for example: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[paper]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

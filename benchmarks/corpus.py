@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from record import save, show
 
-from revela.study.settings import TextSource
+from revela.study.corpora import TextSource
 from revela.study.specification import ChunkSpec
 from revela.study.study import load
 from revela.text.chunking import read_parameters

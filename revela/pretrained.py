@@ -117,12 +117,12 @@ def fast_dtype(device: str | torch.device) -> torch.dtype:
 
     bfloat16 on a GPU or a CPU with units for it (AMX), float32 on others: with AVX512-BF16 alone, float32 was faster. It
     is read from the hardware's flags and not measured, so that one machine always gives the same answer. Two machines may
-    not: let it decide no result that is to be reproduced.
+    not: let it decide no result that is to be reproduced. Where an older torch cannot read a CPU's flags: float32.
     """
     if torch.device(device).type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.cpu.get_capabilities().get("amx_bf16", False)
+        fast = hasattr(torch.cpu, "get_capabilities") and torch.cpu.get_capabilities().get("amx_bf16", False)
     return torch.bfloat16 if fast else torch.float32
 
 

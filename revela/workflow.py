@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from revela.provenance import CHECKOUT
+from revela.root import root
 from revela.study.base import ConfigError
 
 IN_FULL = "REVELA_JOBS_IN_FULL"  # in the environment of a run whose jobs are printed with their files, not in words
@@ -55,10 +55,8 @@ class Job:
 
 
 def snakemake(*arguments: str) -> list[str]:
-    """The command by which the checkout's rules make files in the working directory; ConfigError without a checkout."""
-    if not (CHECKOUT / "Snakefile").is_file():
-        raise ConfigError(f"{CHECKOUT}: no Snakefile; install the project from its checkout by `make setup`")
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), *arguments]
+    """The command by which the project's rules make files in the working directory."""
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(root() / "Snakefile"), *arguments]
 
 
 def dry_run(targets: Iterable[str], configfile: str, *, whole: bool = False) -> list[Job]:

@@ -39,7 +39,7 @@ class Browser:
         os.close(there)
         os.close(here)
         self.input, self.output = os.fdopen(to_browser, "wb", buffering=0), os.fdopen(from_browser, "rb")
-        self.session, self.rest = None, b""
+        self.session, self.rest, self.events = None, b"", []
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         return self
@@ -63,6 +63,8 @@ class Browser:
                 self.rest += read
             answer, _, self.rest = self.rest.partition(b"\0")
             answer = json.loads(answer)
+            if "method" in answer:
+                self.events.append(answer)
             if answer.get("id") == self.number:
                 assert "error" not in answer, answer
                 return answer["result"]

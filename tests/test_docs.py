@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from retrievers import cell_folder, trained
 from snakemake.cli import parse_args
 
 from revela import workflow
-from revela.command import doctor, reproduce, running
+from revela.command import doctor, report, reproduce, running
 from revela.command.cli import app, main
 from revela.command.reproduce import default_tables
 from revela.export import adapters, hub
@@ -33,7 +34,21 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SLURM = ("squeue", "sinfo", "sbatch", "scancel")  # its own commands; what is submitted by them is tested elsewhere
-PROGRAMS = ("make", "snakemake", "revela", "source", "python", "pytest", "pip", "hf", "apt-get", "export", *SLURM)
+CONTAINERS = ("podman", "apptainer")
+PROGRAMS = (
+    "make",
+    "snakemake",
+    "revela",
+    "source",
+    "python",
+    "pytest",
+    "pip",
+    "hf",
+    "apt-get",
+    "export",
+    *CONTAINERS,
+    *SLURM,
+)
 
 
 def commands():
@@ -64,8 +79,8 @@ def of(program):
 
 
 def test_there_are_commands_and_all_are_checked():
-    checked = {*of("make"), *of("snakemake"), *of("revela"), *of("source"), *of("python")}
-    checked |= {pair for program in SLURM for pair in of(program)}
+    checked = {*of("make"), *of("snakemake"), *of("revela"), *of("source"), *of("python"), *of("pip")}
+    checked |= {pair for program in (*SLURM, *CONTAINERS) for pair in of(program)}
     assert len(of("revela")) > 12 and len(of("snakemake")) > 6
     assert [pair for pair in COMMANDS if pair not in checked] == []
 
@@ -93,6 +108,28 @@ def test_python(page, command):
     source = (ROOT / script).read_text()
     for option in arguments:
         assert not option.startswith("--") or f'"{option.partition("=")[0]}"' in source, (page, command, option)
+
+
+@pytest.mark.parametrize("page, command", of("pip"))
+def test_pip(page, command):
+    """The wheel has the name that the project's version gives it; tests/test_wheel.py builds and uses it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"{project['name']}-{project['version']}-py3-none-any.whl"
+    assert shlex.split(command)[1] in ("wheel", "install")
+    assert not command.endswith(".whl") or Path(command.split()[-1]).name == wheel, (page, command)
+
+
+@pytest.mark.parametrize("page, command", [pair for program in CONTAINERS for pair in of(program)])
+def test_containers(page, command):
+    """A recipe that is there, or a command of the project in its image."""
+    _, verb, *arguments = shlex.split(command)
+    if verb == "build":
+        assert any((ROOT / "containers" / Path(argument).name).is_file() for argument in arguments), (page, command)
+    else:
+        inside = next(
+            arguments[number + 1 :] for number, one in enumerate(arguments) if one in ("revela", "revela.sif")
+        )
+        assert inside[0] in {known.name or known.callback.__name__ for known in app.registered_commands}
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +225,7 @@ def stand_ins(place, monkeypatch):
     monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(running, "report", lambda config, output, *, log: None)
     monkeypatch.setattr(reproduce, "searches", lambda study: [])  # test_endtoend.py runs it
+    monkeypatch.setattr(report, "write_report", lambda out: Path(out, "report.html"))  # test_own_corpus.py opens it
     monkeypatch.setattr(
         adapters, "local_folder", lambda name, folder: Path(name) if Path(name).is_dir() else fetched(name, folder)
     )

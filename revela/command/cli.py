@@ -14,7 +14,7 @@ import typer
 
 from revela.command.cli_share import export, push
 from revela.command.cli_study import doctor, plan, reproduce
-from revela.command.cli_train import train
+from revela.command.cli_train import report, train
 from revela.command.cli_use import encode, evaluate, search
 from revela.errors import RevelaError, in_one_line
 
@@ -41,6 +41,7 @@ def main_options(
 # Each command with its example, in the order of the help.
 for _command, _example in (
     (train, "train --text notes --backbone resources/backbones/tiny-4m --out my-retriever"),
+    (report, "report my-retriever"),
     (encode, "encode my-retriever/retriever notes --kind passage --out notes.npy"),
     (search, "search my-retriever/retriever notes 'how to sort a list' --top 3"),
     (evaluate, "evaluate my-retriever/retriever my-benchmark --run ranking.run.gz"),

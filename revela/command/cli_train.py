@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from revela.command.options import Column, Json, Unretrievable, printed
+from revela.errors import RevelaError
 
 
 def train(
@@ -29,6 +30,13 @@ def train(
         ),
     ] = None,
     unretrievable: Unretrievable = 0,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Without a benchmark, hold documents out of training, and compare on questions made from them.",
+        ),
+    ] = True,
     batch_size: Annotated[int, typer.Option(min=3, help="Chunks in a batch.")] = 16,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; by default one epoch.")] = None,
     minutes: Annotated[
@@ -46,7 +54,9 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import cutting, own_study, pace, running
+    from revela.command import comparison, own_study, pace, running
+    from revela.command.choices import choices
+    from revela.command.report import write_report
     from revela.text.resources import matching
 
     if steps and minutes:
@@ -54,6 +64,9 @@ def train(
     if minutes and dry_run:
         raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
+    hold_out, said = None, ""
+    if compare and not benchmark:
+        hold_out, said = comparison.hold_out(text, column, out, own_study.CORPUS, overwrite=overwrite)
     write = partial(
         own_study.write_study,
         text,
@@ -63,6 +76,7 @@ def train(
         lm=lm,
         benchmark=benchmark,
         unretrievable=unretrievable,
+        hold_out=hold_out,
         batch_size=batch_size,
         settings=[*(settings or []), *([pace.TRIAL] if minutes else [])],
         gpus=_gpus(),
@@ -75,10 +89,8 @@ def train(
         study, cell = write(steps=steps, overwrite=overwrite)
     found = matching(text, out)
     typer.echo(f"{text}: {own_study.counted(found)}", err=True)
-    if line := cutting.said(study):
+    for line in [*choices(study, cell, cores), *filter(None, [said])]:
         typer.echo(line, err=True)
-    if not _gpus() and study.training_settings(cell).precision == "bf16":
-        typer.echo("on the CPU in bfloat16, which it multiplies faster than float32 (training.precision)", err=True)
     config, layout = out / "config.yaml", study.layout
     tables = [layout.table(table, "md") for table in study.config.tables]
     targets = [layout.export(cell), *tables]
@@ -101,11 +113,32 @@ def train(
         "tables": tables,
     }
     shown = [Path(table).read_text(encoding="utf-8") for table in tables]
+    if change := comparison.difference(study, cell):
+        facts["comparison"] = {**change._asdict(), "helped": change.helped}
+        shown.append(f"{change}\n")
+        if change.warning:
+            typer.echo(change.warning, err=True)
     first, last = facts["loss"]
     shown.append(
         f"{retriever}: {len(log)} steps, loss {first:.3f} -> {last:.3f}; for SentenceTransformer and Retriever"
     )
+    try:
+        facts["report"] = str(write_report(out))
+        shown.append(f"{facts['report']}: curves, answers before and after, cost and settings on one page")
+    except RevelaError as error:  # the retriever is whole without it
+        typer.echo(f"warning: no report: {error}", err=True)
     printed(facts, "\n".join(shown), as_json)
+
+
+def report(
+    out: Annotated[Path, typer.Argument(help="The folder that `revela train --out` was given.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page: whether training helped, what is found before and after, curves, text, cost and settings."""
+    from revela.command.report import write_report
+
+    page = str(write_report(out))
+    printed({"report": page}, page, as_json)
 
 
 def _gpus() -> int:

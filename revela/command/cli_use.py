@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from revela.command.options import Column, Json, Model, Unretrievable, printed
 from revela.command.precision import Precision, dtype_of, say
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from revela.command.passages import Passage
 
 
 def encode(
@@ -54,36 +64,81 @@ def search(
     text: Annotated[
         Path, typer.Argument(help="What to search: a folder, a file of lines, a table, or a corpus's chunks.parquet.")
     ],
-    queries: Annotated[list[str], typer.Argument(help="One query or several.")],
+    queries: Annotated[
+        list[str] | None, typer.Argument(help="One query or several; without any they are asked for, until Ctrl-D.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Passages for each query.")] = 5,
     column: Column = "text",
     precision: Precision = None,
     as_json: Json = False,
 ) -> None:
-    """Find the passages that answer a query."""
-    import numpy as np
-
-    from revela.command.passages import cut_off, read_passages
+    """Find the passages that answer a query, each with the file and the line, or the row, where it begins."""
+    from revela.command.passages import cut_off, find_passages
     from revela.retriever import Retriever
 
+    if not queries and not sys.stdin.isatty():
+        raise typer.BadParameter("give a query; only on a terminal they are asked for", param_hint="QUERIES")
     dtype = dtype_of(precision)
     retriever = Retriever.load(model, dtype=dtype)
-    found = read_passages(text, column, retriever=retriever)
-    if line := cut_off(retriever, [one for _, one in found], "passage"):
+    found = find_passages(text, column, retriever=retriever)
+    if line := cut_off(retriever, [one.text for one in found], "passage"):
         typer.echo(line, err=True)
-    scores = retriever.encode(queries, kind="query") @ retriever.encode([one for _, one in found], kind="passage").T
-    answers = [
-        [
-            {"id": found[i][0], "score": float(row[i]), "text": found[i][1]}
-            for i in np.argsort(-row, kind="stable")[:top]
-        ]
-        for row in scores
-    ]
+    passages = retriever.encode([one.text for one in found], kind="passage")
     say(precision, dtype)
-    lines = []
-    for query, best in zip(queries, answers, strict=True):
-        lines += [query, *(f"  {one['score']:.3f}  {one['id']}  {' '.join(one['text'].split())[:100]}" for one in best)]
-    printed([{"query": q, "passages": a} for q, a in zip(queries, answers, strict=True)], "\n".join(lines), as_json)
+
+    def answer(asked: list[str]) -> list[dict[str, Any]]:
+        ranked = best(retriever.encode(asked, kind="query") @ passages.T, top)
+        return [
+            {"query": query, "passages": [_hit(found[i], score) for i, score in ranks]}
+            for query, ranks in zip(asked, ranked, strict=True)
+        ]
+
+    if queries:
+        answers = answer(queries)
+        printed(answers, "\n".join(map(_shown, answers)), as_json)
+        return
+    typer.echo(f"{len(found)} passages of {text}; Ctrl-D ends", err=True)
+    for query in _asked():
+        [one] = answer([query])
+        typer.echo(json.dumps(one) if as_json else _shown(one))  # JSON in a line for each query
+
+
+def best(scores: np.ndarray, top: int) -> list[list[tuple[int, float]]]:
+    """(place, score) of the best passages for each query, given scores [queries, passages]; ties by place."""
+    import numpy as np
+
+    return [[(int(i), float(row[i])) for i in np.argsort(-row, kind="stable")[:top]] for row in scores]
+
+
+def _asked() -> Iterator[str]:
+    """What is typed, line by line, until Ctrl-D. Results on stdout may go to a file, so that the prompt does not."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - lines can be edited and called back
+    while True:
+        try:
+            if sys.stdout.isatty():
+                line = input("query: ")
+            else:
+                typer.echo("query: ", nl=False, err=True)
+                line = input()
+        except EOFError:
+            typer.echo(err=True)
+            return
+        if line.strip():
+            yield line
+
+
+def _hit(passage: Passage, score: float) -> dict[str, Any]:
+    """A passage that was found, as JSON: with its row or its line, where one is known."""
+    known = {key: value for key, value in asdict(passage).items() if value is not None}
+    return {"id": known.pop("id"), "score": score, "text": known.pop("text"), **known, "place": passage.place}
+
+
+def _shown(answer: dict[str, Any]) -> str:
+    hits = (
+        f"  {one['score']:.3f}  {one['place']}  {' '.join(one['text'].split())[:100]}" for one in answer["passages"]
+    )
+    return "\n".join([answer["query"], *hits])
 
 
 def evaluate(

@@ -40,7 +40,12 @@ def max_tokens(training: Any, max_words: int) -> int:
     return max(8, min(round(TOKENS_PER_WORD * max_words), read, settings.lm_max_length - 2))
 
 
-def said(study: Study) -> str | None:
-    """What is to be said of how the text is cut: nothing where it is cut by words."""
-    most = study.config.chunking.max_tokens
-    return most and f"no spaces between words: chunks of {most} tokens at most, by sentences (chunking.max_tokens)"
+def said(study: Study) -> str:
+    """How the text is cut, in a line."""
+    chunking = study.config.chunking
+    if chunking.max_tokens:
+        return (
+            f"chunks: complete sentences, {chunking.max_tokens} tokens at most, for no spaces stand between words "
+            "(chunking.max_tokens)"
+        )
+    return f"chunks: complete sentences, {chunking.max_words} words at most (chunking.max_words)"

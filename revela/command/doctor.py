@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 from revela.errors import first_line
-from revela.provenance import CHECKOUT
+from revela.root import among_own_files, root
 from revela.study.base import ConfigError
 from revela.study.source import HubSource
 from revela.study.study import PAPER, Study, load
 
 GB = 2**30
 DISK = 20  # GB that the demo and its environment take at most
+INSTALL = "run `make setup`, or `pip install --upgrade revela` without a checkout"
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,22 @@ def examine(config: str | Path | None = None, *, targets: Sequence[str] = (), ne
     if torch.status == "ok":
         yield gpu()
     yield from (deepspeed(), disk())
-    try:
-        with contextlib.chdir("." if config else CHECKOUT):  # where the paths of its sheets begin
-            study = load(config or PAPER)
-    except ConfigError as error:
-        yield Check(
-            "configuration", "error", str(error), "run in the project's folder, or name another by --configfile"
-        )
-    else:
-        yield Check("configuration", "ok", f"{config or PAPER}: {len(study.runs)} cells, {len(study.tasks)} tasks")
-        asked = targets and network
-        yield from downloads(study, str(config or PAPER), targets) if asked else hub(study, network=network)
+    with contextlib.nullcontext() if config else among_own_files():
+        found = list(configuration(str(config or PAPER), targets, network=network))
+    yield from found
     yield slurm()
+
+
+def configuration(config: str, targets: Sequence[str], *, network: bool) -> Iterator[Check]:
+    """Whether a study can be read, and what it needs of the hub."""
+    try:
+        study = load(config)
+    except ConfigError as error:
+        advice = "run in the project's folder, or name another by --configfile"
+        yield Check("configuration", "error", str(error), advice)
+        return
+    yield Check("configuration", "ok", f"{config}: {len(study.runs)} cells, {len(study.tasks)} tasks")
+    yield from downloads(study, config, targets) if targets and network else hub(study, network=network)
 
 
 def python() -> Check:
@@ -76,11 +81,10 @@ def python() -> Check:
 
 
 def packages() -> Check:
-    """The versions that constraints.txt pins."""
-    pins = CHECKOUT / "constraints.txt"
+    """The versions that constraints.txt pins; those that the package asks for where it was installed without a checkout."""
+    pins = root() / "constraints.txt"
     if not pins.is_file():
-        advice = "run `make setup` in a checkout, which installs the versions that the project was tested with"
-        return Check("packages", "warning", "not a checkout: there is no constraints.txt to compare with", advice)
+        return required()
     pinned = dict(line.split("==") for line in pins.read_text().splitlines() if "==" in line and line[0] != "#")
     other = []
     for name, version in pinned.items():
@@ -95,12 +99,32 @@ def packages() -> Check:
     return Check("packages", "ok", f"as in constraints.txt ({len(pinned)})")
 
 
+def required() -> Check:
+    """The packages that this one asks for, without its extras."""
+    from packaging.requirements import Requirement
+
+    asked = [Requirement(line) for line in importlib.metadata.requires("revela") or []]
+    asked = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = []
+    for one in asked:
+        try:
+            installed = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{one.name} is missing")
+            continue
+        if not one.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{one.name} {installed} instead of {one.specifier}")
+    if wrong:
+        return Check("packages", "error", ", ".join(wrong[:5]), INSTALL)
+    return Check("packages", "ok", f"the {len(asked)} that revela {importlib.metadata.version('revela')} asks for")
+
+
 def pytorch() -> Check:
     """Whether torch can be imported, and for which CUDA it was built."""
     try:
         import torch
     except Exception as error:  # noqa: BLE001 - a broken installation fails in many ways
-        return Check("torch", "error", _first_line(error), "run `make setup`")
+        return Check("torch", "error", _first_line(error), INSTALL)
     built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     return Check("torch", "ok", f"{torch.__version__}, built for {built_for}")
 
@@ -123,7 +147,7 @@ def deepspeed() -> Check:
     try:
         import deepspeed
     except Exception as error:  # noqa: BLE001
-        return Check("DeepSpeed", "error", _first_line(error), "run `make setup`")
+        return Check("DeepSpeed", "error", _first_line(error), INSTALL)
     return Check("DeepSpeed", "ok", deepspeed.__version__)
 
 

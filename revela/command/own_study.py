@@ -6,20 +6,20 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from revela.command.comparison import Compared, on_benchmark, on_held_out_text
 from revela.command.cutting import is_unspaced, max_tokens
 from revela.errors import RevelaError
 from revela.files import atomic_write
 from revela.plan.available import room
 from revela.plan.costs import Costs
 from revela.plan.fit import fit
-from revela.provenance import CHECKOUT
+from revela.root import own_backbone, root
 from revela.study.base import FOLDER, NAME, STUDY_MARK, ConfigError, read_yaml
 from revela.study.cell import Cell
 from revela.study.layout import Layout
@@ -59,6 +59,7 @@ def write_study(
     lm: str | None = None,
     benchmark: str | Path | None = None,
     unretrievable: int = 0,
+    hold_out: int | None = None,
     batch_size: int = 16,
     steps: int | None = None,
     settings: Sequence[str] = (),
@@ -70,12 +71,14 @@ def write_study(
 
     Args:
         text: A folder with text files and tables, a file, or a pattern such as ``notes/**/*.{md,txt}``.
-        backbone: The model that becomes the retriever: a local Hugging Face folder, or owner/name[@revision].
+        backbone: The model that becomes the retriever: a local Hugging Face folder, owner/name[@revision], or tiny-1m,
+            which comes with the project.
         out: The folder of the study and its results.
         column: The column of tables that holds the text.
         lm: The language model beside it; none: a second copy of the backbone.
         benchmark: A folder in the BEIR layout, on which a table compares the cell, its start and BM25.
         unretrievable: Judgements of documents that the benchmark's corpus is known to lack.
+        hold_out: Every how many-th document of the text is held out of training, for such a table without a benchmark.
         batch_size: Chunks in a batch (B).
         steps: Steps of the optimiser; none: one epoch.
         settings: ``key=value`` pairs such as ``training.temperature=0.01``, which overrule everything else.
@@ -91,30 +94,35 @@ def write_study(
     from revela.text.resources import matching
     from revela.training.examination import examine_cell
 
-    out = Path(out)
+    out, backbone, lm = Path(out), own_backbone(backbone), own_backbone(lm) if lm else None
     if not re.fullmatch(FOLDER, str(out)):
         raise OwnStudyError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
     if benchmark:
         _check_benchmark(Path(benchmark), unretrievable)
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
+    corpus: dict[str, Any] = {"files": _place(text)} | ({"text": column} if column != "text" else {})
+    compared = None
+    if benchmark:
+        compared = on_benchmark(Path(benchmark), text, unretrievable)
+    elif hold_out:
+        compared = on_held_out_text(CORPUS, text)
+        corpus["hold_out"] = hold_out
     config: dict[str, Any] = {
         "scale": "own",
         "results": str(out),
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
-        "datasets": {"benchmark": {"path": str(benchmark)}} if benchmark else {},
-        "corpora": {CORPUS: {"files": _place(text), **({"text": column} if column != "text" else {})}},
+        "datasets": {compared.dataset: compared.origin} if compared else {},
+        "corpora": {CORPUS: corpus},
         "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS, "tokenizer": names[backbone]},
         "training": _training(backbone, gpus) | {"max_steps": steps},
         "evaluation": {},
         "compute": _compute(gpus, cores),
     }
-    if benchmark:
-        caption = f"nDCG@10 (%) on {Path(benchmark).name}, before and after training on {text}."
-        config["export_scores"] = ["own"]
-        config["tables"] = {
-            "table1": {"benchmark": "own", "caption": caption, "columns": ["BM25", "Untrained", "Revela"]}
-        }
+    if compared:
+        table = {"benchmark": compared.name, "caption": compared.caption, "columns": ["BM25", "Untrained", "Revela"]}
+        config["export_scores"] = [compared.name]
+        config["tables"] = {"table1": table if benchmark else table | {"intervals": True}}
     for assignment in settings:
         _assign(config, assignment)
     training, evaluation, chunking = config["training"], config["evaluation"], config["chunking"]
@@ -123,9 +131,10 @@ def write_study(
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
-    files = _sheets(cell, names, backbone, benchmark, unretrievable)
+    files = _sheets(cell, names, backbone, compared)
+    rules = f"--snakefile {root() / 'Snakefile'} " if root() != Path.cwd() else ""
     files["config.yaml"] = (
-        f"{STUDY_MARK}; go on with it by hand: snakemake --configfile {out}/config.yaml ...\n"
+        f"{STUDY_MARK}; go on with it by hand: snakemake {rules}--configfile {out}/config.yaml ...\n"
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
@@ -145,7 +154,7 @@ def write_study(
 
 def counted(found: Matched) -> str:
     """How many files are read, and how many are passed over, in a line."""
-    suffixes = Counter(Path(name).suffix.lower() or "without suffix" for name in found.others).most_common(5)
+    suffixes = list(found.passed_over.items())[:5]
     shown = f" ({', '.join(f'{suffix} {number}' for suffix, number in suffixes)})" if suffixes else ""
     return f"files read: {len(found.names)}, passed over: {len(found.others)}{shown}"
 
@@ -174,7 +183,7 @@ def _training(backbone: str, gpus: int) -> dict[str, Any]:
     from revela.pretrained import fast_dtype
 
     narrow = _width(backbone) < NARROW
-    found, paper = (read_yaml(CHECKOUT / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
+    found, paper = (read_yaml(root() / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
     return found | {
         **{key: paper[key] for key in AS_THE_PAPER},
         "batches_per_step": max(1, gpus),
@@ -186,7 +195,7 @@ def _training(backbone: str, gpus: int) -> dict[str, Any]:
 def _max_words(backbone: str, gpus: int) -> int:
     """Words of a chunk. On a CPU a wide backbone gets the demo's short chunks, for it has to take many steps."""
     short = not gpus and _width(backbone) >= NARROW
-    return read_yaml(CHECKOUT / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
+    return read_yaml(root() / DEMO)["chunking"]["max_words"] if short else Chunking().max_words
 
 
 def _compute(gpus: int, cores: int) -> dict[str, int]:
@@ -204,11 +213,8 @@ def _compute(gpus: int, cores: int) -> dict[str, int]:
     }
 
 
-def _sheets(
-    cell: Cell, names: Mapping[str, str], backbone: str, benchmark: str | Path | None, unretrievable: int
-) -> dict[str, str]:
+def _sheets(cell: Cell, names: Mapping[str, str], backbone: str, compared: Compared | None) -> dict[str, str]:
     """File -> content of the sheets; `names` holds the name of each model by its place."""
-    known = {"unretrievable": unretrievable} if unretrievable else {}
     sheets = {
         "models": [
             ("scale", "name", "kind", "source", "tables"),
@@ -222,10 +228,7 @@ def _sheets(
             ("scale", "method", "corpus", "retriever", "lm", "batch_size", "tables"),
             ("own", cell.method, cell.corpus, cell.retriever, cell.lm, cell.batch_size, "table1=Revela"),
         ],
-        "benchmarks": [
-            ("scale", "benchmark", "task", "label", "layout", "dataset", *known),
-            *([("own", "own", "own", Path(benchmark).name, "beir", "benchmark", *known.values())] if benchmark else []),
-        ],
+        "benchmarks": compared.rows if compared else [("scale", "benchmark", "task", "label", "layout", "dataset")],
     }
     return {f"{name}.tsv": "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in sheets.items()}
 

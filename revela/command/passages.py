@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from revela.errors import RevelaError
-from revela.study.settings import Chunking, TextSource
+from revela.study.corpora import TextSource
+from revela.study.settings import Chunking
 from revela.text import by_tokens
 from revela.text.chunking import chunk, sentence_splitter
-from revela.text.documents import CorpusError, documents, is_table
+from revela.text.documents import CorpusError, documents, is_table, kind_of
 from revela.text.parquet import read_table
 from revela.text.resources import Matched, build_punkt, matching
 
@@ -28,35 +30,61 @@ class PassageError(RevelaError):
     """A file or a folder without text that could be read. The message is one line."""
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A text with its id, and where it begins: a line of a file, or a row of a table, both counted from 1."""
+
+    id: str
+    text: str
+    file: str | None = None
+    line: int | None = None
+    row: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it begins, as editors and terminals take it, or its id where no file is known."""
+        if self.file is None:
+            return self.id
+        return f"{self.file}, row {self.row}" if self.row else f"{self.file}:{self.line}"
+
+
 def read_passages(
     place: str | Path, column: str = "text", *, retriever: Retriever | None = None
 ) -> list[tuple[str, str]]:
-    """(id, text) of what a file or a folder holds.
+    """(id, text) of what a file or a folder holds, as `find_passages` finds it. Raises the same errors."""
+    return [(one.id, one.text) for one in find_passages(place, column, retriever=retriever)]
+
+
+def find_passages(place: str | Path, column: str = "text", *, retriever: Retriever | None = None) -> list[Passage]:
+    """What a file or a folder holds.
 
     A folder's files are those that training would read. They are cut into chunks as for training, of at most 120 words,
     at sentences that Punkt learns from them; or, where no space stands between words, of as many tokens as `retriever`
     reads. A single file is taken piece by piece: a chunk of a corpus's
-    `chunks.parquet`, the `column` of a row of any other table, or a line of any other file. Blank pieces are left out.
+    `chunks.parquet`, whose files are not known, the `column` of a row of any other table, or a line of any other file.
+    Blank pieces are left out.
 
     Raises PassageError, CorpusError or ResourceError where there is no such place, or no text in it.
     """
     place = Path(place)
     if place.is_dir():
-        found = _chunks(place, column, retriever)
+        found = list(_chunks(place, column, retriever))
     elif not place.is_file():
         raise PassageError(f"{place}: no such file or folder")
     elif place.suffix == ".parquet" and _has_chunks(place):
-        found = [(f"{row['document']}#{n}", text) for row in read_table(place) for n, text in enumerate(row["chunks"])]
+        rows = read_table(place)
+        found = [Passage(f"{row['document']}#{n}", text) for row in rows for n, text in enumerate(row["chunks"])]
     elif is_table(place):
         read = read_documents(place.parent, [place.name], column, place.parent.resolve().name)
-        found = [(name.partition("/")[2], text) for name, text in read if text]
+        found = [Passage(name.partition("/")[2], text, str(place), row=_row(name)) for name, text in read if text]
     else:
         try:
             lines = place.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             fault = f"not UTF-8 text ({error.reason} at byte {error.start})"
             raise PassageError(f"{place}: {fault}; save it as UTF-8") from None
-        found = [(f"{place.name}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        found = [Passage(f"{place.name}:{number}", line, str(place), number) for number, line in numbered]
     if not found:
         raise PassageError(f"{place}: holds no text")
     return found
@@ -69,26 +97,38 @@ def _has_chunks(path: Path) -> bool:
         raise PassageError(f"{path}: not a parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
-def _chunks(folder: Path, column: str, retriever: Retriever | None) -> list[tuple[str, str]]:
-    names = matching(str(folder)).names
-    read = read_documents(folder, names, column, folder.resolve().name)
+def _chunks(folder: Path, column: str, retriever: Retriever | None) -> Iterator[Passage]:
+    read = read_documents(folder, matching(str(folder)).names, column, folder.resolve().name)
     found = [(name, text) for name, text in read if text]
     if not found:
-        return []
-    if retriever and retriever.tokenizer.is_fast and by_tokens.is_unspaced(text for _, text in found):
+        return
+    cut = _cutter([text for _, text in found], retriever)
+    for name, text in found:
+        path, line, before, end = name.partition("/")[2], 1, 0, 0
+        of_table = kind_of(Path(path)) is None  # file:row
+        file = str(folder / (path.rpartition(":")[0] if of_table else path))
+        for number, piece in enumerate(cut(text)):
+            start = text.index(piece, end)  # a chunk is a part of the text as it stands
+            line += text.count("\n", before, start)
+            before, end = start, start + len(piece)
+            yield Passage(f"{name}#{number}", piece, file, *((None, _row(name)) if of_table else (line,)))
+
+
+def _cutter(texts: list[str], retriever: Retriever | None) -> Callable[[str], list[str]]:
+    """A function that cuts these texts: by words, or by the retriever's tokens where words are no measure."""
+    if retriever and retriever.tokenizer.is_fast and by_tokens.is_unspaced(texts):
+        tokenizer = retriever.tokenizer
         most = by_tokens.room(retriever.max_length, retriever.query_prefix, retriever.passage_prefix)
+        return lambda text: by_tokens.chunk(text, by_tokens.starts(tokenizer, text), most)
+    with tempfile.TemporaryDirectory() as scratch:
+        build_punkt(Path(scratch, "punkt"), texts)
+        split = sentence_splitter(Path(scratch, "punkt"))
+    return lambda text: chunk(text, split, Chunking().max_words)
 
-        def cut(text: str) -> list[str]:
-            return by_tokens.chunk(text, by_tokens.starts(retriever.tokenizer, text), most)
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            build_punkt(Path(scratch, "punkt"), (text for _, text in found))
-            split = sentence_splitter(Path(scratch, "punkt"))
 
-        def cut(text: str) -> list[str]:
-            return chunk(text, split, Chunking().max_words)
-
-    return [(f"{name}#{n}", piece) for name, text in found for n, piece in enumerate(cut(text))]
+def _row(name: str) -> int:
+    """The row of a table's document, from 1."""
+    return int(name.rpartition(":")[2]) + 1
 
 
 def is_unspaced(found: Matched, column: str) -> bool:

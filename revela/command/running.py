@@ -14,12 +14,12 @@ from pathlib import Path
 from revela.command.display import Display
 from revela.errors import RevelaError
 from revela.files import naming
-from revela.provenance import CHECKOUT
+from revela.root import root
 from revela.study import reason
 from revela.study.layout import Layout
 from revela.workflow import snakemake
 
-PROFILE = CHECKOUT / "workflow/profiles/local"
+PROFILE = root() / "workflow/profiles/local"
 # How a failed job's log ends: with the project's line, or with the last line of a traceback.
 ERROR = re.compile(r"error: (.*)|(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*)")
 

@@ -1,7 +1,7 @@
 """A smoke test for a new machine: ten steps of each method and one task encoded, with the libraries as they are there.
 
 What is trained is a language model of random weights in a shape of `config/sizes.yaml`, so nothing is downloaded; where
-there is no GPU, the tiny backbones of the checkout. Texts are random words. Each training is a run of its own, started
+there is no GPU, the smallest of the project's own backbones. Texts are random words. Each training is a run of its own, started
 as the workflow starts one: with a process for each GPU and NCCL, or with two processes and gloo.
 
 `run` measures on the node, `judge` says what is wrong, `page` writes it on one page.
@@ -24,7 +24,8 @@ import numpy as np
 
 from revela.files import write_json
 from revela.plan import flops
-from revela.provenance import CHECKOUT, git_commit, versions
+from revela.provenance import git_commit, versions
+from revela.root import BACKBONES, root
 from revela.study import reason
 from revela.study.cell import Cell
 from revela.study.layout import LOG
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from revela.study.specification import SmokeSpec
 
 SHAPE = "qwen2.5-0.5b"  # of config/sizes.yaml, for GPUs
-BACKBONES = CHECKOUT / "resources/backbones"
 STEPS, WARM = 10, 4  # steps of a training; those before its speed is taken
 DOCUMENTS, QUERIES = 512, 32
 CHANGES: dict[str, dict[str, Any]] = {
@@ -173,9 +173,9 @@ def _write_inputs(folder: Path, gpus: int, spec: SmokeSpec) -> None:
     if gpus:
         _random_model(folder / "model")
     else:
-        (folder / "model").symlink_to(BACKBONES / "tiny-1m", target_is_directory=True)
+        (folder / "model").symlink_to(root() / BACKBONES / "tiny-1m", target_is_directory=True)
     rng = np.random.default_rng(0)
-    known = (CHECKOUT / "README.md").read_text(encoding="utf-8").split()
+    known = (root() / "config/README.md").read_text(encoding="utf-8").split()
 
     def text() -> str:
         return " ".join(rng.choice(known, 120))

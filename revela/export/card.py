@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,7 +272,7 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
         lines += [
             f"- cell `{cell.path}`",
             f"- {manifest['steps']} steps, {manifest['wall_seconds']:.0f} s, {manifest['processes']} x {manifest['device']}",
-            f"- code: {', '.join(filter(None, manifest['commits'])) or 'not a git checkout'}",
+            f"- code: {', '.join(filter(None, manifest['commits'])) or 'revela ' + version('revela')}",
             *(f"- input {name}: sha256 `{sha256}`" for name, sha256 in manifest["inputs"].items()),
             f"- trained retriever: sha256 `{manifest['retriever_sha256']}`",
             f"- {', '.join(f'{name} {version}' for name, version in manifest['versions'].items())}",

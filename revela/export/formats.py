@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from revela.export import ExportError
 from revela.export.card import front_matter, hub_name, read_scores, write_card
+from revela.export.readers import describe_model, describe_modules
 from revela.files import atomic_folder, write_json
 from revela.pretrained import load_tokenizer, quietly
 from revela.retriever import SETTINGS, Retriever, save_adapter
@@ -160,6 +161,7 @@ def _write_merged(retriever: Retriever, folder: Path, dtype: torch.dtype) -> Non
     with quietly():
         retriever.backbone.to(dtype).save_pretrained(folder)
     load_tokenizer(retriever.tokenizer.name_or_path).save_pretrained(folder)
+    describe_model(folder)
 
 
 def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
@@ -184,6 +186,8 @@ def _write_sentence_transformer(retriever: Retriever, folder: Path, dtype: torch
             prompts = {"query": retriever.query_prefix, "document": retriever.passage_prefix}
             model = SentenceTransformer(modules=modules, prompts=prompts, similarity_fn_name="cosine", device="cpu")
             model.save_pretrained(str(folder), create_model_card=False)
+    describe_model(folder)
+    describe_modules(folder, retriever.max_length, retriever.backbone.config.hidden_size)
     write_json(folder / SETTINGS, retriever.settings)
 
 

@@ -92,7 +92,7 @@ class Objective(nn.Module):
         return queries, passages if self.group is None else self.group.gather(passages)
 
     def embed_own(self, batch: Tokens) -> tuple[Tensor, Tensor]:
-        """As `embed`, but the passages are those of this process, too."""
+        """Embeddings of queries [n, d] and of passages [m, d], both of this process."""
         sides = [(batch[f"{side}_input_ids"], batch[f"{side}_attention_mask"]) for side in ("query", "passage")]
         length = max(ids.shape[1] for ids, _ in sides)
         ids, mask = (torch.cat([F.pad(x, (0, length - x.shape[1])) for x in both]) for both in zip(*sides))

@@ -33,16 +33,17 @@ HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
   --right: #3fb950; --page: #0d1117; --own: #58a6ff } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); margin: 0 auto;
   max-width: 62rem; padding: 1rem }
-h1 { font-size: 1.6rem; margin: .5rem 0 } h2 { font-size: .95rem; font-weight: 600; margin: 0 0 .75rem; overflow-wrap: anywhere }
-h3 { font-size: .8rem; margin: 0 0 .25rem; text-transform: uppercase; letter-spacing: .04em; color: var(--soft) }
-section:last-of-type > h3 { color: var(--own) }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 }
+.query { font-size: .95rem; font-weight: 600; margin: 0 0 .75rem; overflow-wrap: anywhere }
+.side { font-size: .8rem; margin: 0 0 .25rem; text-transform: uppercase; letter-spacing: .04em; color: var(--soft) }
+.two > :last-child > .side { color: var(--own) }
 p { margin: .5rem 0 } .soft, small { color: var(--soft) }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .2rem .8rem .2rem 0; text-align: right }
 th:first-child { text-align: left; font-weight: normal } thead th { border-bottom: 1px solid var(--line) }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin: 1rem 0 }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem }
-ol { list-style: none; margin: 0; padding: 0 } li { display: grid; grid-template-columns: 1.6rem 1fr; margin: .35rem 0 }
-li > span:last-child { overflow-wrap: anywhere; font-size: .9rem } .wrong { color: var(--soft) }
+.two ol { list-style: none; margin: 0; padding: 0 } .two li { display: grid; grid-template-columns: 1.6rem 1fr; margin: .35rem 0 }
+.two li > span:last-child { overflow-wrap: anywhere; font-size: .9rem } .wrong { color: var(--soft) }
 .mark { font-weight: bold } .right .mark { color: var(--right) }
 </style>"""
 
@@ -122,18 +123,35 @@ def write_before_after(
     output: str | Path,
 ) -> None:
     """Write the page; arguments as for `answers`. Equal runs give equal bytes."""
+    intro = (
+        f"<h1>Before and after</h1>\n<p>What the untrained backbone and <b>{escape(spec.system.name)}</b> answer to "
+        f"queries of {escape(spec.benchmark)}.</p>"
+    )
+    with atomic_write(output) as partial:
+        partial.write_text(
+            html_page("Before and after", f"{intro}\n{shares_and_cards(spec, datasets, before, after)}", head=HEAD),
+            encoding="utf-8",
+        )
+
+
+def shares_and_cards(
+    spec: ScoreSpec,
+    datasets: Mapping[str, str],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    *,
+    level: int = 2,
+) -> str:
+    """How often a right text comes first, and the queries that are shown; their headings have this level."""
     found = list(answers(spec, datasets, before, after))
     shown = choose(found)
     texts: dict[int, dict[str, str]] = {}
     for part in {id(one.part): one.part for one in shown}.values():
         ids = {document for one in shown if one.part is part for document in _documents(one)}
         texts[id(part)] = {document: text for document, text in part.corpus if document in ids}
-    cards = [_card(one, texts[id(one.part)]) for one in shown]
-    with atomic_write(output) as partial:
-        partial.write_text(
-            html_page("Before and after", "\n".join([*_intro(spec, found, len(shown)), *cards]), head=HEAD),
-            encoding="utf-8",
-        )
+    several = len(spec.tasks) > 1
+    cards = [_card(one, texts[id(one.part)], level, f" <small>({escape(one.task)})</small>" * several) for one in shown]
+    return "\n".join([*_shares(found, len(shown)), *cards])
 
 
 def _documents(one: Answers) -> list[str]:
@@ -141,15 +159,13 @@ def _documents(one: Answers) -> list[str]:
     return [*one.before[:SHOWN], *one.after[:SHOWN], min(one.right)]
 
 
-def _intro(spec: ScoreSpec, found: Sequence[Answers], shown: int) -> Iterator[str]:
+def _shares(found: Sequence[Answers], shown: int) -> Iterator[str]:
     answered = [one for one in found if _is_answered(one)]
     rose, fell = sum(one.rise > 0 for one in answered), sum(one.rise < 0 for one in answered)
-    yield "<h1>Before and after</h1>"
     yield (
-        f"<p>What the untrained backbone and <b>{escape(spec.system.name)}</b> answer to queries of "
-        f"{escape(spec.benchmark)}.</p>"
+        '<table><thead><tr><th scope="col">of all queries</th><th scope="col">untrained</th><th scope="col">trained</th>'
+        "</tr></thead><tbody>"
     )
-    yield "<table><thead><tr><th></th><th>untrained</th><th>trained</th></tr></thead><tbody>"
     for depth, what in (
         (1, "right text first"),
         (SHOWN, f"among the first {SHOWN}"),
@@ -159,7 +175,7 @@ def _intro(spec: ScoreSpec, found: Sequence[Answers], shown: int) -> Iterator[st
             100 * sum(bool(one.right & {*ranking[:depth]}) for one, ranking in pairs) / len(found)
             for pairs in ([(one, one.before) for one in found], [(one, one.after) for one in found])
         ]
-        yield f"<tr><th>{what}</th>" + "".join(f"<td>{share:.1f} %</td>" for share in shares) + "</tr>"
+        yield f'<tr><th scope="row">{what}</th>' + "".join(f"<td>{share:.1f} %</td>" for share in shares) + "</tr>"
     yield "</tbody></table>"
     yield (
         f'<p class="soft">Of {len(found)} queries, {len(answered)} have a right text among the first ten of one of the '
@@ -168,11 +184,12 @@ def _intro(spec: ScoreSpec, found: Sequence[Answers], shown: int) -> Iterator[st
     )
 
 
-def _card(one: Answers, texts: Mapping[str, str]) -> str:
+def _card(one: Answers, texts: Mapping[str, str], level: int, task: str) -> str:
     """One query: the first ranks of both rankings side by side, or one above the other where there is no room."""
+    head, side = f"h{level}", f"h{level + 1}"
     columns = [
-        f'<section>\n<h3>{name}</h3>\n<ol>\n{_list(ranking, one.right, texts)}\n</ol>\n<p class="soft"><small>'
-        f"{_where(ranking, one.right)}</small></p>\n</section>"
+        f'<div>\n<{side} class="side">{name}</{side}>\n<ol>\n{_list(ranking, one.right, texts)}\n</ol>\n'
+        f'<p class="soft"><small>{_where(ranking, one.right)}</small></p>\n</div>'
         for name, ranking in (("untrained", one.before), ("trained", one.after))
     ]
     wanted = (
@@ -181,7 +198,7 @@ def _card(one: Answers, texts: Mapping[str, str]) -> str:
         else f"<p><small>Wanted: {_cut(texts[min(one.right)])}</small></p>\n"
     )
     return (
-        f"<article>\n<h2>{_cut(one.part.queries[one.query])} <small>({escape(one.task)})</small></h2>\n"
+        f'<article>\n<{head} class="query">{_cut(one.part.queries[one.query])}{task}</{head}>\n'
         f'<div class="two">\n{"".join(columns)}\n</div>\n{wanted}</article>'
     )
 

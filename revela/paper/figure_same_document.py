@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from revela.paper import PaperError
 from revela.paper.canvas import OWN, PALETTE, WIDTH, Panels
-from revela.paper.logs import read_log
+from revela.paper.logs import comparable, read_log
 from revela.study.cell import Cell
 
 if TYPE_CHECKING:
@@ -87,18 +87,6 @@ def draw_same_document(found: Panels, spec: FigureSpec) -> Canvas:
     ax.grid(axis="x", visible=False)
     _label_ends(ax, ends)
     return canvas
-
-
-def comparable(curve: pd.DataFrame, uniform: float, steps: int) -> pd.Series:
-    """The share over a number of steps, as it would be in batches to which a uniform Sim gives `uniform`.
-
-    Batches are made of few documents or of many. What counts is how far Sim has come from the uniform one's share of a
-    batch towards all of the weight; batches of a single document say nothing.
-    """
-    window = curve[["share", "uniform"]].rolling(steps, center=True, min_periods=1).sum()
-    number = curve["share"].rolling(steps, center=True, min_periods=1).count()
-    room = (number - window["uniform"]).where(lambda value: value > 1e-9)
-    return uniform + (1 - uniform) * (window["share"] - window["uniform"]) / room
 
 
 def _label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:

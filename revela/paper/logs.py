@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from revela.paper import PaperError
 
 
@@ -21,3 +23,15 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, AttributeError) as error:
         raise PaperError(f"{path}: not a training log ({error})") from None
     return log
+
+
+def comparable(curve: pd.DataFrame, uniform: float, steps: int) -> pd.Series:
+    """The share over a number of steps, as it would be in batches to which a uniform Sim gives `uniform`.
+
+    Batches are made of few documents or of many. What counts is how far Sim has come from the uniform one's share of a
+    batch towards all of the weight; batches of a single document say nothing.
+    """
+    window = curve[["share", "uniform"]].rolling(steps, center=True, min_periods=1).sum()
+    number = curve["share"].rolling(steps, center=True, min_periods=1).count()
+    room = (number - window["uniform"]).where(lambda value: value > 1e-9)
+    return uniform + (1 - uniform) * (window["share"] - window["uniform"]) / room

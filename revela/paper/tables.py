@@ -5,6 +5,7 @@ A copied value carries a p, one of a service that was measured here an m. One th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def to_markdown(table: Table, values: Sequence[Column], names: Sequence[str]) ->
 
     def cell(column: Column, row: int) -> str:
         text = f"{column.values[row]:.1f}" + "ᵖ" * column.copied + "ᵐ" * column.service
+        text += _interval(table, column, row, " ± ")
         text += "\\*" if is_wrong(column, names[row]) else ""
         text = f"_{text}_" if column.label in table.grey else text
         return f"**{text}**" if column.label in bold[row] else text
@@ -92,6 +94,7 @@ def to_latex(table: Table, values: Sequence[Column], names: Sequence[str], label
     def cell(column: Column, row: int) -> str:
         text = f"{column.values[row]:.1f}"
         text = rf"\textbf{{{text}}}" if column.label in bold[row] else text
+        text += _interval(table, column, row, r"\,$\pm$\,")
         text += r"\textsuperscript{p}" if column.copied else r"\textsuperscript{m}" if column.service else ""
         text += r"\textsuperscript{*}" if is_wrong(column, names[row]) else ""
         return rf"\textcolor{{gray}}{{{text}}}" if column.label in table.grey else text
@@ -170,6 +173,12 @@ def map_rows(cell: Callable[[Column, int], str], column: Column, names: Sequence
     return [cell(column, row) for row in range(len(names))]
 
 
+def _interval(table: Table, column: Column, row: int, sign: str) -> str:
+    """Half the width of a value's interval, where the table shows it and it is known."""
+    shown = table.intervals and not column.copied and not math.isnan(column.margins[row])
+    return f"{sign}{column.margins[row]:.1f}" if shown else ""
+
+
 def is_wrong(column: Column, row: str) -> bool:
     """Whether a copied value is known to be an error of the paper."""
     return any(erratum.row == row for erratum in column.errata)
@@ -182,6 +191,7 @@ def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, s
     notes = {
         f"Bold: the best {value} in each row.": table.bold == "row",
         f"Bold: the best {value} of each group in each row.": table.bold == "group",
+        "±: the 95 % interval over the queries.": table.intervals,
         f"{grey}: supervised.": bool(table.grey),
         f"{dagger}: code-related pairs in pre-training.": bool(table.dagger),
         f"{printed}: copied from the paper, not measured.": copied,

@@ -314,7 +314,7 @@ class Costs:
         if known:
             return known
         dataset = self.study.config.datasets[self.study.task(benchmark, task).dataset]
-        if dataset.installed or dataset.package:
+        if dataset.installed or dataset.package or dataset.held_out_of:
             return TaskSize(documents=dataset.documents, queries=dataset.queries, document_chars=600, query_chars=100)
         self.notes.add(f"task {benchmark}/{task}: 100,000 documents of 600 characters and 1,000 queries assumed")
         return TaskSize(documents=100_000, queries=1000, document_chars=600, query_chars=100)

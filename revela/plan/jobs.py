@@ -11,7 +11,6 @@ and GPUs are free.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import functools
 import heapq
@@ -27,7 +26,7 @@ from revela.files import atomic_write
 from revela.plan.cost import Cost
 from revela.plan.costs import Costs
 from revela.plan.usage import total
-from revela.provenance import CHECKOUT
+from revela.root import among_own_files
 from revela.study.base import ConfigError
 from revela.study.layout import Layout
 from revela.study.site import Site, load_site
@@ -168,7 +167,7 @@ def make_plan(targets: Iterable[str], configfile: str | None = None, *, whole: b
     checkout.
     """
     if configfile is None:
-        with contextlib.chdir(CHECKOUT):
+        with among_own_files():
             return make_plan(targets, PAPER, whole=whole)
     study, site = load(configfile), load_site()
     costs = Costs(study, load_sizes())
@@ -306,7 +305,7 @@ each of them.</p>
 def plan_tables(configfile: str | None = None, *, whole: bool = False) -> dict[str, Plan]:
     """The plan of each table of a study (none: the paper), and of all of them."""
     if configfile is None:
-        with contextlib.chdir(CHECKOUT):
+        with among_own_files():
             return plan_tables(PAPER, whole=whole)
     files = table_files(load(configfile))
     return by_table(make_plan(files.values(), configfile, whole=whole), files)

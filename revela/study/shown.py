@@ -25,6 +25,7 @@ class Table(Strict):
     bold_copied: bool = Field(False, description="A copied value can be the best.")
     grey: list[str] = Field([], description="Columns set in grey: supervised models.")
     dagger: list[str] = Field([], description="Columns marked with a dagger: code-related pairs in pre-training.")
+    intervals: bool = Field(False, description="Values have their 95 % interval over the queries.")
     notes: list[str] = Field([], description="Remarks on the printed values, below the comparison with them.")
     printed: str | None = Field(None, description="CSV with the paper's printed values.")
     on_request: bool = Field(False, description="Made when it is asked for, not by default.")
@@ -58,7 +59,8 @@ class Figure(Strict):
     bars: the mean of each column (figure 3). lines: the means of a table's groups (figures 4 and 5).
     hours: means against the GPU-hours of training. dynamics: Sim and loss of one batch while a cell is trained
     (figure 6). same_document: the weight that Sim puts on chunks of the same document, against the batches, of a cell
-    and of its variants that are shown. timing: seconds of REPLUG and of Revela against the batch size (App. C.7). training: losses of all cells.
+    and of variants of it. timing: seconds of REPLUG and of Revela against the batch size (App. C.7). training: losses of
+    all cells.
     """
 
     kind: Literal["bars", "lines", "hours", "dynamics", "same_document", "timing", "training"]
@@ -66,6 +68,7 @@ class Figure(Strict):
     panels: dict[str, str] = Field({}, description="bars, lines, hours: title -> table.")
     axis: str = Field("", description="lines: in what the columns of a group differ.")
     cell: str = Field("", description="dynamics, same_document, timing: the cell that is shown, or measured.")
+    variants: list[str] = Field([], description="same_document: those of the cell that are shown beside it.")
     on_request: bool = Field(False, description="Made when it is asked for, not by default.")
 
     @model_validator(mode="after")

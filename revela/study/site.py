@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from revela.provenance import CHECKOUT
+from revela.root import root
 from revela.study.base import Strict, read_yaml, validate
 
-SITE = CHECKOUT / "workflow/profiles/slurm/site.yaml"
+SITE = root() / "workflow/profiles/slurm/site.yaml"
 
 
 class Site(Strict):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from revela.provenance import CHECKOUT
+from revela.root import root
 from revela.study.base import Strict, read_yaml, validate
 
-SIZES = CHECKOUT / "config/sizes.yaml"
+SIZES = root() / "config/sizes.yaml"
 
 
 class ModelSize(Strict):

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
+from revela.study.corpora import Corpus, Dataset, TextSource
 from revela.study.package import Package
-from revela.study.settings import Corpus, Dataset, LmEvaluation, TextSource, Training
+from revela.study.settings import LmEvaluation, Training
 from revela.study.sheets import Task
 from revela.study.study import Study
 from revela.study.system import System
@@ -28,16 +29,20 @@ class DatasetSpec(Strict):
     """A raw dataset to fetch or to build. `results` is the folder of results, none of which is text of a dataset.
 
     content: one hash over the user's files that it is a copy of, so that it is made again when they change.
+    source: how the text is read whose held-out documents it is made of.
     """
 
     dataset: Dataset
     results: str
     content: str | None = None
+    source: TextSource | None = None
 
 
 def dataset_spec(study: Study, dataset: str) -> DatasetSpec:
     """The fetching or building of a dataset."""
-    return DatasetSpec(dataset=study.config.datasets[dataset], results=study.config.results)
+    spec = study.config.datasets[dataset]
+    source = _text(study.config.held_out[spec.held_out_of]) if spec.held_out_of else None
+    return DatasetSpec(dataset=spec, results=study.config.results, source=source)
 
 
 def package_spec(study: Study, package: str) -> Package:

@@ -122,19 +122,14 @@ class Study:
         return [run.cell for run in self.runs if run.system in shown]
 
     def figure_cells(self, figure: str) -> list[Cell]:
-        """The cells whose logs a figure shows.
-
-        Of a figure of kind same_document: its cell, and the variants of it that are shown, without those whose Sim is
-        uniform, because that is a line of its own.
-        """
-        spec, shown = self.config.figures[figure], self.shown_cells()
+        """The cells whose logs a figure shows."""
+        spec = self.config.figures[figure]
         if spec.kind == "training":
-            return shown
+            return self.shown_cells()
         if spec.kind != "same_document":
             return []
         own = Cell.parse(spec.cell)
-        variants = [cell for cell in shown if cell != own and replace(cell, variant=own.variant) == own]
-        return [own, *(cell for cell in variants if self.training_settings(cell).similarity != "uniform")]
+        return [own, *(self.check_cell(replace(own, variant=variant)) for variant in spec.variants)]
 
     # --- systems
 

@@ -20,6 +20,7 @@ refuses the first of these repositories for its script, and takes a folder of on
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ from revela.text import CorpusError
 from revela.text.rows import TABLES, OnRead, read_rows, unheard
 
 if TYPE_CHECKING:
-    from revela.study.settings import TextSource
+    from revela.study.corpora import TextSource
 
 PROSE = ".txt .text .md .markdown .rst .adoc .org .tex .html .htm".split()  # noqa: SIM905 - as the docs list them
 # Source code by its language; notebooks, which are JSON, styles and settings are not text to learn from.
@@ -53,6 +54,7 @@ def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard)
     The id is dataset/file:row, where rows count from 0; of a text file it is dataset/file. With `join_by`, neighbouring
     rows with the same value in that column form one document under the id of the first, their texts separated by a
     space: so passages become articles again. With `title`, the value of that column stands on a line above the text.
+    With `hold_out`, the documents that `is_held_out` names are left out.
 
     Args:
         source: The dataset's name, its columns, and whether it is mixed.
@@ -62,6 +64,17 @@ def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard)
     Raises:
         CorpusError: The folder holds no text, or a file cannot be read; names the file and the line.
     """
+    for name, text in _documents(source, folder, on_read):
+        if not (source.hold_out and is_held_out(name, source.hold_out)):
+            yield name, text
+
+
+def is_held_out(name: str, every: int) -> bool:
+    """Whether a document is held out from training: every so many-th, by the SHA-256 of its name."""
+    return int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16) % every == 0
+
+
+def _documents(source: TextSource, folder: str | Path, on_read: OnRead) -> Iterator[tuple[str, str]]:
     columns = list(dict.fromkeys(filter(None, (source.text, source.title, source.join_by))))
     found = (
         (f"{source.dataset}/{name}", _string(row[source.text], source.text, where), row)

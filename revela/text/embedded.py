@@ -68,7 +68,9 @@ def python_files(distribution: str) -> list[tuple[str, str]]:
     try:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:
-        raise EmbeddedError(f"{distribution} is not installed; run `make setup`") from None
+        raise EmbeddedError(
+            f"{distribution} is not installed; run `make setup`, or `pip install 'revela[paper]'`"
+        ) from None
     found = {}
     for file in files:
         path = file.as_posix()

@@ -25,7 +25,9 @@ def dequantise(file: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=quantized)
         tokenizer = AutoTokenizer.from_pretrained(**place)
     except ImportError as error:
-        raise ResourceError(f"{file}: {str(error).strip().splitlines()[0]}; run `make setup`") from None
+        raise ResourceError(
+            f"{file}: {str(error).strip().splitlines()[0]}; run `make setup`, or `pip install 'revela[paper]'`"
+        ) from None
     except (ValueError, KeyError, OSError, NotImplementedError, struct.error) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ResourceError(f"{file}: not a GGUF file that transformers can read ({reason})") from None

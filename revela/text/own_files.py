@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from revela.text.documents import kind_of
 from revela.text.rows import RowError, json_values
 
 if TYPE_CHECKING:
-    from revela.study.settings import Dataset
+    from revela.study.corpora import Dataset
 
 MAGIC = re.compile(r"[*?\[{]")
 
@@ -42,6 +42,11 @@ class Matched:
     folder: Path
     names: list[str]
     others: list[str]
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Suffix -> the number of files passed over, the most frequent first."""
+        return dict(Counter(Path(name).suffix.lower() or "without suffix" for name in self.others).most_common())
 
 
 def matching(pattern: str, results: str | Path | None = None) -> Matched:

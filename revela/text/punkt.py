@@ -18,7 +18,7 @@ from revela.text.chunking import PUNKT_FILE
 from revela.text.documents import documents
 
 if TYPE_CHECKING:
-    from revela.study.settings import TextSource
+    from revela.study.corpora import TextSource
 
 TRAINING_CHARACTERS = 4_000_000
 PUNKT_TAB = {"abbrev_types.txt", "collocations.tab", "ortho_context.tab", "sent_starters.txt"}  # files of a language

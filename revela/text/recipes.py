@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from revela.errors import RevelaError
+from revela.text.documents import is_held_out
 from revela.text.embedded import functions_in
 from revela.text.layouts import RetrievalTask, name_hash, pairs, write_tasks
 
@@ -66,7 +67,14 @@ def write_recipe(recipe: str, package: Path, folder: Path, *, queries: int, docu
 
 def held_out(title: str) -> bool:
     """Whether an article is held out from training: every twentieth, by the hash of its title."""
-    return int(name_hash(title), 16) % HELD_OUT == 0
+    return is_held_out(title, HELD_OUT)
+
+
+def first_sentence(text: str) -> tuple[str, str] | None:
+    """A text as its first sentence and the rest; None where that has fewer than twenty words, or no end is found."""
+    sentence = _FIRST_SENTENCE.match(text)
+    rest = text[sentence.end() :] if sentence else ""
+    return (sentence[1], rest) if len(rest.split()) >= 20 else None
 
 
 def _only(package: Path, pattern: str) -> Path:
@@ -102,12 +110,8 @@ def _write_articles(articles: dict[str, str], folder: Path) -> dict:
 
 
 def _sentence_to_rest(package: Path) -> RetrievalTask:
-    found = []
-    for title, text in sorted(_articles(package).items()):
-        sentence = _FIRST_SENTENCE.match(text)
-        if held_out(title) and sentence and len(text[sentence.end() :].split()) >= 20:
-            found.append((title, sentence[1], text[sentence.end() :]))
-    return pairs(found)
+    found = {title: first_sentence(text) for title, text in sorted(_articles(package).items()) if held_out(title)}
+    return pairs([(title, *split) for title, split in found.items() if split])
 
 
 # --- functions and programs

@@ -27,24 +27,27 @@ from huggingface_hub.utils import filter_repo_objects
 from revela.files import atomic_folder, write_json
 from revela.provenance import MANIFEST, read_manifest, write_manifest
 from revela.study.source import HubSource, PackageSource, PathSource
-from revela.text import embedded, hub, recipes, weights
+from revela.text import embedded, held_out, hub, recipes, weights
 from revela.text.gguf import dequantise
 from revela.text.own_files import Matched, ResourceError, matching, visible
 
 __all__ = ["Matched", "ResourceError", "build_punkt", "fetch_dataset", "fetch_model", "matching"]
 
 if TYPE_CHECKING:
-    from revela.study.settings import Dataset
+    from revela.study.corpora import Dataset
     from revela.study.specification import DatasetSpec
 
 
-def fetch_dataset(spec: DatasetSpec, folder: str | Path, package: str | Path | None = None) -> dict:
+def fetch_dataset(
+    spec: DatasetSpec, folder: str | Path, package: str | Path | None = None, text: str | Path | None = None
+) -> dict:
     """Make a dataset's folder and return its manifest.
 
     `hub`: the files of the repositories that match `patterns`. Several repositories become subfolders, named without
     the owner. `path`: copies of the files of a local folder except hidden ones; if the folder has a manifest, it is
     verified first. `files`: the files that `matching` finds
-    outside the folder of results, likewise. `installed`: text or a benchmark made from installed packages
+    outside the folder of results, likewise. `held_out_of`: a benchmark made of held-out documents
+    (`revela.text.held_out`). `installed`: text or a benchmark made from installed packages
     (`revela.text.embedded`). `package`: the files of a package's folder, or what a recipe makes of them
     (`revela.text.recipes`). Where `sha256` is given, text made here must have this hash.
 
@@ -52,6 +55,7 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path, package: str | Path | N
         spec: The dataset, and the folder of results.
         folder: The folder to make.
         package: The folder of the package's files, for a dataset of a package.
+        text: The folder of the dataset whose documents are held out, for a benchmark of them.
 
     Raises:
         ResourceError: The dataset cannot be had. The line says what to do.
@@ -72,6 +76,11 @@ def fetch_dataset(spec: DatasetSpec, folder: str | Path, package: str | Path | N
             matched = matching(dataset.files, spec.results)
             _copy(matched.folder, matched.names, partial)
             facts = {"pattern": dataset.files, "place": str(matched.folder), "count": len(matched.names)}
+            facts["passed_over"] = matched.passed_over
+        elif dataset.held_out_of:
+            limits = {"queries": dataset.queries, "documents": dataset.documents}
+            made = held_out.write_benchmark(spec.source, Path(text), partial, **limits)
+            facts = {"held_out_of": dataset.held_out_of, "text_sha256": made.pop("sha256"), **made}
         elif dataset.package:
             facts = _of_package(dataset, Path(package), partial)
         else:

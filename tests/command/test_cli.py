@@ -1,6 +1,7 @@
 """The command `revela`: what it does, what it says as JSON, and what it says about faulty input."""
 
 import gzip
+import io
 import json
 import os
 import re
@@ -20,14 +21,15 @@ from conftest import TEXTS
 from retrievers import cell_folder, trained
 
 from revela import workflow
-from revela.command import doctor, own_study, running
+from revela.command import comparison, doctor, own_study, running
 from revela.command.cli import app, main
-from revela.command.passages import read_passages
+from revela.command.passages import find_passages, read_passages
 from revela.retriever import Retriever
 from revela.study.base import read_yaml
 from revela.study.layout import Layout
 from revela.study.settings import Training
 from revela.study.study import load
+from revela.text import held_out
 from revela.text.resources import matching
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +162,45 @@ def test_search_finds_the_text_itself(name, capsys):
     assert TEXTS[1] in succeed(capsys, "search", "retriever", name, TEXTS[1])
 
 
+class Terminal(io.StringIO):
+    """What somebody types, until Ctrl-D."""
+
+    def isatty(self):
+        return True
+
+
+def test_queries_are_asked_for_on_a_terminal(capsys, monkeypatch):
+    """One after the other, against one index; the answers are those to the same queries as arguments."""
+    asked, options = ["which passage answers a query", "sort values"], ["--precision", "fp32", "--top", "2", "--json"]
+    Path("asked.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{asked[0]}\n\n{asked[1]}\n"))
+    answers = [json.loads(line) for line in succeed(capsys, "search", "retriever", "asked.txt", *options).splitlines()]
+    assert [answer["query"] for answer in answers] == asked
+    together = json.loads(succeed(capsys, "search", "retriever", "asked.txt", *asked, *options))
+    for one, other in zip(answers, together, strict=True):
+        assert [hit.pop("score") for hit in one["passages"]] == pytest.approx(
+            [hit.pop("score") for hit in other["passages"]], abs=1e-6
+        )
+        assert one == other
+    monkeypatch.setattr(sys, "stdin", Terminal("sort values\n"))
+    shown = succeed(capsys, "search", "retriever", "notes", "--precision", "fp32", "--top", "1")
+    assert re.search(r"^  \d\.\d{3}  notes/\d\.md:\d+  \S", shown, re.MULTILINE)
+
+
+def test_a_passage_has_the_line_or_the_row_where_it_begins(tmp_path):
+    line = " ".join(f"word{number}" for number in range(119)) + " end."
+    (tmp_path / "a.md").write_text(f"\n\n{line}\n{line}\nShort.\n\n{line}\n")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one", "", "three")))
+    found = find_passages(tmp_path)
+    assert [(one.id.partition("/")[2], one.line, one.row, one.text) for one in found] == [
+        ("a.md#0", 3, None, line), ("a.md#1", 4, None, line), ("a.md#2", 5, None, "Short."), ("a.md#3", 7, None, line),
+        ("rows.jsonl:0#0", None, 1, "one"), ("rows.jsonl:2#0", None, 3, "three"),
+    ]  # fmt: skip
+    assert [one.place for one in found[:4:3]] == [f"{tmp_path}/a.md:3", f"{tmp_path}/a.md:7"]
+    assert found[-1].place == find_passages(tmp_path / "rows.jsonl")[1].place == f"{tmp_path}/rows.jsonl, row 3"
+    assert next((one.place, one.id) for one in find_passages(tmp_path / "a.md")) == (f"{tmp_path}/a.md:3", "a.md:3")
+
+
 def test_the_precision_is_that_of_the_hardware_and_said(capsys, monkeypatch):
     """Unless it is named."""
     Path("lines.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
@@ -259,6 +300,73 @@ def test_the_written_study_is_one_that_the_workflow_loads(tmp_path, backbone, ca
     assert study.config.corpora["mine"].sources[0].text == "body"
     assert list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
     assert planned == [(f"{out}/config.yaml", [f"{out}/exports/{run.cell.path}", f"{out}/tables/table1.md"])] * 2
+
+
+def test_documents_are_held_out_where_there_are_enough(tmp_path, backbone, capsys, planned, monkeypatch):
+    """What was decided goes on while the text grows, and is decided anew when it is asked for."""
+    monkeypatch.setattr(held_out, "ENOUGH", 30)
+    text, out = tmp_path / "text", tmp_path / "out"
+    text.mkdir()
+
+    def write(numbers):
+        for number in numbers:
+            (text / f"{number}.md").write_text(f"# What note {number} has to say\n\n{number} {' '.join(TEXTS)}")
+
+    options = ["train", "--text", text, "--backbone", backbone, "--out", out, "-n"]
+    write(range(20))
+    said = succeed_and_say(capsys, *options)
+    assert "comparison: none, for the text has too few documents: a fifth of its 20 gives" in said
+    assert "20 are needed" in said and load(out / "config.yaml").config.tables == {}
+    write(range(200))
+    assert "has none on held-out text; it is kept" in succeed_and_say(capsys, *options)
+    assert "comparison: every 5th document is held out" in succeed_and_say(capsys, *options, "--overwrite")
+    write(range(500))
+    assert comparison.hold_out(str(text), "text", tmp_path / "new", "mine", overwrite=False)[0] == 10
+    assert "comparison: every 5th document is held out" in succeed_and_say(capsys, *options)
+    study = load(out / "config.yaml")
+    assert study.benchmarks == ["held-out"] and list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
+    assert study.config.held_out["mine"].hold_out == 5 and study.config.datasets["held-out"].held_out_of == "mine"
+    assert planned[-1][1][1:] == [f"{out}/tables/table1.md"]
+    said = fail(capsys, *options, "--no-compare")
+    assert 'beir held-out" there, and nothing by this command; name another --out, or give --overwrite' in said
+    assert "comparison" not in succeed_and_say(capsys, *options, "--no-compare", "--overwrite")
+    assert load(out / "config.yaml").config.held_out == {}
+
+
+def succeed_and_say(capsys, *arguments):
+    """What a command printed on stderr."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "low, high, said", [(0.1, 2.0, None), (-0.5, 2.0, "did not help, as far as"), (-3.0, -0.1, "made retrieval worse")]
+)
+def test_training_that_did_not_help_is_warned_of(low, high, said):
+    """By the interval of the difference, not by the difference."""
+    found = comparison.Difference("own", 20, 1.0, 2.0, 1.0, low, high, 0.3)
+    assert found.helped == (said is None)
+    assert (said is None and found.warning is None) or f"training {said}" in found.warning
+    assert str(found).startswith(
+        f"trained - untrained: +1.0 points of nDCG@10, 95 % interval {low:+.1f} to {high:+.1f}"
+    )
+
+
+def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned):
+    """Each with what changes it."""
+    options = ["--text", "notes", "--backbone", backbone, "--out", tmp_path / "out", "-n", "--batch-size", 8]
+    said = succeed_and_say(capsys, "train", *options, "--set", "training.query_prefix='Q: '")
+    for line in (
+        "files read: 8",
+        "120 words at most (chunking.max_words)",
+        "batch size: 8 chunks (--batch-size)",
+        "steps: one epoch (--steps, --minutes)",
+        "prefixes: 'Q: ' and 'passage: ' (training.query_prefix",
+        "trained as well, gate 1 (training.freeze_lm",
+        "precision: float32 (training.precision), on the CPU",
+    ):
+        assert line in said, line
 
 
 def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, planned):
@@ -554,7 +662,7 @@ def test_commands_that_are_not_understood(arguments, capsys):
     "arguments, expected",
     [
         (["trian"], "error: No such command 'trian'"),
-        (["search", "retriever", "notes"], "error: Missing argument 'queries'; valid: see revela search --help"),
+        (["search", "retriever", "notes"], "error: Invalid value for QUERIES: give a query; only on a terminal"),
         (["train", "--txt", "notes"], "error: No such option: --txt"),
         (["encode", "retriever", "notes", "--out", "x.txt"], "the name of a .npy file is expected; valid: see revela"),
     ],

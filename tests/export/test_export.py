@@ -12,13 +12,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from retrievers import LORA, PREFIXES, cell_folder, disturb, trained
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from revela.export import ExportError
 from revela.export.adapters import export_released, released_retriever
 from revela.export.card import front_matter
 from revela.export.formats import append_eos, export_adapter, export_as, export_merged, export_sentence_transformer
 from revela.export.hub import model_meta, push
+from revela.export.readers import describe_model
 from revela.provenance import CHECKOUT, write_manifest
 from revela.retriever import Retriever, RetrieverError
 from revela.study.source import PathSource
@@ -45,6 +46,43 @@ def test_sentence_transformers_gives_the_same_embeddings(case):
         assert np.abs(encode(texts) - retriever.encode(texts, kind=kind)).max() < 1e-5
     assert model.max_seq_length == 40
     assert model.prompts["query"] == "query: " and model.prompts["document"] == "passage: "
+
+
+def test_readers_of_the_long_form_understand_the_folder(case):
+    """What text-embeddings-inference, vLLM and releases before transformers 5 look up, by the names that they use."""
+    retriever, export = case
+    read = {path.relative_to(export).as_posix(): json.loads(path.read_text()) for path in export.rglob("*.json")}
+    assert read["sentence_bert_config.json"]["max_seq_length"] == 40
+    modes = {name for name, on in read["1_Pooling/config.json"].items() if name.startswith("pooling_mode_") and on}
+    assert modes == {"pooling_mode_lasttoken"}
+    assert {"pooling_mode_cls_token", "pooling_mode_mean_tokens"} <= read["1_Pooling/config.json"].keys()
+    assert read["1_Pooling/config.json"]["word_embedding_dimension"] == 32
+    kinds = ("Transformer", "Pooling", "Normalize")
+    assert [one["type"] for one in read["modules.json"]] == [f"sentence_transformers.models.{kind}" for kind in kinds]
+    assert read["config_sentence_transformers.json"]["prompts"] == {"query": "query: ", "document": "passage: "}
+    assert read["tokenizer_config.json"]["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert read["config.json"]["rope_theta"] == retriever.backbone.config.rope_parameters["rope_theta"]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_positions_are_described_for_old_and_new(scaled, tmp_path):
+    """A rotary base that is not the default one, alone and with Llama 3's scaling, whichever form is read."""
+    rotary = {"rope_theta": 500000.0, "rope_type": "default"}
+    if scaled:
+        rotary |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        rotary |= {"original_max_position_embeddings": 64}
+    LlamaConfig(hidden_size=32, max_position_embeddings=512, rope_parameters=rotary).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_special_tokens": ["<x>"]}')
+    describe_model(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert AutoConfig.from_pretrained(tmp_path).rope_parameters == rotary
+    assert written["rope_theta"] == 500000.0
+    assert written.get("rope_scaling", {}).get("rope_type") == ("llama3" if scaled else None)
+    for form in ({"rope_parameters"}, {"rope_theta", "rope_scaling"}):  # each by itself says the same
+        other = {name: value for name, value in written.items() if name not in form}
+        (tmp_path / "config.json").write_text(json.dumps(other))
+        assert AutoConfig.from_pretrained(tmp_path).rope_parameters == rotary, form
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"additional_special_tokens": ["<x>"]}
 
 
 def test_every_text_ends_in_eos(case):

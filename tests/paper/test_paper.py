@@ -111,6 +111,17 @@ def test_markdown(small):
     assert "ᵖ: copied from the paper, not measured." in text and "right is Mean 98.5" in text
 
 
+def test_intervals_stand_beside_measured_values_where_they_are_wanted(small):
+    table, values, names = small
+    values[0].margins[2] = float("nan")  # of one query
+    table = table.model_copy(update={"intervals": True})
+    text = table_to_markdown(table, values, names)
+    assert "| 20.4 ± 1.0 | **20.5 ± 1.0** | _10.0 ± 1.0_ | 98.0ᵖ |" in " ".join(text.split())
+    assert "**35.2** |" in text and "±: the 95 % interval over the queries." in text
+    assert r"& \textbf{20.5}\,$\pm$\,1.0 &" in to_latex(table, values, names, "x")
+    assert "±" not in table_to_markdown(*small)
+
+
 def test_csv(small):
     _, values, names = small
     lines = list(csv.DictReader(to_csv(values, names).splitlines()))

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from revela.plan import flops, memory
 from revela.study.base import ConfigError, validate
 from revela.study.cell import Cell
+from revela.study.corpora import TextSource
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
 from revela.study.schemas import schemas
 from revela.study.settings import Training
 from revela.study.sizes import load_sizes
+from revela.study.specification import chunk_spec, dataset_spec
 from revela.study.study import load
 
 ROOT = Path(__file__).parents[2]
@@ -261,6 +263,7 @@ def test_unknown_dataset_of_a_corpus(write):
         ({"mix": {"code": -5}}, "corpora.new.mix.code: input should be greater than or equal to 1, got -5"),
         ({"crop_ratio": [5.0, 0.1]}, "crop_ratio.0: input should be less than or equal to 1, got 5.0"),
         ({"crop_ratio": [0.5, 0.1]}, "the least comes first"),
+        ({"hold_out": 5}, "hold_out: is for files"),
     ],
 )
 def test_numbers_of_a_corpus_that_cannot_be(write, settings, expected):
@@ -275,6 +278,23 @@ def test_files_may_stand_beside_released_batches(write):
     assert [source.dataset for source in config.corpora["built"].sources] == ["built"]
     assert (config.corpora["built"].ready, config.corpora["ready"].ready) == (None, "packages")
     assert config.datasets["built"].files == "notes/*.md"
+
+
+def test_held_out_documents_are_a_dataset_of_their_own(write):
+    """It is made of a dataset of which a source holds documents out, and is specified by that source."""
+
+    def benchmark(of):
+        return lambda v: (
+            v["corpora"].update(mine={"files": "notes/*.md", "hold_out": 5}),
+            v["datasets"].update(asked={"held_out_of": of, "queries": 7}),
+        )
+
+    study = load(write(benchmark("mine")))
+    assert study.config.corpora["mine"].sources == [TextSource(dataset="mine", mixed=True, hold_out=5)]
+    assert chunk_spec(study, "mine").sources == [dataset_spec(study, "asked").source]
+    assert dataset_spec(study, "mine").source is None
+    said = message(write(benchmark("packages")))
+    assert "datasets.asked.held_out_of: unknown 'packages'" in said and "mine" in said
 
 
 @pytest.mark.parametrize(

@@ -164,11 +164,11 @@ def test_text_without_spaces_is_cut_by_tokens(backbone, tmp_path, monkeypatch):
     (tmp_path / "notes/n.txt").write_text("我喜欢读书。你呢？", encoding="utf-8")
     study, _ = own_study.write_study("notes", str(backbone), "out")
     assert study.config.chunking.max_tokens == 146 and study.config.chunking.tokenizer
-    assert cutting.said(study).startswith("no spaces between words: chunks of 146 tokens at most")
+    assert cutting.said(study).startswith("chunks: complete sentences, 146 tokens at most")
     study, _ = own_study.write_study("notes", str(backbone), "short", settings=["training.retriever_max_length=32"])
     assert study.config.chunking.max_tokens == 32 - 9 - 2
     study, _ = own_study.write_study("notes", str(backbone), "words", settings=["chunking.tokenizer=null"])
-    assert study.config.chunking.max_tokens is None and cutting.said(study) is None
+    assert study.config.chunking.max_tokens is None and "120 words at most" in cutting.said(study)
 
 
 # --- chunks

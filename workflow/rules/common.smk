@@ -21,6 +21,10 @@ from revela.study.system import UNTRAINED
 from revela.workflow import command_line
 
 
+# Scripts import it. Where the rules are read from a repository, this puts it beside them into the cache of sources.
+workflow.source_path("../scripts/job.py")
+
+
 def load_or_exit(read, *path):
     """What a file says, or its fault in one line."""
     try:

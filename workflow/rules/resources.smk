@@ -39,9 +39,17 @@ def package_of(name):
 def dataset_code(wildcards):
     """What makes text here; what is copied is verified by its manifest."""
     dataset = CONFIG.datasets[wildcards.dataset]
+    if dataset.held_out_of:
+        return code("revela.text.held_out")
     if dataset.installed:
         return code("revela.text.embedded")
     return code("revela.text.recipes") if dataset.recipe != "copy" else None
+
+
+def dataset_files(wildcards):
+    """What a dataset is made of, besides the place that its files come from."""
+    dataset = CONFIG.datasets[wildcards.dataset]
+    return {"text": LAYOUT.dataset(dataset.held_out_of)} if dataset.held_out_of else package_of(dataset.package)
 
 
 def model_package(wildcards):
@@ -54,12 +62,13 @@ def dataset_params(wildcards):
     name = wildcards.dataset
     spec = specification.dataset_spec(STUDY, name)
     found = content(spec.dataset, spec.results, LAYOUT.dataset(name))
-    return spec.model_dump(mode="json", exclude={"content"}) | ({"content": found} if found else {})
+    unset = {} if spec.source else {"source": True, "dataset": {"held_out_of"}}  # others were made without these keys
+    return spec.model_dump(mode="json", exclude={"content": True, **unset}) | ({"content": found} if found else {})
 
 
 rule dataset:
     input:
-        unpack(lambda w: package_of(CONFIG.datasets[w.dataset].package)),
+        unpack(dataset_files),
     output:
         directory(LAYOUT.dataset("{dataset}")),
     log:
