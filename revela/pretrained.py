@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,13 +203,18 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within it transformers shows no bars, and no reports of weights that are of no use here, such as a head's."""
+    """Within it transformers shows no bars, and no reports of weights that are of no use here, such as a head's.
+
+    Nor do libraries warn of what others of them will have to change.
+    """
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -320,7 +320,8 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         prefix = f"base_model.model.{model.base_model_prefix}."
         weights = {name.replace(prefix, "base_model.model.", 1): weight for name, weight in weights.items()}
     try:
-        model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+        with quietly():
+            model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
         found = set_peft_model_state_dict(model, weights)
     except (RuntimeError, ValueError) as error:  # no such layers, or of other shapes
         reason = str(error).strip().splitlines()[-1].strip()
@@ -343,7 +344,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
         target_modules=list(lora.targets),
         task_type=task_type,
     )
-    return get_peft_model(model, config)
+    with quietly():
+        return get_peft_model(model, config)
 
 
 def save_adapter(model: PeftModel, folder: Path, base: str) -> None:

@@ -217,6 +217,7 @@ def trained(retriever):
 
 @pytest.mark.parametrize("lora", [None, LORA])
 @pytest.mark.parametrize("pooling", ["eos", "mean"])
+@pytest.mark.filterwarnings("error")  # a terminal shows them
 def test_a_saved_retriever_encodes_alike(backbone, tmp_path, lora, pooling):
     start = load(backbone, pooling=pooling).encode(TEXTS)
     retriever = trained(load(backbone, lora=lora, pooling=pooling))
