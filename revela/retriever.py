@@ -24,7 +24,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, can_pack, run
 from revela.method.pooling import POOLINGS
-from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
+from revela.pretrained import PretrainedError, check_reading, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -78,11 +78,10 @@ class Retriever(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise RetrieverError(f"pooling {pooling!r} is unknown; valid are {', '.join(POOLINGS)}")
-        if pooling == "eos" and tokenizer.eos_token_id is None:
-            raise RetrieverError(
-                f"{base or tokenizer.name_or_path}: the tokenizer has no EOS token, at which the embedding would be "
-                "read; set eos_token in its tokenizer_config.json, or choose pooling mean"
-            )
+        try:
+            check_reading(backbone, tokenizer, max_length, pooling, "max_length")
+        except PretrainedError as error:
+            raise RetrieverError(str(error)) from None
         tokenizer.truncation_side = "right"
         self.backbone, self.tokenizer = backbone, tokenizer
         self.query_prefix, self.passage_prefix, self.max_length = query_prefix, passage_prefix, max_length
@@ -321,7 +320,8 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
         prefix = f"base_model.model.{model.base_model_prefix}."
         weights = {name.replace(prefix, "base_model.model.", 1): weight for name, weight in weights.items()}
     try:
-        model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+        with quietly():
+            model = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
         found = set_peft_model_state_dict(model, weights)
     except (RuntimeError, ValueError) as error:  # no such layers, or of other shapes
         reason = str(error).strip().splitlines()[-1].strip()
@@ -344,7 +344,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, task_type: str) -> PeftModel:
         target_modules=list(lora.targets),
         task_type=task_type,
     )
-    return get_peft_model(model, config)
+    with quietly():
+        return get_peft_model(model, config)
 
 
 def save_adapter(model: PeftModel, folder: Path, base: str) -> None:
