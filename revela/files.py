@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,11 +25,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(PARTIAL + path.name)
-    partial.unlink(missing_ok=True)
-    partial.touch()
+    with naming(path):
+        partial.unlink(missing_ok=True)
+        partial.touch()
     mode = partial.stat().st_mode  # the block may put another file here, as safetensors does, for its user alone
     try:
-        yield partial
+        with naming(path):
+            yield partial
         partial.chmod(mode)
         _fsync(partial)
         os.replace(partial, path)
@@ -36,6 +39,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     _fsync(path.parent)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within it, an error of writing names this file, and not the partial one or none, as libraries do of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (not error.filename or Path(error.filename).name.startswith(PARTIAL)):
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        if "No space left on device" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
@@ -54,10 +72,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial, replaced = path.with_name(PARTIAL + path.name), path.with_name(f"{PARTIAL}{path.name}.replaced")
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with naming(path):
+        partial.mkdir(parents=True)
     mode = partial.stat().st_mode
     try:
-        yield partial
+        with naming(path):
+            yield partial
         for entry in [*partial.rglob("*"), partial]:
             if entry.is_dir():
                 entry.chmod(mode)

@@ -24,7 +24,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from revela.files import atomic_folder, write_json
 from revela.method.packing import Packing, can_pack, run
 from revela.method.pooling import POOLINGS
-from revela.pretrained import PretrainedError, check_targets, load_model, load_tokenizer, quietly
+from revela.pretrained import PretrainedError, check_reading, check_targets, load_model, load_tokenizer, quietly
 from revela.provenance import folder_sha256
 
 if TYPE_CHECKING:  # peft takes half a second to import, and only adapters need it
@@ -78,11 +78,10 @@ class Retriever(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise RetrieverError(f"pooling {pooling!r} is unknown; valid are {', '.join(POOLINGS)}")
-        if pooling == "eos" and tokenizer.eos_token_id is None:
-            raise RetrieverError(
-                f"{base or tokenizer.name_or_path}: the tokenizer has no EOS token, at which the embedding would be "
-                "read; set eos_token in its tokenizer_config.json, or choose pooling mean"
-            )
+        try:
+            check_reading(backbone, tokenizer, max_length, pooling, "max_length")
+        except PretrainedError as error:
+            raise RetrieverError(str(error)) from None
         tokenizer.truncation_side = "right"
         self.backbone, self.tokenizer = backbone, tokenizer
         self.query_prefix, self.passage_prefix, self.max_length = query_prefix, passage_prefix, max_length

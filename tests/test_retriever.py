@@ -413,3 +413,11 @@ def test_what_can_be_packed(backbone):
     assert can_pack(Retriever.from_backbone(backbone, max_length=32, lora=LORA).backbone)
     assert not can_pack(BertModel(BertConfig(vocab_size=99, **size)))
     assert not can_pack(Gemma2Model(Gemma2Config(vocab_size=99, **size)))
+
+
+def test_weights_of_another_shape_are_one_line(tmp_path):
+    folder = make_backbone(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
+    with pytest.raises(RetrieverError, match="model: its weights have other shapes than its config.json says"):
+        load(folder)

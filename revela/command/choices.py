@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from revela.command import cutting
+
 if TYPE_CHECKING:
     from revela.study.cell import Cell
     from revela.study.study import Study
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
 def choices(study: Study, cell: Cell, cores: int) -> Iterator[str]:
     """The lines, in the order of the chain."""
     settings, compute = study.training_settings(cell), study.config.compute
-    words = study.config.chunking.max_words
-    yield f"chunks: complete sentences, {words} words at most (chunking.max_words)"
+    yield cutting.said(study)
     lengths = f"{settings.retriever_max_length} tokens in the retriever, {settings.lm_max_length} in the language model"
     yield f"chunks are cut after {lengths} (training.retriever_max_length, lm_max_length)"
     beside = f" x {settings.batches_per_step} a step" if settings.batches_per_step > 1 else ""

@@ -16,7 +16,10 @@ from revela.command.cli_share import export, push
 from revela.command.cli_study import doctor, plan, reproduce
 from revela.command.cli_train import report, train
 from revela.command.cli_use import encode, evaluate, search
-from revela.errors import RevelaError
+from revela.errors import RevelaError, in_one_line
+
+INTERRUPTED = 130  # the status after Ctrl-C
+GOING_ON = ("train", "reproduce")  # commands that are given again after a stop
 
 app = typer.Typer(
     name="revela",
@@ -55,28 +58,33 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    typed = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="revela")
+        status = app(args=typed or ["--help"], prog_name="revela", standalone_mode=False) or 0
     except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
+        status = done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        status = INTERRUPTED
     except Exception as error:
         if debug:
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
-        return 1
-    return 0
+        return getattr(error, "exit_code", 1)
+    if status == INTERRUPTED:
+        goes_on = "; the same command goes on where it was" if typed[0] in GOING_ON else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
+    return status
 
 
 def _message(error: Exception) -> str:
     """An error in one line."""
+    if hasattr(error, "format_message"):  # of a command that is not understood
+        place = error.ctx.command_path if getattr(error, "ctx", None) else "revela"
+        return f"{error.format_message().rstrip('.')}; valid: see {place} --help".replace("\n", " ")
+
     from safetensors import SafetensorError
 
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename2 or error.filename}: {error.strerror}"
-    message = " ".join(str(error).split()) or type(error).__name__  # libraries use several lines
+    message = in_one_line(error)
     if isinstance(error, (RevelaError, OSError, SafetensorError)):
         return message
     return f"{type(error).__name__}: {message} (not foreseen; --debug shows the traceback)"

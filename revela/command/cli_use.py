@@ -35,7 +35,7 @@ def encode(
     """Turn texts into embeddings. The ids of the texts stand beside them: for notes.npy in notes.ids.json."""
     import numpy as np
 
-    from revela.command.passages import read_passages
+    from revela.command.passages import cut_off, read_passages
     from revela.files import atomic_write, write_json
     from revela.retriever import Retriever
 
@@ -45,8 +45,12 @@ def encode(
     for written in (out, ids):
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
-    found, dtype = read_passages(text, column), dtype_of(precision)
-    embeddings = Retriever.load(model, dtype=dtype).encode([one for _, one in found], kind=kind)
+    dtype = dtype_of(precision)
+    retriever = Retriever.load(model, dtype=dtype)
+    found = read_passages(text, column, retriever=retriever)
+    if line := cut_off(retriever, [one for _, one in found], kind):
+        typer.echo(line, err=True)
+    embeddings = retriever.encode([one for _, one in found], kind=kind)
     with atomic_write(out) as partial:
         np.save(partial, embeddings)
     write_json(ids, [name for name, _ in found], indent=None)
@@ -69,13 +73,16 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find the passages that answer a query, each with the file and the line, or the row, where it begins."""
-    from revela.command.passages import find_passages
+    from revela.command.passages import cut_off, find_passages
     from revela.retriever import Retriever
 
     if not queries and not sys.stdin.isatty():
         raise typer.BadParameter("give a query; only on a terminal they are asked for", param_hint="QUERIES")
-    found, dtype = find_passages(text, column), dtype_of(precision)
+    dtype = dtype_of(precision)
     retriever = Retriever.load(model, dtype=dtype)
+    found = find_passages(text, column, retriever=retriever)
+    if line := cut_off(retriever, [one.text for one in found], "passage"):
+        typer.echo(line, err=True)
     passages = retriever.encode([one.text for one in found], kind="passage")
     say(precision, dtype)
 

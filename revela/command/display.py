@@ -40,7 +40,7 @@ STAGES = {
 }
 # How Snakemake announces a job: by its message, or by its rule where that has none. The last of its lines that is told.
 JOB = re.compile(rb"Job (\d+): (.+)|(?:local)?rule (\w+):")
-NOTE = re.compile(rb"\S+: memory: ")  # what a job tells at once
+NOTE = re.compile(rb"\S+: (memory|tokens|chunks): ")  # what a job tells at once
 DONE = re.compile(rb"Finished jobid: (\d+) \(Rule: (\w+)\)")
 COUNT = re.compile(rb"(\w+) +(\d+)")
 TARGETS = {"all", "everything", "total"}  # no work of their own

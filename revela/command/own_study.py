@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from revela.command.comparison import Compared, on_benchmark, on_held_out_text
+from revela.command.cutting import is_unspaced, max_tokens
 from revela.errors import RevelaError
 from revela.files import atomic_write
 from revela.plan.available import room
@@ -91,6 +92,7 @@ def write_study(
         OwnStudyError, ConfigError, ResourceError, BenchmarkError, DoesNotFit: One line on what cannot be used, and what would be valid.
     """
     from revela.text.resources import matching
+    from revela.training.examination import examine_cell
 
     out, backbone, lm = Path(out), own_backbone(backbone), own_backbone(lm) if lm else None
     if not re.fullmatch(FOLDER, str(out)):
@@ -112,7 +114,7 @@ def write_study(
         **{sheet: str(out / f"{sheet}.tsv") for sheet in ("runs", "models", "benchmarks")},
         "datasets": {compared.dataset: compared.origin} if compared else {},
         "corpora": {CORPUS: corpus},
-        "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS},
+        "chunking": {"max_words": _max_words(backbone, gpus), "punkt": CORPUS, "tokenizer": names[backbone]},
         "training": _training(backbone, gpus) | {"max_steps": steps},
         "evaluation": {},
         "compute": _compute(gpus, cores),
@@ -123,7 +125,9 @@ def write_study(
         config["tables"] = {"table1": table if benchmark else table | {"intervals": True}}
     for assignment in settings:
         _assign(config, assignment)
-    training, evaluation = config["training"], config["evaluation"]
+    training, evaluation, chunking = config["training"], config["evaluation"], config["chunking"]
+    if isinstance(chunking, dict) and chunking.get("tokenizer") and is_unspaced(text, out, column):
+        chunking.setdefault("max_tokens", max_tokens(training, _max_words(backbone, gpus)))
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
             evaluation.setdefault(key, training.get(trained, getattr(Training(), trained)))
@@ -134,11 +138,15 @@ def write_study(
         + yaml.safe_dump(config, sort_keys=False)
     )
     _refuse_other(out, files, overwrite)
-    _check_memory(_validate(files, out), cell)
+    study = _validate(files, out)
+    if (wanted := study.config.compute.training_gpus) > gpus:
+        raise OwnStudyError(
+            f"compute.training_gpus: {wanted} are asked for, and this machine has {gpus}; valid: 0 to {gpus}"
+        )
+    examine_cell(study, cell)
+    _check_memory(study, cell)
     matching(text, out)
-    for name, content in files.items():
-        with atomic_write(out / name) as partial:
-            partial.write_text(content, encoding="utf-8")
+    _write(out, files)
     study = load(out / "config.yaml")
     study.training_settings(cell)
     return study, cell
@@ -242,6 +250,9 @@ def _source(model: str) -> str:
 
 def _model_name(model: str) -> str:
     """The last part of a model's place, as a name of the configuration."""
+    beside = sorted(path.parent.name for path in Path(model).parent.glob("*/config.json"))
+    if not Path(model).is_dir() and "/" in model and beside:
+        raise OwnStudyError(f"model {model!r}: no such folder; {Path(model).parent} has {', '.join(beside[:5])}")
     if not Path(model).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", model):
         raise OwnStudyError(f"model {model!r}: no such folder, and not owner/name[@revision] on the hub")
     if Path(model).is_dir() and not Path(model, "config.json").is_file():
@@ -283,6 +294,22 @@ def _assign(config: dict[str, Any], assignment: str) -> None:
         place[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise OwnStudyError(f"--set {assignment}: {value!r} cannot be read as YAML") from None
+
+
+def _write(out: Path, files: Mapping[str, str]) -> None:
+    """Writes the files of a study; where one cannot be written, those before it that are new go again."""
+    new = [out / name for name in files if not (out / name).exists()]
+    there = out.exists()
+    try:
+        for name, content in files.items():
+            with atomic_write(out / name) as partial:
+                partial.write_text(content, encoding="utf-8")
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        if out.is_dir() and not there:
+            out.rmdir()
+        raise
 
 
 # --- what is refused before anything is written

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from revela.command.display import Display
 from revela.errors import RevelaError
+from revela.files import naming
 from revela.root import root
 from revela.study import reason
 from revela.study.layout import Layout
@@ -54,9 +55,10 @@ def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: in
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "pass_fds": [written.fileno()]}
         process = subprocess.Popen(command, **pipes, start_new_session=True)
         try:
-            for line in _watch(process, layout):
-                written.write(line + b"\n")
-                written.flush()
+            with naming(log):
+                for line in _watch(process, layout):
+                    written.write(line + b"\n")
+                    written.flush()
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)  # training saves a checkpoint on it
             process.wait()
@@ -91,7 +93,10 @@ def _reason(layout: Layout, started: float) -> str | None:
 
 def _last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return lines[-1] if lines else "Snakemake said nothing"
+    last = lines[-1] if lines else "Snakemake said nothing"
+    if last.endswith("No space left on device"):  # of a file that is not named
+        return f"{last}: give room to {log.parent} or {os.environ.get('TMPDIR', '/tmp')} (TMPDIR)"
+    return last
 
 
 def _watch(process: subprocess.Popen, layout: Layout) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from revela.method.similarity import similarity
 from revela.objectives import head
 from revela.objectives.base import Objective
 from revela.objectives.gate import LearnedGate, gate_at
-from revela.objectives.tokens import ObjectiveError, Tokens, language_model_ids, pad
+from revela.objectives.tokens import ObjectiveError, Tokens, label_pad, language_model_ids, pad
 from revela.pretrained import output_head
 from revela.retriever import Retriever
 
@@ -41,13 +41,7 @@ class Revela(Objective):
         super().__init__(settings, retriever)
         if lm is None or lm_tokenizer is None:
             raise ObjectiveError("revela needs a language model and its tokenizer")
-        pad_id = lm_tokenizer.eos_token_id if lm_tokenizer.pad_token_id is None else lm_tokenizer.pad_token_id
-        if pad_id is None:
-            raise ObjectiveError(
-                f"{lm_tokenizer.name_or_path}: the language model's tokenizer has neither a pad nor an EOS token, "
-                "which labels are masked by; set eos_token in its tokenizer_config.json"
-            )
-        self.lm, self.lm_tokenizer, self.pad_id = lm, lm_tokenizer, pad_id
+        self.lm, self.lm_tokenizer, self.pad_id = lm, lm_tokenizer, label_pad(lm_tokenizer)
         if settings.freeze_lm:
             lm.requires_grad_(False)
         self.learned_gate: LearnedGate | None = None

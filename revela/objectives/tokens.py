@@ -28,6 +28,17 @@ def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max
     return ids
 
 
+def label_pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id by which labels are masked: the pad token's, or EOS's. Raises ObjectiveError where there is neither."""
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    if pad_id is None:
+        raise ObjectiveError(
+            f"{tokenizer.name_or_path}: the language model's tokenizer has neither a pad nor an EOS token, "
+            "which labels are masked by; set eos_token in its tokenizer_config.json"
+        )
+    return pad_id
+
+
 def pad(rows: list[list[int]], value: int = 0) -> tuple[Tensor, Tensor]:
     """Rows of ids as [n, L], filled with `value` on the right, and their lengths [n]."""
     ids = [torch.tensor(row) for row in rows]

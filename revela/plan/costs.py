@@ -335,7 +335,9 @@ class Costs:
         return self.study.config.corpora[corpus].pairs or self.batches(corpus)
 
     def chunk_tokens(self, longest: int) -> float:
-        return min(longest, TOKENS_PER_WORD * FULL * self.study.config.chunking.max_words)
+        """Tokens that are read of a mean chunk, by a model that takes so many at most."""
+        chunking = self.study.config.chunking
+        return min(longest, FULL * (chunking.max_tokens or TOKENS_PER_WORD * chunking.max_words))
 
     @property
     def chunk_bytes(self) -> float:

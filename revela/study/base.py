@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from revela.errors import RevelaError
+from revela.errors import RevelaError, in_one_line
 
 NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 FOLDER = r"^[\w./][\w./-]*$"
@@ -51,7 +51,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError with one line."""
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except OSError as error:
+        raise ConfigError(in_one_line(error)) from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping of settings is expected")
@@ -75,7 +77,8 @@ def first_fault(error: ValidationError, model: type[BaseModel], where: str) -> s
     place = ".".join(keys) or model.__name__
     if fault["type"] == "extra_forbidden":
         valid = list(_fields_at(model, keys[:-1]))
-        hint = difflib.get_close_matches(keys[-1], valid, n=1)
+        inner = [f"{name}.{keys[-1]}" for name in valid if keys[-1] in _fields_at(model, [*keys[:-1], name])]
+        hint = difflib.get_close_matches(keys[-1], valid, n=1) or inner
         meant = f"; did you mean {hint[0]!r}?" if hint else "."
         return f"{where}: {place}: unknown key{meant} Valid keys: {', '.join(valid)}"
     if fault["type"] == "missing":

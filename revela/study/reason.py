@@ -48,9 +48,17 @@ def noted(log: str | Path) -> str | None:
 
 def give(log: str | Path, reason: str, *, unless_given: bool = False) -> None:
     """Notes in one line why the job fails; with `unless_given` only where no process of the job has said so before."""
-    if not (unless_given and "reason" in _read(reason_file(log))):
-        with suppress(FileNotFoundError):  # another process of the job gives its own at the same moment
-            write_json(reason_file(log), {"reason": " ".join(reason.split())})
+    if unless_given and "reason" in _read(reason_file(log)):
+        return
+    given = {"reason": " ".join(reason.split())}
+    try:
+        write_json(reason_file(log), given)
+    except FileNotFoundError:  # another process of the job gives its own at the same moment
+        pass
+    except OSError:  # the disk is full: the room of what the job noted when it began is left
+        with suppress(OSError), reason_file(log).open("r+", encoding="utf-8") as file:
+            file.write(json.dumps(given))
+            file.truncate()
 
 
 def done(log: str | Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
+from revela.study.chunking import Chunking
 from revela.study.corpora import Corpus, Dataset, TextSource
 from revela.study.cross_attention import CrossAttention
 from revela.study.methods import METHODS
@@ -88,17 +89,6 @@ class Training(Strict):
         if self.compile and self.zero_stage == 3:
             raise ValueError("compile: true needs zero_stage 0, 1 or 2; stage 3 gathers weights as it goes")
         return self
-
-
-class Chunking(Strict):
-    """Sentences packed into chunks of complete sentences (section 4.1)."""
-
-    max_words: int = Field(120, ge=1, description="Words in a chunk at most; a longer single sentence is split.")
-    punkt: str = Field(
-        "nltk",
-        description="'nltk': punkt_tab by nltk.download; else a dataset: one "
-        "that holds the files of punkt_tab, or text to train Punkt on.",
-    )
 
 
 class Evaluation(Strict):

@@ -77,17 +77,33 @@ def punkt_spec(study: Study) -> PunktSpec:
     return PunktSpec(source=_text(next((s for s in sources if s.dataset == dataset), TextSource(dataset=dataset))))
 
 
+class Reading(Strict):
+    """How a retriever reads a chunk: behind this prefix, and of so many tokens at most."""
+
+    prefix: str
+    max_length: int
+
+
 class ChunkSpec(Strict):
-    """How the documents of a corpus's sources become chunks."""
+    """How the documents of a corpus's sources become chunks. Tokens count where there is a reading."""
 
     sources: list[TextSource]
     max_words: int
+    max_tokens: int | None = None
+    reading: Reading | None = None
 
 
 def chunk_spec(study: Study, corpus: str) -> ChunkSpec:
     """The chunks of a corpus's sources."""
-    sources = [_text(source) for source in study.config.corpora[corpus].sources]
-    return ChunkSpec(sources=sources, max_words=study.config.chunking.max_words)
+    config = study.config
+    sources = [_text(source) for source in config.corpora[corpus].sources]
+    spec = ChunkSpec(sources=sources, max_words=config.chunking.max_words, max_tokens=config.chunking.max_tokens)
+    if not config.chunking.tokenizer:
+        return spec
+    training = {**config.training.model_dump(exclude_unset=True), **config.corpora[corpus].training}
+    training = Training.model_validate(training)
+    prefix = max(training.query_prefix, training.passage_prefix, key=len)
+    return spec.model_copy(update={"reading": Reading(prefix=prefix, max_length=training.retriever_max_length)})
 
 
 def _text(source: TextSource) -> TextSource:

@@ -278,6 +278,8 @@ def load(path: str | Path) -> Study:
             check_known(f"{config.models}: package of {model.name}", model.origin.package, config.packages)
         if model.base:
             check_known(f"{config.models}: base of {model.name}", model.base, study.backbones)
+    if config.chunking.tokenizer:
+        check_known(f"{path}: chunking.tokenizer", config.chunking.tokenizer, study.backbones)
     for name, corpus in config.corpora.items():
         for benchmark in corpus.apart_from:
             check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)

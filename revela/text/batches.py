@@ -34,9 +34,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class _Part:
-    """One origin of batches: how many it holds, how many of them are wanted (None: all), and all of them in order."""
+    """One origin of batches: its chunks and batches, how many of these are wanted (None: all), and all of them in order."""
 
     name: str
+    chunks: int
     available: int
     wanted: int | None
     batches: Callable[[], Iterator[Batch]]
@@ -87,7 +88,10 @@ def chosen_batches(
     if spec.ready:
         parts = [_ready(spec.ready, Path(inputs[0]), spec.batch_size)]
     elif spec.mix:
-        parts = [_mixed(name, spec.mix[name], Path(path)) for name, path in zip(spec.mix, inputs, strict=True)]
+        parts = [
+            _mixed(name, spec.mix[name], Path(path), spec.batch_size)
+            for name, path in zip(spec.mix, inputs, strict=True)
+        ]
     else:
         parts = _interleaved(spec, Path(inputs[0]))
     chosen = _choose(parts, spec)
@@ -149,7 +153,11 @@ def _choose(parts: list[_Part], spec: BatchSpec) -> list[np.ndarray]:
     ends = np.cumsum([len(indices) for indices in chosen])
     if not ends[-1]:
         names = ", ".join(part.name for part in parts)
-        raise CorpusError(f"{names}: too little text for one batch of {spec.batch_size}")
+        most = max(part.chunks for part in parts)
+        smaller = f", or {most} chunks in a batch at most" if most > 2 else ""  # of two, each has no choice
+        raise CorpusError(
+            f"{names}: too little text for one batch of {spec.batch_size}: it makes {most} chunks; valid: more text{smaller}"
+        )
     rng = np.random.default_rng([spec.seed, len(parts)])
     overall = _draw(int(ends[-1]), spec.batches, spec.take, rng, f"batches of {spec.batch_size} in all")
     shares = np.split(overall, np.searchsorted(overall, ends[:-1]))
@@ -210,6 +218,7 @@ def _interleaved(spec: BatchSpec, path: Path) -> list[_Part]:
     return [
         _Part(
             dataset,
+            chunks[dataset],
             chunks[dataset] // spec.batch_size,
             None if wanted == "rest" else wanted,
             functools.partial(batches_of, dataset),
@@ -218,12 +227,13 @@ def _interleaved(spec: BatchSpec, path: Path) -> list[_Part]:
     ]
 
 
-def _mixed(name: str, wanted: int, path: Path) -> _Part:
+def _mixed(name: str, wanted: int, path: Path, batch_size: int) -> _Part:
     def batches() -> Iterator[Batch]:
         for row in read_table(path):
             yield row["src"], row["text"], row["document"]
 
-    return _Part(name, pq.read_metadata(path).num_rows, wanted, batches)
+    available = pq.read_metadata(path).num_rows
+    return _Part(name, available * batch_size, available, wanted, batches)
 
 
 def _ready(dataset: str, folder: Path, batch_size: int) -> _Part:
@@ -244,4 +254,5 @@ def _ready(dataset: str, folder: Path, batch_size: int) -> _Part:
                 for start in range(0, len(text), batch_size):
                     yield src, text[start : start + batch_size], ids[start : start + batch_size]
 
-    return _Part(dataset, sum(1 for _ in batches()), None, batches)
+    available = sum(1 for _ in batches())
+    return _Part(dataset, available * batch_size, available, None, batches)

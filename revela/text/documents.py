@@ -156,7 +156,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise CorpusError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, or leave it out by a pattern"
+        ) from None
 
 
 def _require(columns: list[str], present: Iterable[str], where: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -42,6 +44,11 @@ def refusal(kind: str, name: str, revision: str, error: Exception) -> str:
     """Why a repository cannot be had, and what to do, in one line. `error`: of huggingface_hub, or of the network."""
     where = page(kind, name)
     match error:
+        case GatedRepoError() if huggingface_hub.get_token():
+            return (
+                f"{kind} {name} is gated: accept its licence at {where}, then set HF_TOKEN to a token of that account, or run "
+                "`hf auth login`; the token that is set now is wrong, or of another account"
+            )
         case GatedRepoError():
             return f"{kind} {name} is gated: accept its licence at {where}, then set HF_TOKEN or run `hf auth login`"
         case RepositoryNotFoundError():
@@ -61,4 +68,9 @@ def refusal(kind: str, name: str, revision: str, error: Exception) -> str:
             )
         case HFValidationError():
             return f"{name!r} is not the name of a {kind} on the hub; valid: owner/name"
+        case OSError(errno=errno.EROFS | errno.EACCES | errno.ENOSPC):
+            return (
+                f"{kind} {name}: the hub's cache cannot be written ({error.strerror}: {error.filename or 'HF_HOME'}); set "
+                "HF_HOME to a folder that can be, with room"
+            )
     return f"{kind} {name}: download failed ({first_line(error)}); run again to resume it"

@@ -60,6 +60,8 @@ def matching(pattern: str, results: str | Path | None = None) -> Matched:
     """
     place, every = Path(pattern), True
     if place.is_dir():
+        if not os.access(place, os.R_OK | os.X_OK):
+            raise ResourceError(f"{pattern}: no permission to read this folder")
         source, every = place, False
         found = _below(source)
     elif place.is_file():
@@ -152,9 +154,13 @@ def _below(folder: Path) -> list[str]:
         for entry in _entries(here):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # links that lead to each other
+                continue
+            if is_folder:
                 (links if entry.is_symlink() else folders).append(entry.path)
-            elif entry.is_file():
+            elif is_file:
                 found.append(Path(entry.path).relative_to(folder).as_posix())
     return found
 

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from revela.errors import RevelaError
 from revela.method.packing import PackingError
 from revela.objectives.tokens import ObjectiveError
+from revela.pretrained import load_tokenizer
 from revela.provenance import git_commit
 from revela.study.cell import Cell
 from revela.study.reason import give, note
@@ -31,6 +32,7 @@ from revela.training.advice import exhausted, out_of_memory
 from revela.training.checkpoint import Checkpoints, SaveError, is_cut_off
 from revela.training.devices import DeviceError, check
 from revela.training.engine import set_arithmetic
+from revela.training.examination import check_chunks, examine, tokens_line
 from revela.training.fitting import decide, recompute
 from revela.training.job import Job, fingerprint, read_job
 from revela.training.launch import CUT_OFF, RESUBMIT, configure_malloc, end_with_parent
@@ -61,12 +63,13 @@ def main(arguments: list[str]) -> int:
         complete = run(job, stop, arguments[0])
         if not complete and dist.get_rank() == 0:
             give(arguments[0], stop.why(job))
-    except (RevelaError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if exhausted(error):
             return fail(arguments, out_of_memory(job, error))
         if is_cut_off(error):
             return CUT_OFF  # the process that has ended says why, or whoever started it
-        if not isinstance(error, (RevelaError, OSError)):
+        if not isinstance(error, (RevelaError, OSError)):  # its traceback goes to the log
+            give(arguments[0], f"{type(error).__name__}: {error}")
             raise
         if dist.get_rank() == 0 or isinstance(error, OWN_ERRORS):
             fail(arguments, " ".join(str(error).split()))
@@ -94,10 +97,14 @@ def run(job: Job, stop: StopRequest, task: str) -> bool:
         stop.deadline = started + 60 * job.time_budget_minutes
     rows = Rows(job.data, job.scores, settings.seed)
     steps = count_steps(settings, rows, processes)
+    examine(settings, job.retriever, job.lm)
+    if job.lm:
+        check_chunks(rows.table, load_tokenizer(job.lm), job.data)
     memory = decide(job, rows.table)
     if first:
-        print(memory.line, file=sys.stderr)
-        note(task, f"{job.cell}: {memory.line}")
+        lines = [memory.line, tokens_line(settings, rows.table, job.retriever, job.lm)]
+        print(*lines, sep="\n", file=sys.stderr)
+        note(task, "\n".join(f"{job.cell}: {line}" for line in lines))
     engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
     if memory.checkpointing:
         recompute(engine.module)

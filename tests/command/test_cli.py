@@ -499,6 +499,8 @@ def test_all_of_a_folder_is_text_for_results_in_it(place, backbone, monkeypatch,
         (["--benchmark", "notes"], "--benchmark notes: no folder with corpus.jsonl"),
         (["--set", "training.temprature=1"], "did you mean 'temperature'?"),
         (["--set", "training.temperature"], "write key=value"),
+        (["--set", "temperature=1"], "did you mean 'training.temperature'?"),
+        (["--set", "compute.training_gpus=2"], "compute.training_gpus: 2 are asked for, and this machine has 0"),
     ],
 )
 def test_faulty_training(change, expected, tmp_path, backbone, capsys, planned):
@@ -654,6 +656,20 @@ def test_faulty_input(arguments, expected, place, capsys):
 )  # fmt: skip
 def test_commands_that_are_not_understood(arguments, capsys):
     fail(capsys, *arguments, status=2)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["trian"], "error: No such command 'trian'"),
+        (["search", "retriever", "notes"], "error: Invalid value for QUERIES: give a query; only on a terminal"),
+        (["train", "--txt", "notes"], "error: No such option: --txt"),
+        (["encode", "retriever", "notes", "--out", "x.txt"], "the name of a .npy file is expected; valid: see revela"),
+    ],
+)
+def test_what_is_not_understood_is_one_line_too(arguments, expected, capsys):
+    said = fail(capsys, *arguments, status=2)
+    assert expected in said and said.count("\n") == 1
 
 
 def test_debug_shows_the_traceback():

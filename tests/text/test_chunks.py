@@ -70,8 +70,9 @@ def test_chunks_are_the_same_for_any_number_of_workers(tmp_path, data, punkt, mo
 def test_few_documents_are_in_memory(punkt, workers):
     asked = itertools.count()
     jobs = ([(str(next(asked)), "One two. Three.")] for _ in itertools.count())
-    stream = revela.text.chunks._chunk_in_order(jobs, punkt, 8, workers)
-    assert [found[0][0] for found, _ in itertools.islice(stream, 20)] == [str(i) for i in range(20)]
+    cutter = revela.text.chunks._Cutter(chunks_of(corpus(), 8), punkt, None)
+    stream = revela.text.chunks._chunk_in_order(jobs, cutter, workers)
+    assert [found[0][0] for found, *_ in itertools.islice(stream, 20)] == [str(i) for i in range(20)]
     stream.close()
     assert next(asked) <= 20 + 4 * workers + 1
 

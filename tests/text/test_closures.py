@@ -6,8 +6,9 @@ from revela.study.code import import_closure
 
 READING = {"revela.text.documents", "revela.text.rows"}
 WRITING = {"revela.files", "revela.text.parquet", "revela.text.progress"}
+TOKENS = {"revela.text.by_tokens", "revela.pretrained"}
 CLOSURES = {
-    "chunks": {"revela.lookahead", "revela.text.chunking", *READING, *WRITING},
+    "chunks": {"revela.lookahead", "revela.text.chunking", *TOKENS, *READING, *WRITING},
     "batches": {"revela.text.batching", *READING, *WRITING},
     "pairs": {"revela.text.chunking", *WRITING},
     "report": {"revela.text.batches", "revela.text.batching", *READING, *WRITING},

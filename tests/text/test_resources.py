@@ -1,5 +1,6 @@
 """Resources: manifests, local folders, a hub (a small one that runs here), installed text, Punkt."""
 
+import errno
 import hashlib
 import io
 import json
@@ -27,6 +28,7 @@ from revela.study.study import load
 from revela.text import punkt, resources
 from revela.text.chunking import PUNKT_FILE, sentence_splitter
 from revela.text.documents import texts
+from revela.text.hub import refusal
 from revela.text.punkt import PunktError
 from revela.text.resources import ResourceError, build_punkt, fetch_model
 
@@ -265,6 +267,15 @@ def test_what_the_hub_refuses_is_one_line(hub, tmp_path, dataset, message):
         fetch_dataset(dataset, tmp_path / "d")
     one_line(error)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_cache_that_cannot_be_written_and_a_token_that_is_wrong(hub, tmp_path, monkeypatch):
+    said = refusal("model", "o/m", "main", OSError(errno.EROFS, "Read-only file system", "/ro/hf"))
+    assert "cannot be written (Read-only file system: /ro/hf); set HF_HOME to a folder" in said
+    hub.repositories["datasets/o/gated"] = {"a.jsonl": b"{}"}
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ResourceError, match="the token that is set now is wrong, or of another account"):
+        fetch_dataset(Dataset(hub="o/gated"), tmp_path / "d")
 
 
 def test_no_network_is_one_line(tmp_path, monkeypatch):

@@ -271,7 +271,7 @@ def test_an_edit_of_what_decides_no_number_reruns_nothing(finished, edit, file):
     [
         ("revela/method/inbatch.py", "import torch\n", "import torch  # a comment\n"),
         ("revela/provenance.py", "delete it and rerun", "remove it and run again"),  # the words of errors
-        ("revela/retriever.py", "the tokenizer has no EOS token", "the tokenizer lacks an EOS token"),
+        ("revela/pretrained.py", "the tokenizer has no EOS token", "the tokenizer lacks an EOS token"),
         ("config/config.yaml", "shard_documents: 50000", "shard_documents: 40000"),  # settings of the machine
         ("config/config.yaml", "checkpoint_every: 100", "checkpoint_every: 50"),
         ("config/config.yaml", "training_threads: 32", "training_threads: 8"),

@@ -249,3 +249,10 @@ def test_more_batches_than_there_are_fail_with_one_line(copy):
     assert status != 0
     assert "Traceback" not in printed
     assert "error: packages: too little text for one batch of 4" in printed
+
+
+def test_a_length_beyond_the_model_stops_the_run_before_its_first_job(copy):
+    copy.edit("tests/small/config.yaml", "  retriever_max_length: 48", "  retriever_max_length: 9000")
+    printed, status = copy.snakemake(f"{R}/models/{CELL}", *CONFIG)
+    assert status != 0 and "Traceback" not in printed
+    assert "training.retriever_max_length: 9000 tokens, but" in printed and f"Training {CELL}" not in printed

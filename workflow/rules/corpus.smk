@@ -1,8 +1,12 @@
 # Corpora: documents -> chunks -> batches of chunks, and Contriever's pairs.
 def chunk_files(wildcards):
-    """The text of a corpus, and Punkt."""
-    datasets = [LAYOUT.dataset(source.dataset) for source in CONFIG.corpora[wildcards.corpus].sources]
-    return {"punkt": LAYOUT.punkt(), "datasets": datasets}
+    """The text of a corpus, Punkt where words count, and the backbone whose tokens count."""
+    files = {"datasets": [LAYOUT.dataset(source.dataset) for source in CONFIG.corpora[wildcards.corpus].sources]}
+    if not CONFIG.chunking.max_tokens:
+        files["punkt"] = LAYOUT.punkt()
+    if CONFIG.chunking.tokenizer:
+        files["tokenizer"] = LAYOUT.model(CONFIG.chunking.tokenizer)
+    return files
 
 
 rule chunks:

@@ -1,4 +1,5 @@
-# Before the first job, all that will be downloaded is looked at. Included after all rules.
+# Before the first job, all that will be downloaded, and the models that are trained, are looked at. Included after all
+# rules.
 
 
 def check_downloads():
@@ -19,5 +20,19 @@ def check_downloads():
             sys.exit(found[0])
 
 
+def check_models():
+    """Ends the run, before anything is spent, where a model that is there does not go with the settings of a cell.
+
+    `revela train` has examined the one cell of its studies before it wrote them.
+    """
+    cells = {job.wildcards.cell for job in workflow.dag.needrun_jobs() if job.rule.name == "train"}
+    if cells and CONFIG.scale != "own":
+        from revela.training.examination import examine_cell
+
+        for cell in sorted(cells):
+            load_or_exit(examine_cell, STUDY, Cell.parse(cell))
+
+
 onstart:
     check_downloads()
+    check_models()
