@@ -71,9 +71,9 @@ def foreign(modules):
     return {pair for pair in found if pair[1] not in sys.stdlib_module_names | {"revela", "pynvml"}}  # taken if there
 
 
-# What only some targets need: SLURM, other harnesses. Each says so where it is missing.
+# What only some targets need: figures of a configuration, SLURM, other harnesses. Each says so where it is missing.
 OF_EXTRAS = {
-    "paper": {"snakemake_executor_plugin_slurm"},
+    "paper": {"matplotlib", "snakemake_executor_plugin_slurm"},
     "lm": {"lm_eval"},
     "api": {"cohere", "openai", "voyageai"},
     "dev": {"mteb"},
