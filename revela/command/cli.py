@@ -6,6 +6,7 @@ line on stderr, 2 a command that is not understood, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -59,6 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     typed = [argument for argument in arguments if argument != "--debug"]
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries would end the process
+        print("error: the working directory is no more; change to another and give the command again", file=sys.stderr)
+        return 1
     try:
         status = app(args=typed or ["--help"], prog_name="revela", standalone_mode=False) or 0
     except SystemExit as done:

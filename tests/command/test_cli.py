@@ -672,6 +672,13 @@ def test_what_is_not_understood_is_one_line_too(arguments, expected, capsys):
     assert expected in said and said.count("\n") == 1
 
 
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the working directory is no more" in fail(capsys, "search", "retriever", "notes", "x")
+
+
 def test_debug_shows_the_traceback():
     with pytest.raises(Exception, match="valid: bm25"):
         main(["evaluate", "nowhere", "benchmark", "--debug"])
