@@ -72,8 +72,9 @@ def queue(cluster, checkout):
 
     def submit(targets, **site):
         results = checkout.folder / "results"
-        for name in ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"):
-            (results / "resources/models" / name).mkdir(parents=True)
+        (results / "resources/models").mkdir(parents=True)
+        for name in ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b"):  # as files, for folders would be examined
+            (results / "resources/models" / name).touch()
         for name in ("beir-hotpotqa", "wikipedia", "fineweb-edu"):
             (results / "resources/datasets" / name).mkdir(parents=True)
         (results / "resources/punkt").mkdir()
