@@ -339,7 +339,7 @@ def _refuse_other(out: Path, files: Mapping[str, str], overwrite: bool) -> None:
         there = _values(read_yaml(out / name) if name == "config.yaml" else _lines((out / name).read_text("utf-8")))
         here = _values(yaml.safe_load(content) if name == "config.yaml" else _lines(content))
         for key in [*here, *there]:
-            if (old := there.get(key, "nothing")) != (new := here.get(key, "nothing")):
+            if (old := there.get(key, "absent")) != (new := here.get(key, "absent")):
                 same = f"give --set {key}={old}, " if key.startswith("training.") and key in there else ""
                 raise OwnStudyError(
                     f"{out / name}: {key} is {old} there, and {new} by this command; {same}name another --out, or give "

@@ -328,7 +328,7 @@ def test_documents_are_held_out_where_there_are_enough(tmp_path, backbone, capsy
     assert study.config.held_out["mine"].hold_out == 5 and study.config.datasets["held-out"].held_out_of == "mine"
     assert planned[-1][1][1:] == [f"{out}/tables/table1.md"]
     said = fail(capsys, *options, "--no-compare")
-    assert 'beir held-out" there, and nothing by this command; name another --out, or give --overwrite' in said
+    assert 'beir held-out" there, and absent by this command; name another --out, or give --overwrite' in said
     assert "comparison" not in succeed_and_say(capsys, *options, "--no-compare", "--overwrite")
     assert load(out / "config.yaml").config.held_out == {}
 
