@@ -20,7 +20,6 @@ from revela.study.study import PAPER, load
 from revela.study.system import UNTRAINED
 from revela.workflow import command_line
 
-
 # Scripts import it. Where the rules are read from a repository, this puts it beside them into the cache of sources.
 workflow.source_path("../scripts/job.py")
 
