@@ -89,9 +89,9 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
             task = study.task(*name.split("/"))
             folder = study.layout.dataset(task.dataset)
             found = evaluate_folder(ranker, folder, layout=task.layout, part=task.parts, split=task.split)
-            line = {"run": run, "batches": step, "seed": seed, "task": task.label, "ndcg": found["metrics"]["ndcg@10"]}
+            ndcg = round(100 * found["metrics"]["nDCG@10"], 2)
+            line = {"run": run, "batches": step, "seed": seed, "task": task.label, "ndcg": ndcg}
             print(json.dumps(line), flush=True)
-            line["ndcg"] = round(100 * line["ndcg"], 2)
             csv.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame([line])[COLUMNS].to_csv(csv, mode="a", header=not csv.exists(), index=False)
         engine.module.retriever.train()
