@@ -25,7 +25,8 @@ from revela.study.reason import ended
 
 RESUBMIT = 75
 CUT_OFF = 76  # of a process that ends because it no longer hears from another
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # of torch, for its large blocks on a CPU; read when a process begins
+# Read when a process begins: torch puts its large blocks on a CPU on huge pages, and glibc the rest of what it hands out.
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Of torchrun, of its options (PET_NNODES), of accelerate (which would have transformers load no weights), of Azure's and
 # SageMaker's clusters, which DeepSpeed asks for.
 OF_LAUNCHERS = re.compile(
@@ -47,10 +48,9 @@ def main(arguments: list[str]) -> int:
     clear(os.environ)
     here = options.processes // options.nodes
     threads = str(max(1, options.threads // here))
-    os.environ |= HUGE_PAGES | {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-    }  # the second overrules the first
+    os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # the second overrules the first
+    for name, value in HUGE_PAGES.items():
+        os.environ.setdefault(name, value)
     rest_between(os.environ)
     end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
