@@ -87,7 +87,7 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, seed)
 
     def note(step: int) -> None:
-        ranker = AsSaved(run, deepcopy(engine.module.retriever).merge().eval())
+        ranker = AsSaved("measured", deepcopy(engine.module.retriever).merge().eval())
         for name in TASKS:
             task = study.task(*name.split("/"))
             folder = study.layout.dataset(task.dataset)
