@@ -1,7 +1,8 @@
 """Run files: the rankings of one system on one task, in TREC's format, gzipped.
 
 A line is ``query Q0 document rank score system``. In a task of several parts the query is written ``part/query``,
-since parts use the same ids. White space and % within an id or a system are percent-encoded. Equal rankings give equal bytes.
+since parts use the same ids. White space and % within an id or a system's name are percent-encoded. Equal rankings give
+equal bytes.
 """
 
 from __future__ import annotations
