@@ -168,6 +168,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="of the measured run")
     options = parser.parse_args()
     if options.measure:
+        from record import settle
+
+        settle()
         return measure(options.measure, options.batches, options.seed, options.csv)
     try:
         found = read_measurements(options.csv)

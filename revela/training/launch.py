@@ -49,9 +49,7 @@ def main(arguments: list[str]) -> int:
     here = options.processes // options.nodes
     threads = str(max(1, options.threads // here))
     os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # the second overrules the first
-    for name, value in HUGE_PAGES.items():
-        os.environ.setdefault(name, value)
-    rest_between(os.environ)
+    settle(os.environ)
     end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
         os.execv(sys.executable, [sys.executable, "-m", "revela.training.entry", options.job])
@@ -67,6 +65,13 @@ def clear(environment: MutableMapping[str, str]) -> None:
     """Takes out what the launcher of another run has left, which would have processes wait for others for ever."""
     for name in [name for name in environment if OF_LAUNCHERS.fullmatch(name)]:
         del environment[name]
+
+
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Memory and threads of a process that computes on a CPU, as far as the user has not decided."""
+    for name, value in HUGE_PAGES.items():
+        environment.setdefault(name, value)
+    rest_between(environment)
 
 
 def rest_between(environment: MutableMapping[str, str]) -> None:
