@@ -39,7 +39,7 @@ def claim(wanted: int, locks: Path = LOCKS) -> list[str]:
         raise DeviceError(
             f"this job asks for {wanted} GPUs, and there are {len(devices)}: add --resources gpu={len(devices)}"
             if devices
-            else f"this job asks for {wanted} GPUs, and there are none: set training_gpus and evaluation_gpus to 0"
+            else f"this job asks for {wanted} GPUs, and there are none: set all of training_gpus, evaluation_gpus and scoring_gpus to 0"
         )
     if not locks.is_dir():
         locks.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def check(numbers: Iterable[int] | None = None) -> None:
     if build is None:
         raise DeviceError(
             f"this job has {len(wanted)} GPUs, but torch {torch.__version__} is a build without CUDA; {_driver()}: "
-            "install a build with CUDA (docs/cluster.md), or set training_gpus and evaluation_gpus to 0"
+            "install a build with CUDA (docs/cluster.md), or set all of training_gpus, evaluation_gpus and scoring_gpus to 0"
         )
     try:
         for number in range(len(wanted)) if numbers is None else numbers:
