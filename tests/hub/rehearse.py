@@ -6,6 +6,7 @@ Works in a folder with a copy of the checkout, whose results it keeps: a run tha
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
@@ -113,18 +114,25 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="of snakemake; none: all tables, figures, anchors and comparisons")
     options, others = parser.parse_known_args()
     folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    held = (folder / "lock").open("w")  # by Snakemake, too, so that one that was left behind keeps others out
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"rehearsal: another one is at work in {folder}")
     checkout = prepare(folder)
     build(folder / "hub")
     with Server(folder / "hub") as server:
         variables = environment(folder, server.address)
         warm = None if options.cold else Warm(folder, variables)
         snakemake = warm.command() if warm else [sys.executable, "-m", "snakemake"]
-        settings = ["--profile", "workflow/profiles/local", "--cores", options.cores, *others]
+        settings = ["--profile", "workflow/profiles/local", "--cores", options.cores, "--nolock", *others]
         try:
             for targets in [options.targets] if options.targets else ALL:
                 command = [*snakemake, *targets, *settings]
-                if status := subprocess.run(command, cwd=checkout, env=variables, check=False).returncode:
-                    return status
+                done = subprocess.run(command, cwd=checkout, env=variables, check=False, pass_fds=[held.fileno()])
+                if done.returncode:
+                    return done.returncode
             return 0
         finally:
             if warm:

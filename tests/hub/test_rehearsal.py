@@ -86,7 +86,6 @@ def test_killed_at_random_moments_it_ends_in_the_same_tables(rehearsed, tmp_path
         tmp_path,
         "--cores",
         "2",
-        "--nolock",
         *files(TABLES),
         FIGURE,
     ]
