@@ -87,6 +87,7 @@ BM25, ENCODERS, APIS = (STUDY.models_of(kind) for kind in ("bm25", "encoder", "a
 UNTRAINED_SYSTEM = f"{UNTRAINED}({either(STUDY.backbones)})"
 DENSE = f"{cell_pattern(*METHODS)}|{UNTRAINED_SYSTEM}|{either(ENCODERS)}"
 SYSTEM = f"{DENSE}|{either([*BM25, *APIS])}"
+REGROUPED = {name for name, corpus in CONFIG.corpora.items() if corpus.regroup}
 
 
 wildcard_constraints:
