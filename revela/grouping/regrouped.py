@@ -16,7 +16,7 @@ from revela.text.parquet import write_counts, write_table
 from revela.text.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from revela.study.specification import RegroupSpec
+    from revela.study.grouping import RegroupSpec
 
 AT_A_TIME = 4096  # batches whose text is in memory
 

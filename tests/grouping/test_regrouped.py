@@ -13,7 +13,7 @@ from revela.grouping.bm25_neighbours import bm25_neighbours
 from revela.grouping.embeddings import write_embeddings
 from revela.grouping.regrouped import write_neighbours, write_regrouped
 from revela.grouping.report import measured, write_report
-from revela.study.specification import RegroupSpec
+from revela.study.grouping import RegroupSpec
 from revela.text.batches import BATCHES
 from revela.text.parquet import read_table, write_table
 

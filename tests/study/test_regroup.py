@@ -7,7 +7,8 @@ import yaml
 
 from revela.study.base import ConfigError
 from revela.study.cell import Cell
-from revela.study.specification import regroup_spec, replug_score_spec
+from revela.study.grouping import regroup_spec
+from revela.study.specification import replug_score_spec
 from revela.study.study import load
 from revela.study.tables import lineage_spec
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.plan.costs import Costs
-from revela.study import specification, tables
+from revela.study import grouping, specification, tables
 from revela.study.cell import Cell
 from revela.study.code import code_hash
 from revela.study.methods import METHODS

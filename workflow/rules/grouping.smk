@@ -26,7 +26,7 @@ rule chunk_embeddings:
         mem_mb=memory("chunk_embeddings"),
         runtime=runtime("chunk_embeddings"),
     params:
-        spec=specified(specification.embedding_spec),
+        spec=specified(grouping.embedding_spec),
         compute=compute,
         results=results,
         code=lambda w: code(STUDY.system(w.system).module, "revela.grouping.embeddings"),
@@ -56,7 +56,7 @@ rule neighbours:
         mem_mb=memory("neighbours"),
         runtime=runtime("neighbours"),
     params:
-        spec=specified(specification.neighbour_spec),
+        spec=specified(grouping.neighbour_spec),
         code=code("revela.grouping.neighbours", "revela.grouping.regrouped"),
     message:
         "Finding {wildcards.neighbours} neighbours of each chunk of {wildcards.corpus} with {wildcards.system}"
@@ -83,7 +83,7 @@ rule neighbours_bm25:
         mem_mb=memory("neighbours_bm25"),
         runtime=runtime("neighbours_bm25"),
     params:
-        spec=specified(specification.neighbour_spec),
+        spec=specified(grouping.neighbour_spec),
         code=code("revela.grouping.bm25_neighbours", "revela.grouping.regrouped"),
     message:
         "Finding {wildcards.neighbours} neighbours of each chunk of {wildcards.corpus} with {wildcards.system}"
@@ -107,7 +107,7 @@ rule near_duplicates:
         mem_mb=memory("near_duplicates"),
         runtime=runtime("near_duplicates"),
     params:
-        spec=specified(specification.near_duplicate_spec),
+        spec=specified(grouping.near_duplicate_spec),
         code=code("revela.grouping.near_duplicates", "revela.grouping.chunks"),
     message:
         "Finding chunks of {wildcards.corpus} that are nearly the same"
@@ -145,7 +145,7 @@ rule regroup:
         mem_mb=memory("regroup"),
         runtime=runtime("regroup"),
     params:
-        spec=specified(specification.regroup_spec),
+        spec=specified(grouping.regroup_spec),
         code=code("revela.grouping.regrouped"),
     message:
         "Regrouping batches of {wildcards.batch_size} chunks into {wildcards.corpus}"
@@ -190,7 +190,7 @@ rule grouping_report:
         mem_mb=4000,
         runtime=30,
     params:
-        spec=specified(specification.grouping_report_spec),
+        spec=specified(grouping.grouping_report_spec),
         code=code("revela.grouping.report"),
     message:
         "Comparing the batches of {wildcards.corpus} with those that they were made of"

@@ -5,9 +5,9 @@ from job import job
 with job(snakemake):
     from revela.evaluation.systems import load_ranker
     from revela.grouping.embeddings import write_embeddings
+    from revela.study.grouping import EmbeddingSpec
     from revela.study.layout import Layout
     from revela.study.settings import Compute
-    from revela.study.specification import EmbeddingSpec
     from revela.text.bars import bar
 
     spec = EmbeddingSpec.model_validate(snakemake.params.spec)

@@ -4,7 +4,7 @@ from job import job
 
 with job(snakemake):
     from revela.grouping.report import write_report
-    from revela.study.specification import GroupingReportSpec
+    from revela.study.grouping import GroupingReportSpec
 
     spec, files = GroupingReportSpec.model_validate(snakemake.params.spec), snakemake.input
     write_report(

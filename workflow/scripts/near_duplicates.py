@@ -8,7 +8,7 @@ with job(snakemake):
     from revela.files import atomic_write
     from revela.grouping.chunks import column
     from revela.grouping.near_duplicates import near_duplicates
-    from revela.study.specification import NearDuplicateSpec
+    from revela.study.grouping import NearDuplicateSpec
 
     spec = NearDuplicateSpec.model_validate(snakemake.params.spec)
     texts = (text.as_py() for text in column(snakemake.input[0], "text"))

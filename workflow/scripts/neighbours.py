@@ -8,7 +8,7 @@ with job(snakemake):
     from revela.grouping.chunks import coded, column, rows
     from revela.grouping.neighbours import EXACT_ON_CPU, neighbours, recall
     from revela.grouping.regrouped import write_neighbours
-    from revela.study.specification import NeighbourSpec
+    from revela.study.grouping import NeighbourSpec
 
     spec, batches = NeighbourSpec.model_validate(snakemake.params.spec), snakemake.input.batches
     vectors = np.load(snakemake.input.vectors, mmap_mode="r")

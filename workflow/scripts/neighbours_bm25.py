@@ -7,7 +7,7 @@ with job(snakemake):
     from revela.grouping.bm25_neighbours import bm25_neighbours
     from revela.grouping.chunks import coded, column
     from revela.grouping.regrouped import write_neighbours
-    from revela.study.specification import NeighbourSpec
+    from revela.study.grouping import NeighbourSpec
     from revela.text.bars import bar
 
     spec = NeighbourSpec.model_validate(snakemake.params.spec)

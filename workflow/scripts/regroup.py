@@ -4,7 +4,7 @@ from job import job
 
 with job(snakemake):
     from revela.grouping.regrouped import write_regrouped
-    from revela.study.specification import RegroupSpec
+    from revela.study.grouping import RegroupSpec
     from revela.text.bars import bar
 
     files = snakemake.input
