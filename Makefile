@@ -48,7 +48,7 @@ rehearse: setup
 	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
 
 test: setup
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -180,6 +180,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not launch.HUGE_PAGES.items() <= os.environ.items():  # as the trainer has them
-        os.environ |= launch.HUGE_PAGES
+    launch.settle(os.environ)  # which the processes inherit
     main()

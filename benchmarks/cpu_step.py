@@ -10,12 +10,11 @@ matrices of these shapes on as many threads, in the same process: weighted by ho
 
 import argparse
 import os
-import sys
 import time
 
 import torch
 import torch.distributed as dist
-from record import save, show
+from record import save, settle, show
 from training_step import QUICK, SMOLLM, Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -161,8 +160,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment = dict(os.environ) | launch.HUGE_PAGES
-    launch.rest_between(environment)
-    if environment != dict(os.environ):  # as the trainer has them; read when a process begins
-        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+    settle()
     main()

@@ -17,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
@@ -70,11 +71,13 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     from revela.study.study import load
     from revela.training.engine import set_arithmetic
     from revela.training.entry import join_processes
+    from revela.training.launch import configure_malloc
     from revela.training.loop import prepare as prepare_engine
     from revela.training.loop import train
     from revela.training.rows import Rows
 
     set_arithmetic()
+    configure_malloc(16)
     join_processes()
     study = load(config)
     settings = training_spec(study, CELL).settings
@@ -84,7 +87,7 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, seed)
 
     def note(step: int) -> None:
-        ranker = AsSaved(run, engine.module.retriever.eval())
+        ranker = AsSaved("measured", deepcopy(engine.module.retriever).merge().eval())
         for name in TASKS:
             task = study.task(*name.split("/"))
             folder = study.layout.dataset(task.dataset)
@@ -94,7 +97,6 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
             print(json.dumps(line), flush=True)
             csv.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame([line])[COLUMNS].to_csv(csv, mode="a", header=not csv.exists(), index=False)
-        engine.module.retriever.train()
 
     points = {0, batches, *(10 * 2**power for power in range(1, 16))}
     note(0)
@@ -166,6 +168,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="of the measured run")
     options = parser.parse_args()
     if options.measure:
+        from record import settle
+
+        settle()
         return measure(options.measure, options.batches, options.seed, options.csv)
     try:
         found = read_measurements(options.csv)

@@ -4,11 +4,13 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
 from revela.files import atomic_write
 from revela.provenance import git_commit, versions
+from revela.training import launch
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,6 +27,14 @@ def machine() -> dict:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def settle() -> None:
+    """Starts this program again in the environment that training gives its processes, unless it is in it."""
+    environment = dict(os.environ)
+    launch.settle(environment)
+    if environment != dict(os.environ):  # which is read when a process begins
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
 
 def save(name: str, settings: dict, rows: list[dict]) -> Path:

@@ -16,14 +16,13 @@ Projected hours are operations of all batches / (4 * 312 TFLOP/s * MFU), by the 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
-from record import save, show, timed
+from record import save, settle, show, timed
 from rivals import cross_attention, revela_loss
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -282,7 +281,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not launch.HUGE_PAGES.items() <= os.environ.items():  # as the trainer has them, for both ways
-        os.environ |= launch.HUGE_PAGES
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    settle()  # for both ways
     main()

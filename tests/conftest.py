@@ -6,6 +6,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 import pytest
 
+LONG = ["slurm", "workflow", "hub", "command"]  # whose files take minutes
+
 TEXTS = [
     "A retriever finds the passage that answers a query among many passages.",
     "Each chunk of a document is predicted from its own words and from the other chunks of the batch.",
@@ -58,6 +60,11 @@ def make_backbone(folder, *, bos=False, eos=True, seed=0, hidden_size=32, layers
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """What takes minutes begins first, so that at the end no process works long after the others."""
+    items.sort(key=lambda item: LONG.index(folder) if (folder := item.path.parent.name) in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -421,3 +421,20 @@ def test_weights_of_another_shape_are_one_line(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
     with pytest.raises(RetrieverError, match="model: its weights have other shapes than its config.json says"):
         load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merged_adapters_give_the_same_embeddings(backbone, tmp_path, dtype):
+    trained(load(backbone, lora=LORA)).save(tmp_path / "retriever")
+    apart = Retriever.load(tmp_path / "retriever", dtype=dtype)
+    merged = Retriever.load(tmp_path / "retriever", dtype=dtype).merge()
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    np.testing.assert_allclose(merged.encode(TEXTS), apart.encode(TEXTS), atol=tolerance)
+    start = load(backbone, dtype=dtype).encode(TEXTS)
+    assert abs(merged.encode(TEXTS) - start).max() > 10 * abs(merged.encode(TEXTS) - apart.encode(TEXTS)).max()
+
+
+def test_a_retriever_without_adapters_has_nothing_to_merge(backbone):
+    retriever = load(backbone)
+    assert retriever.merge() is retriever

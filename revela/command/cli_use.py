@@ -46,7 +46,7 @@ def encode(
         if written.resolve().is_relative_to(text.resolve()):
             raise typer.BadParameter(f"{written} would stand in {text}, the text itself", param_hint="--out")
     dtype = dtype_of(precision)
-    retriever = Retriever.load(model, dtype=dtype)
+    retriever = Retriever.load(model, dtype=dtype).merge()
     found = read_passages(text, column, retriever=retriever)
     if line := cut_off(retriever, [one for _, one in found], kind):
         typer.echo(line, err=True)
@@ -79,7 +79,7 @@ def search(
     if not queries and not sys.stdin.isatty():
         raise typer.BadParameter("give a query; only on a terminal they are asked for", param_hint="QUERIES")
     dtype = dtype_of(precision)
-    retriever = Retriever.load(model, dtype=dtype)
+    retriever = Retriever.load(model, dtype=dtype).merge()
     found = find_passages(text, column, retriever=retriever)
     if line := cut_off(retriever, [one.text for one in found], "passage"):
         typer.echo(line, err=True)

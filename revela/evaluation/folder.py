@@ -66,7 +66,7 @@ def load_model(model: str, *, max_length: int | None = None, dtype: torch.dtype 
     from revela.retriever import SETTINGS, Retriever, retriever_folder
 
     if (retriever_folder(model) / SETTINGS).is_file():
-        return AsSaved(model, Retriever.load(model, max_length=max_length, dtype=dtype))
+        return AsSaved(model, Retriever.load(model, max_length=max_length, dtype=dtype).merge())
     if Path(model, "config.json").is_file():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)

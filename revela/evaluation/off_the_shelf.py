@@ -60,4 +60,4 @@ def _as_the_row_says(system: Encoder, folders: list[str], device: str) -> Retrie
     retriever = Retriever.from_backbone(folders[-1], max_length=system.max_length, **options)
     if system.base:  # the folder before it holds the adapter
         retriever.backbone = load_adapter(retriever.backbone, folders[0])
-    return RetrieverEncoder(retriever.to(device), system.batch_tokens)
+    return RetrieverEncoder(retriever.merge().to(device), system.batch_tokens)

@@ -28,7 +28,7 @@ def _trained(system: Trained, folder: str, device: str) -> RetrieverEncoder:
     # The ranker adds the prefixes of the study, so those that the retriever was saved with are taken away.
     options = {"query_prefix": "", "passage_prefix": "", "max_length": system.max_length}
     options["dtype"] = DTYPES[system.precision]
-    return RetrieverEncoder(Retriever.load(folder, device=device, **options), system.batch_tokens)
+    return RetrieverEncoder(Retriever.load(folder, device=device, **options).merge(), system.batch_tokens)
 
 
 def _untrained(system: Untrained, folder: str, device: str) -> RetrieverEncoder:

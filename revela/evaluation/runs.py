@@ -1,7 +1,8 @@
 """Run files: the rankings of one system on one task, in TREC's format, gzipped.
 
 A line is ``query Q0 document rank score system``. In a task of several parts the query is written ``part/query``,
-since parts use the same ids. White space and % within an id are percent-encoded. Equal rankings give equal bytes.
+since parts use the same ids. White space and % within an id or a system's name are percent-encoded. Equal rankings give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def write_run(path: str | Path, rankings: Iterable[tuple[str, Ranking]], system:
         gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=5, mtime=0) as packed,
         io.TextIOWrapper(packed, encoding="utf-8") as lines,
     ):
+        system = _encoded(system)
         for query, ranking in rankings:
             query = _encoded(query)
             lines.write(

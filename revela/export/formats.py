@@ -156,10 +156,8 @@ def _is_export(folder: Path) -> bool:
 
 def _write_merged(retriever: Retriever, folder: Path, dtype: torch.dtype) -> None:
     """Writes the backbone and its tokenizer. Adapters are merged into the weights, in the retriever as well."""
-    if isinstance(retriever.backbone, PeftModel):
-        retriever.backbone = retriever.backbone.merge_and_unload()
     with quietly():
-        retriever.backbone.to(dtype).save_pretrained(folder)
+        retriever.merge().backbone.to(dtype).save_pretrained(folder)
     load_tokenizer(retriever.tokenizer.name_or_path).save_pretrained(folder)
     describe_model(folder)
 

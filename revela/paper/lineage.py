@@ -49,11 +49,13 @@ def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
             cells = [{"copied_from": table.printed} for _ in names]
         elif table.means_of:
             parts = [table.means_of[head] for head in tasks_of_rows(spec.table).values()]
-            cells = [{"mean_of": part} for part in parts] + [{"mean_of": names[:-1]}]
+            cells = [{"mean_of": part} for part in parts]
         else:
             [benchmark] = spec.table.benchmarks.values()
             found = _measured(shown.system.name, benchmark, layout)
-            cells = [*(found[task] for task in tasks_of_rows(spec.table).values()), {"mean_of": names[:-1]}]
+            cells = [found[task] for task in tasks_of_rows(spec.table).values()]
+        if len(cells) < len(names):
+            cells.append({"mean_of": names[:-1]})
         entries[column.label] = {
             "system": shown.system.name,
             "model": None if column.copied else model_lineage(shown.system, spec.corpora, layout),

@@ -117,7 +117,7 @@ def tabular(table: Table, values: Sequence[Column], names: Sequence[str], cell: 
         return _tabular(len(names), [*lines, r"\bottomrule"])
     lines = [r"\toprule", *_heads(table, values), r"\midrule"]
     for row, name in enumerate(names):
-        lines += [r"\midrule"] if row == len(names) - 1 else []  # above the means
+        lines += [r"\midrule"] if 0 < row == len(names) - 1 else []  # above the means
         lines.append(_line([escape(name), *(cells[row] for cells in body)]))
     return _tabular(len(values), [*lines, r"\bottomrule"])
 

@@ -40,7 +40,7 @@ class Erratum:
 
 @dataclass(frozen=True)
 class Column:
-    """A system's values, one for each row, with their mean last.
+    """A system's values, one for each row: those of tasks, and of several the mean last.
 
     margins: half the width of the 95 % confidence interval of each value; empty for a copied column.
     service: a measured column whose values other tables may have copied, for it is of a system behind an API.
@@ -59,13 +59,16 @@ class Column:
 
 
 def rows(spec: TableSpec) -> list[str]:
-    """The names of a table's rows, the mean last: the paper's if the table has printed values, else the tasks' labels.
+    """The names of a table's rows: the paper's if the table has printed values, else the tasks' labels.
+
+    The mean of several rows is last.
 
     Raises PaperError as `tasks_of_rows` does.
     """
     named = tasks_of_rows(spec)
-    mean = list(next(iter(read_printed(spec.table.printed).values())))[-1] if spec.table.printed else "Mean"
-    return [*named, mean]
+    if spec.table.printed:
+        return [*named, list(next(iter(read_printed(spec.table.printed).values())))[-1]]
+    return [*named, "Mean"] if len(named) > 1 else [*named]
 
 
 def tasks_of_rows(spec: TableSpec) -> dict[str, str]:
@@ -212,11 +215,14 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
 def _values(spec: TableSpec, files: Sequence[str]) -> tuple[list[float], list[float]]:
     """The values and margins of a system in a table's rows. files: its scores on each benchmark, in the rows' order."""
     of_rows = list(tasks_of_rows(spec).values())
-    if not spec.table.means_of:
+    if spec.table.means_of:
+        benchmarks = [spec.benchmarks[head] for head in of_rows]
+        found = _means([measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)])
+    else:
         [benchmark] = spec.benchmarks.values()
-        return measured(files[0], of_rows, benchmark.metric)
-    benchmarks = [spec.benchmarks[head] for head in of_rows]
-    return _means([measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)])
+        found = measured(files[0], of_rows, benchmark.metric)
+    values, margins = (part[: len(rows(spec))] for part in found)
+    return values, margins
 
 
 def seed_margins(spec: TableSpec, column: ColumnSpec, layout: Layout) -> tuple[list[float], int]:
@@ -233,7 +239,7 @@ def seed_margins(spec: TableSpec, column: ColumnSpec, layout: Layout) -> tuple[l
         if all(Path(file).exists() for file in files):
             scores.append(_values(spec, files)[0])
     if (n := len(scores)) < 2:
-        return [0.0] * (len(tasks_of_rows(spec)) + 1), n
+        return [0.0] * len(rows(spec)), n
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * math.sqrt(1 + 1 / n)
     return [t * statistics.stdev(values) for values in zip(*scores, strict=True)], n
 

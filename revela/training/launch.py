@@ -25,7 +25,8 @@ from revela.study.reason import ended
 
 RESUBMIT = 75
 CUT_OFF = 76  # of a process that ends because it no longer hears from another
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # of torch, for its large blocks on a CPU; read when a process begins
+# Read when a process begins: torch puts its large blocks on a CPU on huge pages, and glibc the rest of what it hands out.
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Of torchrun, of its options (PET_NNODES), of accelerate (which would have transformers load no weights), of Azure's and
 # SageMaker's clusters, which DeepSpeed asks for.
 OF_LAUNCHERS = re.compile(
@@ -47,11 +48,8 @@ def main(arguments: list[str]) -> int:
     clear(os.environ)
     here = options.processes // options.nodes
     threads = str(max(1, options.threads // here))
-    os.environ |= HUGE_PAGES | {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-    }  # the second overrules the first
-    rest_between(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}  # the second overrules the first
+    settle(os.environ)
     end_with_parent(signal.SIGTERM)  # on which it saves
     if options.processes == 1:
         os.execv(sys.executable, [sys.executable, "-m", "revela.training.entry", options.job])
@@ -67,6 +65,13 @@ def clear(environment: MutableMapping[str, str]) -> None:
     """Takes out what the launcher of another run has left, which would have processes wait for others for ever."""
     for name in [name for name in environment if OF_LAUNCHERS.fullmatch(name)]:
         del environment[name]
+
+
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Memory and threads of a process that computes on a CPU, as far as the user has not decided."""
+    for name, value in HUGE_PAGES.items():
+        environment.setdefault(name, value)
+    rest_between(environment)
 
 
 def rest_between(environment: MutableMapping[str, str]) -> None:

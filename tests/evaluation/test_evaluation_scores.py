@@ -111,9 +111,9 @@ RANKINGS = [("q 1", [("doc one", 0.1), ("50%", np.float32(1 / 3).item())]), ("q2
 
 
 def test_a_run_survives_to_the_last_bit(tmp_path):
-    write_run(tmp_path / "a.run.gz", RANKINGS, "some/system")
+    write_run(tmp_path / "a.run.gz", RANKINGS, "my folder/system")
     lines = gzip.decompress((tmp_path / "a.run.gz").read_bytes()).decode()
-    assert lines.splitlines()[0] == "q%201 Q0 doc%20one 1 0.1 some/system"
+    assert lines.splitlines()[0] == "q%201 Q0 doc%20one 1 0.1 my%20folder/system"
     run = dict(read_run(tmp_path / "a.run.gz"))
     assert list(run) == ["q 1", "ü"]
     assert {document: np.float32(score) for document, score in run["q 1"].items()} == {

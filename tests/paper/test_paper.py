@@ -33,8 +33,10 @@ from revela.paper.values import (
     tasks_of_rows,
 )
 from revela.study.base import ConfigError
+from revela.study.layout import Layout
 from revela.study.sheets import Deviation
 from revela.study.shown import Figure, Table
+from revela.study.study import load
 from revela.study.tables import CheckSpec, check_spec, lineage_spec, table_spec
 
 ROOT = Path(__file__).parents[2]
@@ -484,6 +486,22 @@ def test_rows_are_matched_by_label_or_alias(study, tmp_path):
         named("SN", "CosQA")
     with pytest.raises(PaperError, match="the last row is 'Total'"):
         named("Mean", "Total")
+
+
+def test_one_row_has_no_mean(tmp_path):
+    study = load(ROOT / "config/demo.yaml")
+    spec = table_spec(study, "table6")
+    assert rows(spec) == ["Wikipedia"] and rows(table_spec(study, "table1"))[-1] == "Mean"
+    layout = Layout(str(tmp_path))
+    metrics = {"nDCG@10": 0.25}
+    part = {"per_query": {"nDCG@10": [0.0, 0.5]}}
+    for column in spec.columns:
+        path = Path(layout.scores(column.system.name, "beir-demo"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"tasks": {"wikipedia": {"metrics": metrics, "parts": {"wikipedia": part}}}}))
+    found = columns(spec, layout)
+    assert [column.values for column in found] == [[25.0]] * len(spec.columns)
+    assert all(len(column.margins) == 1 for column in found)
 
 
 def test_what_is_expected_is_said_with_its_reason():

@@ -39,6 +39,15 @@ def training_files(wildcards):
     return files
 
 
+def training_threads(wildcards):
+    """As set; on the CPU of this machine, an evaluation has room beside it."""
+    compute = CONFIG.compute
+    if compute.training_gpus or not workflow.local_exec:
+        return compute.training_threads
+    beside = workflow.cores - compute.evaluation_threads
+    return min(compute.training_threads, beside) if beside > 0 else compute.training_threads
+
+
 rule train:
     input:
         unpack(training_files),
@@ -50,7 +59,8 @@ rule train:
         LAYOUT.benchmark("train", "{cell}")
     conda:
         "../envs/revela.yaml"
-    threads: CONFIG.compute.training_threads
+    threads: training_threads
+    priority: 1  # on one core or two nothing takes longer, so it begins as soon as it can
     resources:
         nodes=CONFIG.compute.training_nodes,
         gpu=CONFIG.compute.training_gpus,
