@@ -41,7 +41,7 @@ def bm25_neighbours(
     """
     index = Index(ranker, texts, name)
     found, scores = np.empty((len(texts), k), np.int32), np.empty((len(texts), k), np.float32)
-    for number, words in enumerate(progress(index.documents, desc=name, unit=" chunks")):
+    for number, words in enumerate(progress(iterable=index.documents, desc=name, unit=" chunks")):
         of_all = index.scores(words)
         of_all[number if documents is None else documents == documents[number]] = -np.inf
         least = np.partition(of_all, -k)[-k]
