@@ -32,7 +32,7 @@ def column(batches: str | Path, name: str) -> pa.Array:
 
 def coded(values: pa.Array, numbers: np.ndarray) -> np.ndarray:
     """A number for each value of some chunks, equal where the values are: int [n]."""
-    return values.take(numbers).dictionary_encode().indices.to_numpy()
+    return np.array(values.take(numbers).dictionary_encode().indices)
 
 
 def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ with job(snakemake):
 
     spec = EmbeddingSpec.model_validate(snakemake.params.spec)
     layout, names = Layout(snakemake.params.results), snakemake.wildcards
-    ranker = load_ranker(spec.system, layout, Compute.model_validate(snakemake.params.compute))
+    compute = Compute.model_validate(snakemake.params.compute | {"store_embeddings": False})  # the output keeps them
+    ranker = load_ranker(spec.system, layout, compute)
     write_embeddings(
         ranker,
         spec.system.folders(layout),
