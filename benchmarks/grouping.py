@@ -3,9 +3,9 @@
     python benchmarks/grouping.py [--quick] [--chunks 200000] [--folder FOLDER] [--device cuda]
 
 Vectors of unit length in float16 lie in a file that is mapped into memory, as the workflow keeps embeddings. They are
-about centres that are themselves about topics, eight chunks a centre, with noise in 64 of the directions that each topic has,
-so that the nearest of a chunk are partly of its own centre and partly of others. A document has eight chunks, one in a
-hundred chunks is a near-duplicate of the one before it, and half of a batch of 16 are pairs of one document.
+about centres, eight chunks each, which are about topics, 500 centres each. Both spread in 64 directions, so the nearest
+of a chunk are partly of its own centre and partly of others. A document has eight chunks, one
+chunk in a hundred is a near-duplicate of the one before it, and half of a batch of 16 are pairs of one document.
 
 Each step runs in a process of its own: neighbours (k = 32), recall@32 on another sample than the one that chose how
 many lists are visited, and each way of grouping. Peak memory is ru_maxrss of its process, with all imports; anonymous
