@@ -26,6 +26,7 @@ FLOORS = (
     ("objectives",),
     ("training",),
     ("evaluation",),
+    ("grouping",),
     ("paper",),
     ("export", "tiny"),
     ("command",),

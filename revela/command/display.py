@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     from revela.study.layout import Layout
 
+REGROUPING = {"chunk_embeddings", "neighbours", "neighbours_bm25", "near_duplicates", "regroup", "grouping_report"}
 # The stages of the chain, what happens in each, and its rules. All other rules belong to the last one.
 STAGES = {
     "resources": ("models, text and benchmarks, each with a manifest", {"package", "dataset", "model", "punkt"}),
     "corpus": (
         "text is cut into chunks, chunks are put into batches",
-        {"chunks", "apart", "batches", "pairs", "group_sizes", "corpus_report"},
+        {"chunks", "apart", "batches", "pairs", "group_sizes", "corpus_report"} | REGROUPING,
     ),
     "training": ("next-token prediction trains the retrievers", {"train", "replug_scores"}),
     "evaluation": (

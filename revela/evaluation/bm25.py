@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,36 +38,48 @@ class BM25:
         self.name, self.k1, self.b, self.weigh_queries = name, k1, b, weigh_queries
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
+        index = Index(self, (text for _, text in part.corpus), part.name)
+        words = index.tokenizer.streaming_tokenize(part.queries.values(), update_vocab=False, allow_empty=False)
+        for query, ids in zip(part.queries, words, strict=True):
+            yield query, best_documents(part.corpus, index.scores(ids), top_k)
+
+
+class Index:
+    """Texts as BM25 has indexed them. `documents` are the ids of their words."""
+
+    def __init__(self, ranker: BM25, texts: Iterable[str], name: str):
+        """name: of the texts, for the EvaluationError where none of them has a word."""
         import bm25s
         import Stemmer
         from bm25s.stopwords import STOPWORDS_EN
         from bm25s.tokenization import Tokenizer
 
-        tokenizer = Tokenizer(
+        self.tokenizer = Tokenizer(
             lower=True,
             splitter=r"(?u)\b\w\w+\b",
             stopwords=list(STOPWORDS_EN),  # Lucene's 33
             stemmer=Stemmer.Stemmer("english"),
         )
-        documents = list(tokenizer.streaming_tokenize((text for _, text in part.corpus), allow_empty=False))
-        if not any(documents):
-            raise EvaluationError(f"{part.name}: no document has a word that BM25 could index")
-        index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
-        index.index((documents, tokenizer.get_vocab_dict()), show_progress=False)
-        words = tokenizer.streaming_tokenize(part.queries.values(), update_vocab=False, allow_empty=False)
-        length = np.mean([len(document) for document in documents])
-        for query, ids in zip(part.queries, words, strict=True):
-            found = self._weighed(index, ids, length) if self.weigh_queries else index.get_scores_from_ids(ids)
-            yield query, best_documents(part.corpus, found, top_k)
+        self.documents: list[list[int]] = list(self.tokenizer.streaming_tokenize(texts, allow_empty=False))
+        if not any(self.documents):
+            raise EvaluationError(f"{name}: no document has a word that BM25 could index")
+        self.ranker = ranker
+        self._index = bm25s.BM25(method="lucene", k1=ranker.k1, b=ranker.b)
+        self._index.index((self.documents, self.tokenizer.get_vocab_dict()), show_progress=False)
+        self._length = np.mean([len(document) for document in self.documents])
 
-    def _weighed(self, index: Any, words: list[int], average: float) -> np.ndarray:
+    def scores(self, words: list[int]) -> np.ndarray:
+        """Scores [n] of all documents for a query of these words."""
+        return self._weighed(words) if self.ranker.weigh_queries else self._index.get_scores_from_ids(words)
+
+    def _weighed(self, words: list[int]) -> np.ndarray:
         """Scores [n] of all documents: sums over words of the weight in the query times that in the document."""
-        weights, documents, starts = (index.scores[name] for name in ("data", "indices", "indptr"))
-        size = index.scores["num_docs"]
+        weights, documents, starts = (self._index.scores[name] for name in ("data", "indices", "indptr"))
+        size, k1, b = self._index.scores["num_docs"], self.ranker.k1, self.ranker.b
         words, counts = np.unique(np.array(words, np.int64), return_counts=True)
         having = starts[words + 1] - starts[words]
         idf = np.log(1 + (size - having + 0.5) / (having + 0.5))
-        in_query = idf * counts / (counts + self.k1 * (1 - self.b + self.b * counts.sum() / average))
+        in_query = idf * counts / (counts + k1 * (1 - b + b * counts.sum() / self._length))
         scores = np.zeros(size, np.float32)
         for word, weight in zip(words, in_query, strict=True):
             entries = slice(starts[word], starts[word + 1])

@@ -31,7 +31,8 @@ def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
 
     Returns:
         ``table``, ``commit`` (of the code that made the table), ``columns``: label -> ``system``, ``model`` (as
-        `model_lineage` describes it; None for BM25 and for copied columns) and ``cells``: row -> ``value`` in percent and
+        `model_lineage` describes it; None for BM25 and for copied columns), ``grouped_by`` (of a cell on regrouped batches:
+        system -> its model) and ``cells``: row -> ``value`` in percent and
 
         - for a copied value: ``copied_from``, the CSV of printed values;
         - for a measured value: ``score_file`` and its ``score_sha256``, ``run_id`` (the run's SHA-256; None for lm-eval),
@@ -59,11 +60,18 @@ def lineage(spec: LineageSpec, layout: Layout) -> dict[str, Any]:
         entries[column.label] = {
             "system": shown.system.name,
             "model": None if column.copied else model_lineage(shown.system, spec.corpora, layout),
+            **_rounds(shown.system, spec, layout),
             "cells": {
                 name: {"value": value, **cell} for name, value, cell in zip(names, column.values, cells, strict=True)
             },
         }
     return {"table": spec.table.name, "commit": git_commit(), "columns": entries}
+
+
+def _rounds(system: System, spec: LineageSpec, layout: Layout) -> dict[str, Any]:
+    """`grouped_by`, for a cell on regrouped batches: name -> the model of each system that grouped them, the latest first."""
+    found = spec.rounds.get(system.cell.corpus) if system.kind == "trained" else None
+    return {"grouped_by": {one.name: model_lineage(one, spec.corpora, layout) for one in found}} if found else {}
 
 
 def _measured(system: str, benchmark: BenchmarkSpec, layout: Layout) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from revela.plan import encoding, flops, memory, traffic
+from revela.plan import encoding, flops, grouping, memory, traffic
 from revela.plan.cost import LIGHT, Cost
 from revela.plan.encoding import BYTES
 from revela.plan.fit import SURE, Load
@@ -59,6 +59,8 @@ class Costs:
 
     def of(self, rule: str, wildcards: Mapping[str, str]) -> Cost:
         """Of a job, before anything has been measured."""
+        if rule in grouping.RULES:
+            return grouping.RULES[rule](self, **wildcards)
         method = getattr(self, f"_{rule}", None)
         return method(**wildcards) if method else Cost()
 
@@ -127,7 +129,9 @@ class Costs:
         scored, gpus = min(batches, spec.positions or batches), self.compute.scorers
         operations = scored * flops.replug_scores(self.shape(lm), lengths)
         return replace(
-            self._encoding(operations, self._width(lm) * scored * (1 + size) * sum(lengths), spec.precision, gpus=gpus),
+            self.forward_pass(
+                operations, self.width(lm) * scored * (1 + size) * sum(lengths), spec.precision, gpus=gpus
+            ),
             disk=batches * size * size * 4 / GB,
             memory=8 + 2 * max(1, gpus) * BYTES[spec.precision] * self.parameters(self.study.models[lm]) / GB,
         )
@@ -211,16 +215,10 @@ class Costs:
         row = self.study.models[name := encoder.models[-1]]
         precision = encoding.precision_of(encoder, row.kind, self.parameters(row), self.folder(name))
         lengths = encoding.lengths(size, self.study.task(benchmark, task).layout, encoder.max_length)
-        tokens = sum(number * length for number, length in lengths)
-        if row.kind == "backbone":
-            shape = self.shape(name)
-            operations = sum(number * flops.forward(shape, [length]) for number, length in lengths)
-            hidden = shape.hidden
-        else:
-            operations = 2 * self.parameters(row) * tokens
-            hidden = 1024
+        operations, hidden = self.read(name, lengths)
         operations += 2 * size.documents * size.queries * hidden
-        alone = self._encoding(operations, self._width(name) * tokens, precision)
+        tokens = sum(number * length for number, length in lengths)
+        alone = self.forward_pass(operations, self.width(name) * tokens, precision)
         gpus, share = encoding.gpus_and_share(self.compute, size.documents, alone.seconds)
         processes = gpus or self.compute.evaluation_processes
         memory = 8 + (2 * size.documents * size.document_chars + 200 * size.documents + 4 * self.parameters(row)) / GB
@@ -257,7 +255,7 @@ class Costs:
         evaluation = self.study.config.lm_evaluation
         answers = 3 * len(evaluation.tasks) * (evaluation.limit or 2000)  # each example has two to five
         operations = answers * flops.forward(self.shape(lm), [100])
-        cost = self._encoding(operations, self._width(lm) * 100 * answers)
+        cost = self.forward_pass(operations, self.width(lm) * 100 * answers)
         return replace(cost, memory=8 + 4 * self.parameters(self.study.models[lm]) / GB)
 
     def _export(self, cell: str) -> Cost:
@@ -268,7 +266,7 @@ class Costs:
     def _timing(self, cell: str) -> Cost:
         parts = Cell.parse(cell)
         weights = sum(self.parameters(self.study.models[name]) for name in (parts.retriever, parts.lm))
-        return replace(self._encoding(0, 0), memory=8 + 4 * weights / GB)
+        return replace(self.forward_pass(0, 0), memory=8 + 4 * weights / GB)
 
     def _backbone(self, backbone: str) -> Cost:
         return Cost(seconds=3600, cores=self.compute.data_threads, disk=0.02, memory=4)
@@ -322,6 +320,8 @@ class Costs:
     def batches(self, corpus: str) -> int:
         """Batches of a corpus."""
         spec = self.study.config.corpora[corpus]
+        if spec.regroup:
+            return self.batches(spec.regroup.corpus)
         if spec.mix:
             return sum(spec.mix.values())
         if spec.batches:
@@ -363,13 +363,23 @@ class Costs:
         """Operations a second that so many GPUs reach."""
         return gpus * flops.PEAK[encoding.device(self.compute)] * mfu
 
-    def _encoding(self, operations: float, width: float, precision: str = "bf16", *, gpus: int | None = None) -> Cost:
+    def forward_pass(
+        self, operations: float, width: float, precision: str = "bf16", *, gpus: int | None = None
+    ) -> Cost:
         """Of a forward pass on one GPU, or on so many. width: layers x hidden units x tokens."""
         gpus = min(1, self.compute.evaluation_gpus) if gpus is None else gpus
         seconds = START + encoding.seconds(self.compute, gpus, operations, width, precision)
         return Cost(seconds=seconds, gpus=gpus, cores=self.compute.evaluation_threads, operations=operations)
 
-    def _width(self, name: str) -> float:
+    def read(self, name: str, lengths: list[tuple[int, float]]) -> tuple[float, int]:
+        """Operations of a model that reads texts, (number, tokens of each), and numbers in an embedding."""
+        row = self.study.models[name]
+        if row.kind == "backbone":
+            shape = self.shape(name)
+            return sum(number * flops.forward(shape, [length]) for number, length in lengths), shape.hidden
+        return 2 * self.parameters(row) * sum(number * length for number, length in lengths), 1024
+
+    def width(self, name: str) -> float:
         """Layers x hidden units of a model."""
         row = self.study.models[name]
         shape = self.shape(name) if row.kind == "backbone" else None
@@ -378,3 +388,4 @@ class Costs:
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
+_SECTION |= {"chunk_embeddings": "evaluation"}

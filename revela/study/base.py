@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from revela.errors import RevelaError, in_one_line
 
-NAME = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
+NAME = r"^[a-z0-9]([a-z0-9._+-]*[a-z0-9])?$"
 FOLDER = r"^[\w./][\w./-]*$"
 STUDY_MARK = "# Written by `revela train`"  # how a configuration that it wrote begins
 # Names become folders and parts of commands, so they hold nothing that could leave a folder or mean something to a shell.

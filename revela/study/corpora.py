@@ -27,8 +27,43 @@ class TextSource(Strict):
     )
 
 
+RANDOM = "random"  # of `Regroup.by`
+
+
+class Regroup(Strict):
+    """The chunks of another corpus's batches in other batches, each of chunks that a retriever finds alike."""
+
+    corpus: str = Field(description="The corpus whose batches are regrouped; the number of batches stays as it is.")
+    by: str = Field(
+        description="Whose neighbours: a system's name, which is a cell's path, untrained/MODEL, an encoder or BM25 of "
+        "models.tsv; or random, a control without neighbours."
+    )
+    neighbours: int = Field(32, ge=1, description="Nearest neighbours of a chunk that a batch is chosen from.")
+    batch: Literal["mutual", "path", "cluster"] = Field(
+        "mutual",
+        description="mutual: greedily by mutual neighbours; path: a walk from neighbour to neighbour, cut into batches; "
+        "cluster: balanced clusters.",
+    )
+    keep_document: float = Field(
+        0.0, ge=0, le=1, description="Share of a batch for chunks that share a document with another of the batch."
+    )
+    exclude_near_duplicates: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of their runs of five words from which two chunks share no batch; null: they may.",
+    )
+
+    @model_validator(mode="after")
+    def _random_has_no_neighbours(self):
+        unused = sorted(self.model_fields_set - {"corpus", "by"})
+        if self.by == RANDOM and unused:
+            raise ValueError(f"{unused[0]}: is for batches of neighbours, and by: {RANDOM} asks for none")
+        return self
+
+
 class Corpus(Strict):
-    """Raw text that becomes batches: exactly one of `files`, `sources` and `mix`; or `released` batches; or both."""
+    """Text that becomes batches: exactly one of `files`, `sources`, `mix`, `regroup`; or `released` batches; or both."""
 
     files: str | None = Field(
         None,
@@ -39,6 +74,7 @@ class Corpus(Strict):
     hold_out: int | None = Field(None, ge=2, description="As of a source, for `files`.")
     sources: list[TextSource] = Field([], description="Datasets whose documents are chunked and interleaved.")
     mix: dict[str, Annotated[int, Field(ge=1)]] = Field({}, description="Corpus -> number of its batches.")
+    regroup: Regroup | None = Field(None, description="Chunks of another corpus, grouped by a retriever.")
     released: str | None = Field(None, description="A key of `datasets`: ready batches as JSON lines.")
     source: Literal["rebuild", "released"] = Field(
         "rebuild", description="Of a corpus that has both: batches built from the text, or the released ones."
@@ -65,9 +101,14 @@ class Corpus(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self):
-        text = sum(map(bool, (self.files, self.sources, self.mix)))
+        text = sum(map(bool, (self.files, self.sources, self.mix, self.regroup)))
         if text > 1 or not (text or self.released):
-            raise ValueError("give exactly one of files, sources, mix, released (released may stand beside another)")
+            raise ValueError(
+                "give exactly one of files, sources, mix, regroup, released (released may stand beside another)"
+            )
+        unused = sorted(self.model_fields_set - {"regroup", "pairs", "crop_ratio", "training"})
+        if self.regroup and unused:
+            raise ValueError(f"{unused[0]}: is for text; a regrouped corpus has the chunks of {self.regroup.corpus!r}")
         if self.source == "released" and not self.released:
             raise ValueError("source: released needs the key released, which names a dataset of ready batches")
         if self.ready and self.group_size != Corpus.model_fields["group_size"].default:

@@ -69,6 +69,29 @@ class Layout:
     def corpus_report(self, corpus: str) -> str:
         return f"{self.corpus(corpus)}/report.json"
 
+    # of batches that are regrouped
+
+    def chunk_embeddings(self, corpus: str, batch_size: int | str, system: str) -> str:
+        """A row for each chunk of the batches, in their order."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/embeddings/{system}.npy"
+
+    def chunk_embeddings_state(self, corpus: str, batch_size: int | str, system: str) -> str:
+        """Of embeddings that are under way."""
+        return f"{self.root}/checkpoints/embeddings/{corpus}/bs{batch_size}/{system}"
+
+    def neighbours(
+        self, corpus: str, batch_size: int | str, system: str, neighbours: int | str, suffix: str = "npz"
+    ) -> str:
+        """The nearest neighbours of each chunk; with suffix `json` how near they are."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/neighbours/{system}/k{neighbours}.{suffix}"
+
+    def near_duplicates(self, corpus: str, batch_size: int | str, threshold: float | str) -> str:
+        return f"{self.corpus(corpus)}/bs{batch_size}/near-duplicates-{threshold}.npy"
+
+    def grouping(self, corpus: str, batch_size: int | str, suffix: str = "json") -> str:
+        """What regrouping did to the batches; with suffix `md` a page with ten of them."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/grouping.{suffix}"
+
     # --- trained cells
 
     def cell(self, cell: Cell | str) -> str:

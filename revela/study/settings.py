@@ -268,6 +268,19 @@ class Config(Strict):
                 check_known(f"corpora.{corpus}.mix", part, self.corpora)
                 if self.corpora[part].mix:
                     raise ConfigError(f"corpora.{corpus}.mix: {part!r} is a mix itself; name corpora that have text")
+            if spec.regroup:
+                check_known(f"corpora.{corpus}.regroup.corpus", spec.regroup.corpus, self.corpora)
+                of = self.corpora[spec.regroup.corpus]
+                if of.regroup:
+                    raise ConfigError(
+                        f"corpora.{corpus}.regroup.corpus: {spec.regroup.corpus!r} is regrouped itself; valid: "
+                        f"{of.regroup.corpus}"
+                    )
+                if of.ready and spec.regroup.keep_document:
+                    raise ConfigError(
+                        f"corpora.{corpus}.regroup.keep_document: the batches of {spec.regroup.corpus!r} are ready ones, "
+                        "which do not name their documents; valid: 0"
+                    )
             if spec.released:
                 check_known(f"corpora.{corpus}.released", spec.released, self.datasets)
         if self.chunking.punkt != "nltk":

@@ -218,6 +218,8 @@ class ReplugScoreSpec(Strict):
 def replug_score_spec(study: Study, cell: Cell) -> ReplugScoreSpec:
     """Of the scores that a cell is trained with."""
     settings, corpus = study.training_settings(cell), study.config.corpora[cell.corpus]
+    if corpus.regroup:  # into as many batches
+        corpus = study.config.corpora[corpus.regroup.corpus]
     there, seen = corpus.batches or sum(corpus.mix.values()), (settings.max_steps or 0) * settings.batches_per_step
     part = {"seed": settings.seed, "positions": seen} if seen and not 0 < there <= seen else {}
     return ReplugScoreSpec(**settings.model_dump(include={"length_normalised", "lm_max_length", "precision"}), **part)

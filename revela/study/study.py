@@ -9,6 +9,7 @@ from pathlib import Path
 
 from revela.study.base import ConfigError, check_known, read_yaml, validate
 from revela.study.cell import Cell
+from revela.study.corpora import RANDOM
 from revela.study.layout import Layout
 from revela.study.methods import METHODS
 from revela.study.settings import LM_EVAL, Config, Training
@@ -257,7 +258,33 @@ class Study:
         if spec.ready:
             return [spec.ready]
         own = [source.dataset for source in spec.sources]
-        return own + [dataset for part in spec.mix for dataset in self.corpus_datasets(part)]
+        parts = [*spec.mix, *([spec.regroup.corpus] if spec.regroup else [])]
+        return own + [dataset for part in parts for dataset in self.corpus_datasets(part)]
+
+    def grouped_by(self, corpus: str) -> System | None:
+        """The system whose neighbours a regrouped corpus's batches are made of; None: they are random."""
+        by = self.config.corpora[corpus].regroup.by
+        if by == RANDOM:
+            return None
+        system = self.system(by)
+        if isinstance(system, Api):
+            raise ConfigError(f"{by} is a service; valid: a system that runs here, or {RANDOM}")
+        return system
+
+    def rounds(self, corpus: str, above: tuple[str, ...] = ()) -> dict[str, System]:
+        """The systems, by name, that grouped a corpus and what stands behind it, the latest first. ConfigError for a circle."""
+        if corpus in above:
+            raise ConfigError(f"{' <- '.join((*above, corpus))}: a corpus is grouped by a cell that is trained on it")
+        above, spec, found = (*above, corpus), self.config.corpora[corpus], {}
+        behind = [*spec.mix]
+        if spec.regroup:
+            behind.append(spec.regroup.corpus)
+            if system := self.grouped_by(corpus):
+                found[system.name] = system
+                behind += [system.cell.corpus] if system.kind == "trained" else []
+        for part in behind:
+            found |= self.rounds(part, above)
+        return found
 
 
 def load(path: str | Path) -> Study:
@@ -283,6 +310,10 @@ def load(path: str | Path) -> Study:
     for name, corpus in config.corpora.items():
         for benchmark in corpus.apart_from:
             check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
+        try:
+            study.rounds(name)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: corpora.{name}.regroup.by: {error}") from None
     for task in tasks:
         check_known(f"{config.benchmarks}: dataset of {task.task}", task.dataset, config.datasets)
     for anchor in anchors:

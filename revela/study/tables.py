@@ -99,17 +99,21 @@ def _benchmark(study: Study, name: str) -> BenchmarkSpec:
 
 
 class LineageSpec(Strict):
-    """A table, and the datasets of the corpora behind its cells."""
+    """A table, and what stands behind its cells: corpus -> its datasets; corpus -> the systems that grouped its batches."""
 
     table: TableSpec
     corpora: dict[str, list[str]]
+    rounds: dict[str, list[System]]
 
 
 def lineage_spec(study: Study, table: str) -> LineageSpec:
     """The lineage of a table."""
     spec = table_spec(study, table)
-    corpora = {column.system.cell.corpus for column in spec.columns if column.system.kind == "trained"}
-    return LineageSpec(table=spec, corpora={corpus: study.corpus_datasets(corpus) for corpus in sorted(corpora)})
+    shown = sorted({column.system.cell.corpus for column in spec.columns if column.system.kind == "trained"})
+    rounds = {corpus: list(found.values()) for corpus in shown if (found := study.rounds(corpus))}
+    behind = {system.cell.corpus for found in rounds.values() for system in found if system.kind == "trained"}
+    datasets = {corpus: study.corpus_datasets(corpus) for corpus in sorted({*shown, *behind})}
+    return LineageSpec(table=spec, corpora=datasets, rounds=rounds)
 
 
 class FigureSpec(Strict):

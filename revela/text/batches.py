@@ -94,37 +94,50 @@ def chosen_batches(
         ]
     else:
         parts = _interleaved(spec, Path(inputs[0]))
-    chosen = _choose(parts, spec)
-    counts = {"batches": 0, "chunks": 0, "words": 0}
-    counts |= {"words_of_chunk": Counter(), "documents_of_batch": Counter(), "sources": Counter()}
-    documents = array("Q")  # hashes of the ids in each batch: ids themselves would take gigabytes
+    chosen, counts = _choose(parts, spec), BatchCounts()
 
     def batches() -> Iterator[Batch]:
         with progress(desc=f"batches of {spec.batch_size}", total=sum(map(len, chosen))) as bar:
             for part, indices in zip(parts, chosen, strict=True):
                 for batch in _pick(part.batches(), indices):
-                    src, text, ids = batch
-                    words, distinct = [len(chunk.split()) for chunk in text], set(ids)
-                    counts["batches"] += 1
-                    counts["chunks"] += len(text)
-                    counts["words"] += sum(words)
-                    counts["words_of_chunk"].update(words)
-                    counts["documents_of_batch"][len(distinct)] += 1
-                    counts["sources"][src] += 1
-                    documents.extend(map(_hash, distinct))
+                    counts.add(batch)
                     bar.update()
                     yield batch
 
     def result() -> dict:
         settings = {"batch_size": spec.batch_size, "group_size": spec.group_size}
         given = {part.name: {"available": part.available, "taken": len(some)} for part, some in zip(parts, chosen)}
-        number = len(np.unique(np.frombuffer(documents, np.uint64))) if documents else 0
-        found = {**counts, "documents": number, "parts": given}
-        if spec.ready:
-            found |= {"documents": None, "documents_of_batch": None}
+        found = {**counts.result(documents=not spec.ready), "parts": given}
         return {**settings, "take": spec.take, "seed": spec.seed, **found}
 
     return batches(), result
+
+
+class BatchCounts:
+    """What batches hold, counted as they pass."""
+
+    def __init__(self):
+        self._counts = {"batches": 0, "chunks": 0, "words": 0}
+        self._counts |= {"words_of_chunk": Counter(), "documents_of_batch": Counter(), "sources": Counter()}
+        self._documents = array("Q")  # hashes of the ids in each batch: ids themselves would take gigabytes
+
+    def add(self, batch: Batch) -> None:
+        src, text, ids = batch
+        words, distinct, counts = [len(chunk.split()) for chunk in text], set(ids), self._counts
+        counts["batches"] += 1
+        counts["chunks"] += len(text)
+        counts["words"] += sum(words)
+        counts["words_of_chunk"].update(words)
+        counts["documents_of_batch"][len(distinct)] += 1
+        counts["sources"][src] += 1
+        self._documents.extend(map(_hash, distinct))
+
+    def result(self, *, documents: bool) -> dict:
+        """The counts; those of documents are null where batches do not name them."""
+        if not documents:
+            return {**self._counts, "documents": None, "documents_of_batch": None}
+        hashes = np.frombuffer(self._documents, np.uint64) if self._documents else np.empty(0)
+        return {**self._counts, "documents": len(np.unique(hashes))}
 
 
 def _hash(name: str) -> int:

@@ -68,11 +68,13 @@ def write_report(
     output: str | Path,
     *,
     apart: str | Path | None = None,
+    grouping: Sequence[str | Path] | None = None,
 ) -> dict[str, Any]:
     """Gather the counts of a corpus in one JSON file: of its chunks, of its batches by their size, and by group size.
 
     What a corpus does not have is null: ready batches and mixes have no chunks of their own. A corpus that is kept apart
-    from benchmarks has the report on that too (`apart`).
+    from benchmarks has the report on that too (`apart`), and a regrouped one what regrouping did, by batch size
+    (`grouping`, in the order of `batches`).
     """
 
     def read(path: str | Path) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def write_report(
     report = {"chunks": chunks and read(chunks), "batches": by_size, "group_sizes": group_sizes and read(group_sizes)}
     if apart:
         report["apart"] = read(apart)
+    if grouping:
+        report["grouping"] = dict(zip(by_size, map(read, grouping), strict=True))
     return write_counts(output, report)
 
 

@@ -93,7 +93,7 @@ def test_a_training_that_ended_or_has_just_begun_is_not_shown(layout):
 
 def test_every_rule_is_in_the_stage_of_its_file():
     """The files of rules are the arrows of the chain."""
-    files = {"resources": "resources", "corpus": "corpus", "training": "training"}
+    files = {"resources": "resources", "corpus": "corpus", "grouping": "corpus", "training": "training"}
     files |= {"evaluation": "evaluation", "language_models": "evaluation"}
     named = set()
     for path in (ROOT / "workflow/rules").glob("*.smk"):

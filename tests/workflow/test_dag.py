@@ -88,6 +88,8 @@ FIGURES = {
     "corpus-mixed": CORPUS | jobs(dataset=4, chunks=2, batches=3),
     "corpus-fineweb": CORPUS | jobs(dataset=1, chunks=1, batches=1),
 }  # fmt: skip
+# The cell of round 2: batches of code, grouped by the cell of round 0 and then by that of round 1.
+ROUND = "results/models/revela/code+r2/llama-3.2-1b/llama-3.2-1b/bs16"
 TARGETS = [f"results/tables/{table}.tex" for table in TABLES] + [f"results/figures/{figure}.pdf" for figure in FIGURES]
 
 
@@ -100,7 +102,7 @@ def clean(tmp_path_factory):
 @pytest.fixture(scope="module", params=[(), SLURM], ids=["local", "slurm"])
 def planned(request, clean):
     """All tables, figures and cells under one profile."""
-    return plan(clean, "all", "models", "ablations", "released", "check", *TARGETS, options=request.param)
+    return plan(clean, "all", "models", "ablations", "released", "check", ROUND, *TARGETS, options=request.param)
 
 
 def test_every_table_as_counted_by_hand(planned):
@@ -141,6 +143,14 @@ def test_the_cells_of_the_paper(planned):
     assert (counts["batches"], counts["replug_scores"], counts["pairs"], counts["model"]) == (8, 4, 2, 5)
     ablations = {job for job in planned.needed("ablations") if job.rule.name == "train"}
     assert len(ablations) == 24 and len(ablations - planned.needed("models")) == 22
+
+
+def test_a_round_needs_the_rounds_before(planned):
+    """Which chunks are nearly the same is found once."""
+    assert planned.counts(ROUND) == jobs(
+        dataset=3, model=1, punkt=1, chunks=1, batches=1, near_duplicates=1, chunk_embeddings=2, neighbours=2, regroup=2,
+        train=3,
+    )  # fmt: skip
 
 
 def test_every_table_comes_with_its_lineage_and_its_comparison(planned):

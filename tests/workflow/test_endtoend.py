@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from revela.plan.costs import Costs
 from revela.study.layout import Layout
 from revela.study.sizes import load_sizes
 from revela.study.study import load
+from revela.text.parquet import read_table
 from revela.workflow import Job
 
 CONFIG = ("--configfile", "tests/small/config.yaml", "--profile", "workflow/profiles/local", "--cores", "2")
@@ -128,6 +130,25 @@ def test_the_plan_learns_from_finished_jobs(finished, monkeypatch):
             planned, taken = planned + seconds, taken + one.core_seconds
     assert len(done) > 20
     assert 0.5 < planned / taken < 2
+
+
+def test_a_cell_groups_the_batches_of_the_next_round(copy):
+    """Each chunk is in one batch at most, as it was. What is left for the next round is its training."""
+    by = f"code+r1: {{regroup: {{corpus: code, by: {CELL}, neighbours: 8}}}}"
+    copy.edit("tests/small/config.yaml", "corpora:\n", f"corpora:\n  {by}\n")
+    folder = copy.folder / R / "corpora"
+    printed, status = copy.snakemake(f"{R}/corpora/code+r1/bs4/grouping.md", *CONFIG)
+    assert status == 0, printed
+    before, after = (list(read_table(folder / name / "bs4/batches.parquet")) for name in ("code", "code+r1"))
+    assert 20 <= len(after) <= len(before) == 24 and all(len(row["text"]) == 4 for row in after)
+    chunks = [
+        Counter((row["src"], *pair) for row in rows for pair in zip(row["text"], row["document"], strict=True))
+        for rows in (before, after)
+    ]
+    assert chunks[1] <= chunks[0] and after != before
+    found = json.loads((folder / "code+r1/bs4/grouping.json").read_text())
+    assert found["corpora"]["code"]["batches"] == 24 and found["neighbours"]["packages"]["chunks"] == 96
+    assert copy.plan(f"{R}/models/{CELL.replace('code', 'code+r1')}", *CONFIG) == {"train": 1}
 
 
 def test_a_deleted_cell_is_made_again_with_what_depends_on_it(copy):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revela.errors import RevelaError
 from revela.plan.costs import Costs
-from revela.study import specification, tables
+from revela.study import grouping, specification, tables
 from revela.study.cell import Cell
 from revela.study.code import code_hash
 from revela.study.methods import METHODS
@@ -87,6 +87,7 @@ BM25, ENCODERS, APIS = (STUDY.models_of(kind) for kind in ("bm25", "encoder", "a
 UNTRAINED_SYSTEM = f"{UNTRAINED}({either(STUDY.backbones)})"
 DENSE = f"{cell_pattern(*METHODS)}|{UNTRAINED_SYSTEM}|{either(ENCODERS)}"
 SYSTEM = f"{DENSE}|{either([*BM25, *APIS])}"
+REGROUPED = {name for name, corpus in CONFIG.corpora.items() if corpus.regroup}
 
 
 wildcard_constraints:

@@ -92,6 +92,8 @@ rule batches:
         LAYOUT.log("batches", "{corpus}", "bs{batch_size}"),
     benchmark:
         LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
+    wildcard_constraints:
+        corpus=either(CONFIG.corpora.keys() - REGROUPED),
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -170,6 +172,8 @@ def report_files(wildcards):
     sizes = sorted({run.batch_size for run in STUDY.runs if run.corpus == corpus}) or [16]
     files = {"batches": [LAYOUT.batches(corpus, size, "json") for size in sizes]}
     spec = CONFIG.corpora[corpus]
+    if spec.regroup:
+        files["grouping"] = [LAYOUT.grouping(corpus, size) for size in sizes]
     if spec.sources and not spec.ready:
         files["chunks"] = LAYOUT.chunks(specification.chunked_as(STUDY, corpus), "json")
         if spec.documents:

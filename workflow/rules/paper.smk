@@ -71,7 +71,9 @@ def lineage_files(wildcards):
     """All that stands behind a table: scores, models and what they were made of, the benchmarks."""
     table = wildcards.table
     systems = [STUDY.system(name) for name in dict.fromkeys(name for name, _ in STUDY.table_scores(table))]
-    cells = [system.cell for system in systems if system.kind == "trained"]
+    rounds = [STUDY.rounds(system.cell.corpus) for system in systems if system.kind == "trained"]
+    systems += {name: system for found in rounds for name, system in found.items()}.values()
+    cells = list(dict.fromkeys(system.cell for system in systems if system.kind == "trained"))
     models = {model for system in systems for model in system.models}
     models |= {model for cell in cells for model in cell.models}
     datasets = {dataset for cell in cells for dataset in STUDY.corpus_datasets(cell.corpus)}

@@ -7,5 +7,10 @@ with job(snakemake):
 
     files = snakemake.input
     write_report(
-        files.get("chunks"), files.batches, files.get("group_sizes"), snakemake.output[0], apart=files.get("apart")
+        files.get("chunks"),
+        files.batches,
+        files.get("group_sizes"),
+        snakemake.output[0],
+        apart=files.get("apart"),
+        grouping=files.get("grouping"),
     )
