@@ -57,10 +57,10 @@ rule train:
         LAYOUT.log("train", "{cell}"),
     benchmark:
         LAYOUT.benchmark("train", "{cell}")
+    priority: 1  # on one core or two nothing takes longer, so it begins as soon as it can
     conda:
         "../envs/revela.yaml"
     threads: training_threads
-    priority: 1  # on one core or two nothing takes longer, so it begins as soon as it can
     resources:
         nodes=CONFIG.compute.training_nodes,
         gpu=CONFIG.compute.training_gpus,
