@@ -196,7 +196,7 @@ def test_the_comparison_is_that_of_the_scores(compared):
     assert 20 <= found["queries"] == values[0]["parts"]["held-out"]["counts"]["queries"]
     [table] = facts["tables"]
     table = Path(table).read_text()
-    assert table.count("±") >= 6 and "made from the text" in table
+    assert table.count("±") >= 3 and "made from the text" in table
     assert "Made from the text" in (compared / "out/retriever/README.md").read_text()  # the card has the scores
 
 
