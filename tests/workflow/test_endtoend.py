@@ -187,7 +187,7 @@ def test_the_check_fails_where_a_measured_value_does(copy):
     head, row = (copy.folder / f"{TABLE}.csv").read_text().splitlines()
     task, _, *others = row.split(",")
     mean = row.replace(task, "Mean")
-    (copy.folder / "printed.csv").write_text("\n".join([head, row, mean]))
+    (copy.folder / "printed.csv").write_text(f"{head}\n{row}\n{mean}")
     printed, status = copy.snakemake("check", *CONFIG)
     assert status == 0 and f"{R}/check.html: OK 10, close 0, FAIL 0, not run 0" in printed, printed
 
