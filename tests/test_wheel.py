@@ -73,7 +73,7 @@ def foreign(modules):
 
 # What only some targets need: figures of a configuration, SLURM, other harnesses. Each says so where it is missing.
 OF_EXTRAS = {
-    "paper": {"matplotlib", "snakemake_executor_plugin_slurm"},
+    "paper": {"datasketch", "faiss", "matplotlib", "snakemake_executor_plugin_slurm"},
     "lm": {"lm_eval"},
     "api": {"cohere", "openai", "voyageai"},
     "dev": {"mteb"},

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 
 def by_source(batches: str | Path, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(source, the numbers of its chunks, ascending) for each source of a batches.parquet, in the order of the file.
+    """(source, the numbers [n] of its chunks, ascending) for each source of a batches.parquet, in the order of the file.
 
     A batch has one source, so batches are regrouped within each.
     """
@@ -31,11 +31,11 @@ def column(batches: str | Path, name: str) -> pa.Array:
 
 
 def coded(values: pa.Array, numbers: np.ndarray) -> np.ndarray:
-    """A number for each value of some chunks, equal where the values are: int [n]."""
+    """A number for each value of the chunks `numbers` [n], equal where the values are: int [n]."""
     return np.array(values.take(numbers).dictionary_encode().indices)
 
 
 def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Rows of an array on disk; a view, which is not read, where they stand together."""
+    """Rows `numbers` [n] of an array [m, ...] on disk: [n, ...]; a view, which is not read, where they stand together."""
     first, last = int(numbers[0]), int(numbers[-1])
     return array[first : last + 1] if last - first + 1 == len(numbers) else array[numbers]

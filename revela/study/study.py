@@ -262,7 +262,10 @@ class Study:
         return own + [dataset for part in parts for dataset in self.corpus_datasets(part)]
 
     def grouped_by(self, corpus: str) -> System | None:
-        """The system whose neighbours a regrouped corpus's batches are made of; None: they are random."""
+        """The system whose neighbours a regrouped corpus's batches are made of; None: they are random.
+
+        Raises ConfigError for a service.
+        """
         by = self.config.corpora[corpus].regroup.by
         if by == RANDOM:
             return None

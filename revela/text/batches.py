@@ -122,6 +122,7 @@ class BatchCounts:
         self._documents = array("Q")  # hashes of the ids in each batch: ids themselves would take gigabytes
 
     def add(self, batch: Batch) -> None:
+        """Counts a batch."""
         src, text, ids = batch
         words, distinct, counts = [len(chunk.split()) for chunk in text], set(ids), self._counts
         counts["batches"] += 1

@@ -126,7 +126,7 @@ def test_a_job_without_gpus_may_run_on_a_cpu(torch_of, monkeypatch, named):
 def test_a_build_of_torch_without_cuda(torch_of):
     torch_of(None)
     message = refusal(r"has 4 GPUs, but torch \S+ is a build without CUDA; the driver is 535\.129\.03: install")
-    assert "evaluation_gpus to 0" in message
+    assert "scoring_gpus to 0" in message
     torch_of(None, driver="")
     refusal("no NVIDIA driver is loaded")
 
