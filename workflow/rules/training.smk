@@ -41,10 +41,10 @@ def training_files(wildcards):
 
 def training_threads(wildcards):
     """As set; on the CPU of this machine, an evaluation has room beside it."""
-    compute = CONFIG.compute
-    if compute.training_gpus or not workflow.local_exec:
+    compute, cores = CONFIG.compute, workflow.resource_settings.cores
+    if compute.training_gpus or not workflow.local_exec or cores is None:  # a report is made without cores
         return compute.training_threads
-    beside = workflow.cores - compute.evaluation_threads
+    beside = cores - compute.evaluation_threads
     return min(compute.training_threads, beside) if beside > 0 else compute.training_threads
 
 
