@@ -6,7 +6,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 import pytest
 
-LONG = ["slurm", "workflow", "hub", "command"]  # whose files take minutes
+LONG = ["slurm", "workflow", "hub", "command", "training"]  # whose files take minutes
 
 TEXTS = [
     "A retriever finds the passage that answers a query among many passages.",
