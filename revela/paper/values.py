@@ -193,7 +193,7 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
         PaperError: A score file is missing or is of other tasks, or a copied system has no printed values.
     """
     printed = read_printed(spec.table.printed) if spec.table.printed else {}
-    wrong, of_rows = errata(spec), list(tasks_of_rows(spec).values())
+    wrong, names, of_rows = errata(spec), rows(spec), list(tasks_of_rows(spec).values())
     benchmarks = [spec.benchmarks[head] for head in of_rows] if spec.table.means_of else list(spec.benchmarks.values())
     found = []
     for column in spec.columns:
@@ -203,25 +203,29 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
         if column.copied and not scored:
             if label not in printed:
                 raise PaperError(f"{spec.table.printed}: no printed values of {label}, which is not run here")
-            values = [printed[label][row] for row in rows(spec)]
+            values = [printed[label][row] for row in names]
             found.append(Column(label, values, [], tuple(e for e in wrong if e.column == label)))
             continue
         if partly and not scored:
             continue
-        found.append(Column(label, *_values(spec, files), service=column.copied))
+        found.append(Column(label, *_values(spec, of_rows, files, len(names)), service=column.copied))
     return found
 
 
-def _values(spec: TableSpec, files: Sequence[str]) -> tuple[list[float], list[float]]:
-    """The values and margins of a system in a table's rows. files: its scores on each benchmark, in the rows' order."""
-    of_rows = list(tasks_of_rows(spec).values())
+def _values(
+    spec: TableSpec, of_rows: Sequence[str], files: Sequence[str], count: int
+) -> tuple[list[float], list[float]]:
+    """The values and margins of a system in a table's rows, of which there are `count`.
+
+    of_rows: what `tasks_of_rows` says of them. files: the system's scores on each benchmark, in their order.
+    """
     if spec.table.means_of:
         benchmarks = [spec.benchmarks[head] for head in of_rows]
         found = _means([measured(file, b.tasks, b.metric) for file, b in zip(files, benchmarks, strict=True)])
     else:
         [benchmark] = spec.benchmarks.values()
         found = measured(files[0], of_rows, benchmark.metric)
-    values, margins = (part[: len(rows(spec))] for part in found)
+    values, margins = (part[:count] for part in found)  # one row has no mean
     return values, margins
 
 
@@ -232,14 +236,15 @@ def seed_margins(spec: TableSpec, column: ColumnSpec, layout: Layout) -> tuple[l
     """
     from scipy import stats  # where there are several seeds
 
-    benchmarks = [spec.benchmarks[head] for head in tasks_of_rows(spec).values()] if spec.table.means_of else []
+    of_rows, count = list(tasks_of_rows(spec).values()), len(rows(spec))
+    benchmarks = [spec.benchmarks[head] for head in of_rows] if spec.table.means_of else []
     scores = []
     for system in [column.system.name, *column.seeds]:
         files = [layout.scores(system, one.name) for one in benchmarks or spec.benchmarks.values()]
         if all(Path(file).exists() for file in files):
-            scores.append(_values(spec, files)[0])
+            scores.append(_values(spec, of_rows, files, count)[0])
     if (n := len(scores)) < 2:
-        return [0.0] * len(rows(spec)), n
+        return [0.0] * count, n
     t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * math.sqrt(1 + 1 / n)
     return [t * statistics.stdev(values) for values in zip(*scores, strict=True)], n
 
