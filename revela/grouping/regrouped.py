@@ -25,8 +25,10 @@ def write_neighbours(
     batches: str | Path,
     batch_size: int,
     k: int,
-    find: Callable[[str, np.ndarray, int], tuple[np.ndarray, np.ndarray, float | None]],
+    find: Callable[[str, np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray, float | None]],
     output: str | Path,
+    *,
+    documents: bool,
 ) -> dict[str, Any]:
     """Write the neighbours of each chunk among those of its source: a .npz file and, beside it, a JSON file of counts.
 
@@ -35,16 +37,19 @@ def write_neighbours(
 
     Args:
         batches: The corpus's batches.parquet.
-        find: (source, the numbers [n] of its chunks, k) -> neighbours, numbered from 0 to n - 1, their similarities, and
-            the recall of a search that is not exact, None of one that is.
+        find: (source, the numbers [n] of its chunks, the document of each, int [n], or None, k) -> neighbours, numbered
+            from 0 to n - 1, their similarities, and the recall of a search that is not exact, None of one that is.
         output: The .npz file.
+        documents: Whether the batches name their documents.
 
     Returns:
         Source -> ``chunks``, ``similarity`` (the mean over all neighbours) and ``recall``.
     """
     arrays, counts = {}, {}
+    document = chunks.column(batches, "document") if documents else None
     for place, (source, numbers) in enumerate(chunks.by_source(batches, batch_size)):
-        near, similarities, recall = find(source, numbers, min(k, len(numbers) - 1))
+        of_document = None if document is None else chunks.coded(document, numbers)
+        near, similarities, recall = find(source, numbers, of_document, min(k, len(numbers) - 1))
         arrays |= {f"neighbours-{place}": near, f"similarities-{place}": similarities}
         similarity = float(similarities[np.isfinite(similarities)].mean(dtype=np.float64))
         counts[source] = {"chunks": len(numbers), "similarity": round(similarity, 4), "recall": recall}

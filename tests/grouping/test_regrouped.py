@@ -45,13 +45,12 @@ def contents(path):
 
 
 def by_bm25(batches, output):
-    text, documents = chunks.column(batches, "text"), chunks.column(batches, "document")
+    text = chunks.column(batches, "text")
 
-    def find(source, numbers, k):
-        of_document = chunks.coded(documents, numbers)
+    def find(source, numbers, of_document, k):
         return *bm25_neighbours(text.take(numbers).to_pylist(), k, BM25(), source, documents=of_document), None
 
-    return write_neighbours(batches, 4, 6, find, output)
+    return write_neighbours(batches, 4, 6, find, output, documents=True)
 
 
 def test_random_batches_have_the_same_chunks(batches, tmp_path):
