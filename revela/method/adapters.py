@@ -4,7 +4,7 @@ As transformers and PEFT write them, each adapter keeps a copy of its input in i
 type, and what dropout leaves of the input; a gated MLP keeps both factors of its product and the product; a norm keeps
 its input in float32, and the layers behind it its output. Here
 
-    a linear layer with an adapter   y = W x + s B A drop(x), is one operation: it keeps x, a byte a number of dropout's
+    a linear layer with an adapter   y = W x + s B A drop(x), is one operation: it keeps x, a bit a number of dropout's
                                      mask, and A drop(x), which is narrow
     silu(gate) * up                  is one that keeps gate and up
     RMSNorm                          is one that keeps its input as it came
@@ -76,16 +76,17 @@ class _Adapted(torch.autograd.Function):
         mask = _mask(row, p)
         narrow = _drop(row, p, mask) @ a.to(x.dtype).T
         y = F.linear(row, weight, bias).addmm_(narrow, b.to(x.dtype).T, alpha=scaling)
-        ctx.save_for_backward(weight, a, b, narrow, mask, *kept)
+        ctx.save_for_backward(weight, a, b, narrow, None if mask is None else _packed(mask), *kept)
         ctx.scaling, ctx.p, ctx.again = scaling, p, again
         return y.unflatten(0, x.shape[:-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        weight, a, b, narrow, mask, *kept = ctx.saved_tensors
+        weight, a, b, narrow, bits, *kept = ctx.saved_tensors
         x = ctx.again(*kept) if ctx.again else kept[0]
         shape, gradient = x.shape, gradient.flatten(0, -2)
+        mask = None if bits is None else _unpacked(bits, x.flatten(0, -2).shape)
         of_narrow = (gradient @ b.to(gradient.dtype)).mul_(ctx.scaling)
         of_b = (gradient.T @ narrow).mul_(ctx.scaling).to(b.dtype)
         of_a = (of_narrow.T @ _drop(x.flatten(0, -2), ctx.p, mask)).to(a.dtype)
@@ -108,6 +109,20 @@ def _mask(x: Tensor, p: float) -> Tensor | None:
 
 def _drop(x: Tensor, p: float, mask: Tensor | None) -> Tensor:
     return x if mask is None else (x * mask).mul_(1 / (1 - p))
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """Eight booleans in a byte."""
+    eights = F.pad(mask.flatten(), (0, -mask.numel() % 8)).view(torch.int64)
+    return (
+        (eights * 0x0102040810204080).bitwise_right_shift_(56).to(torch.uint8)
+    )  # the n-th byte's bit becomes the n-th
+
+
+def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
+    """The mask of a shape that was packed."""
+    eights = bits.to(torch.int64).mul_(0x0101010101010101).bitwise_and_(0x8040201008040201 - 2**64)
+    return eights.view(torch.uint8).bool()[: shape.numel()].view(shape)
 
 
 # --- inputs that are made again

@@ -27,6 +27,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from revela.method.exchange import Exchange, Group
 from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
@@ -269,7 +271,26 @@ def _dense(
     if batch.value_norm:
         norms = value.norm(dim=-1).view(heads, 1, size, length)
         weights = weights / ((p * norms).sum(3) + EPSILON)  # N_ij, eq. 8
-    return torch.bmm((p * weights[..., None]).flatten(2), value)[None]
+    return _Weighted.apply(p, weights, value)[None]
+
+
+class _Weighted(torch.autograd.Function):
+    """sum_j weights_j p_j value_j, which keeps the probabilities [H, T, B, L] once: as they are, not weighted as well."""
+
+    @staticmethod
+    def forward(ctx, p, weights, value):
+        ctx.save_for_backward(p, weights, value)
+        return torch.bmm((p * weights[..., None]).flatten(2), value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        p, weights, value = ctx.saved_tensors
+        of_value = None
+        if ctx.needs_input_grad[2]:
+            of_value = torch.bmm((p * weights[..., None]).flatten(2).mT, gradient)
+        of_weighted = torch.bmm(gradient, value.mT).view_as(p)
+        return of_weighted * weights[..., None], (of_weighted * p).sum(3), of_value
 
 
 def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
@@ -280,18 +301,23 @@ def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor
         # the fast kernels want one head size for all three.
         query, key = F.pad(query, (0, 1)), F.pad(key, (0, 1))
         value = torch.cat([value, value.norm(dim=-1, keepdim=True).to(value.dtype)], 3)
-    b = torch.cat(
-        [
-            F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, enable_gqa=True, **settings)
-            for tokens, k, v in zip(batch.tokens_of, key.split(batch.e_lengths, 2), value.split(batch.e_lengths, 2))
-            if len(tokens)
-        ],
-        dim=2,
-    )  # [1, H, pairs' tokens, d]
-    if batch.value_norm:
+    found = [
+        F.scaled_dot_product_attention(query.index_select(2, tokens), k, v, enable_gqa=True, **settings)
+        for tokens, k, v in zip(batch.tokens_of, key.split(batch.e_lengths, 2), value.split(batch.e_lengths, 2))
+        if len(tokens)
+    ]
+    # For its backward pass attention keeps what it found. From that the rest is made again, so that nothing else is kept.
+    how = {"use_reentrant": False, "preserve_rng_state": False}
+    return checkpoint(_add_up, batch.gated(layer), batch.tokens, len(batch.document), dim, *found, **how)
+
+
+def _add_up(weights: Tensor, tokens: Tensor, length: int, dim: int, *found: Tensor) -> Tensor:
+    """b_i [1, H, T, dim] from b_ij [1, H, pairs' tokens, dim] of each j, with N_ij in a last column if that is to divide."""
+    b = torch.cat(found, dim=2)
+    if b.shape[3] > dim:
         b = b[..., :dim] / (b[..., dim:] + EPSILON)
-    b = b * batch.gated(layer).to(b.dtype)[..., None]
-    return b.new_zeros(1, b.shape[1], len(batch.document), dim).index_add(2, batch.tokens, b)
+    b = b * weights.to(b.dtype)[..., None]
+    return b.new_zeros(1, b.shape[1], length, dim).index_add(2, tokens, b)
 
 
 register(NAME, _attention)

@@ -7,8 +7,8 @@
     activations   what the backward pass needs of each token in each layer (`retained`), or with gradient checkpointing the
                   layer's input, and all of one layer; of a frozen language model, those of the h-stream, and the keys and
                   values of the e-stream
-    at work       gradients of one layer's activations
-    logits        a piece of float32 logits with its softmax and gradient
+    at work       gradients of one layer's activations; or a piece of float32 logits with its softmax and, unless the head
+                  is frozen, its gradient, where that is more
     keys, values  of the e-stream that come from processes which share the batch: at most those of all its documents
 
 ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes. Activations and what is at work
@@ -25,7 +25,7 @@ from revela.plan.flops import Shape
 if TYPE_CHECKING:
     from revela.study.settings import Training
 
-LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives.revela
+LOGITS = 4 * 2**25  # bytes of a piece, see revela.objectives.revela
 BYTES = {"bf16": 2, "fp32": 4}
 RUNTIME = 0.55 * 2**30  # of a process on a CPU
 WASTE = 1.05
@@ -62,7 +62,10 @@ def alternatives(
     stage, most = settings.zero_stage, 3 if processes > 1 else settings.zero_stage
     needs = {"gradient_checkpointing: true": need(stage, True)}
     if processes > 1:
-        needs |= {"zero_stage: 3": need(3, checkpointing), "both": need(3, True)}
+        needs |= {
+            "zero_stage: 3": need(3, checkpointing),
+            "zero_stage: 3 with gradient_checkpointing: true": need(3, True),
+        }
     for size in (max(batch_size // 2, least_batch), max(batch_size // 4, least_batch)):
         if size < batch_size:
             needs[f"all that and batch size {size}"] = need(most, True, size)
@@ -92,10 +95,9 @@ def parts(
     """
     full = (2 * batch_size * settings.retriever_max_length, batch_size * settings.lm_max_length)
     retriever_tokens, lm_tokens = (count / settings.processes_per_batch for count in tokens or full)
-    found = dict.fromkeys(("runtime", "weights", "gradients", "optimizer", "activations", "at work", "logits"), 0.0)
+    found = dict.fromkeys(("runtime", "weights", "gradients", "optimizer", "activations", "at work"), 0.0)
     if not gpu:
         found["runtime"] = RUNTIME
-    stream = BYTES[settings.precision] if settings.lora else 4  # of a layer's input
     widest = 0.0
     for part, shape in enumerate(shapes):
         frozen, cross = part == 1 and settings.freeze_lm, part == 1
@@ -103,26 +105,28 @@ def parts(
             found[name] += size
         count = retriever_tokens if part == 0 else lm_tokens * (1 if frozen else 2)
         attended = attention(settings, batch_size) if cross else 0.0
-        every = cross and takes_all(settings, attended, batch_size, gpu=gpu)
-        keys = lm_tokens if every else 0
+        every = cross and takes_all(settings, attended, batch_size, frozen=frozen, gpu=gpu)
+        keys = lm_tokens * settings.processes_per_batch if every else 0
         layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu, keys=keys).values())
+        stream = _stream(settings, frozen=frozen)
         if frozen:
-            stream = BYTES[settings.precision]
             found["activations"] += lm_tokens * shape.layers * stream * 2 * shape.kv_heads * shape.head_dim
         kept = stream * shape.hidden if checkpointing else layer
         found["activations"] += count * shape.layers * kept
         widest = max(widest, count * (layer if checkpointing else 0))
-        found["at work"] = max(found["at work"], count * BYTES[settings.precision] * 3 * shape.intermediate)
+        of_pairs = 3 * shape.heads * keys if every else 4 * attended * shape.heads * shape.head_dim
+        numbers = max(count * 3 * shape.intermediate, lm_tokens * of_pairs)
+        found["at work"] = max(found["at work"], WASTE * BYTES[settings.precision] * numbers)
     if len(shapes) == 2:
         lm = shapes[1]
         layers = 1 if checkpointing and not settings.freeze_lm else lm.layers
         coming = (settings.processes_per_batch - 1) * lm_tokens
         found["keys, values"] = coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
     found["activations"] = WASTE * (found["activations"] + widest)
-    found["at work"] *= WASTE
     if len(shapes) == 2:
         # On a GPU libraries have use for what a small batch leaves of it.
-        found["logits"] = LOGITS if gpu else min(LOGITS, 3 * 4 * lm_tokens * shapes[1].vocabulary)
+        logits = LOGITS if gpu else min(LOGITS, 4 * lm_tokens * shapes[1].vocabulary)
+        found["at work"] = max(found["at work"], logits * (2 if settings.lora or settings.freeze_lm else 3))
     return found
 
 
@@ -138,9 +142,16 @@ def attention(settings: Training, batch_size: int) -> float:
     return 1 + (batch_size - 2) * min(1.0, ALIKE * settings.temperature / SPREAD)
 
 
-def takes_all(settings: Training, attended: float, batch_size: int, *, gpu: bool) -> bool:
+def takes_all(settings: Training, attended: float, batch_size: int, *, frozen: bool = False, gpu: bool) -> bool:
     """Whether cross attention goes over all pairs: as set, or as a CPU with bfloat16 does where many count."""
-    return settings.attention == "dense" or (not gpu and settings.precision == "bf16" and 8 * attended > batch_size)
+    return settings.attention == "dense" or (
+        not gpu and _stream(settings, frozen=frozen) == 2 and 8 * attended > batch_size
+    )
+
+
+def _stream(settings: Training, *, frozen: bool = False) -> int:
+    """Bytes of a number of what goes from layer to layer: float32 where all weights are trained."""
+    return BYTES[settings.precision] if settings.lora or frozen else 4
 
 
 def retained(
@@ -152,34 +163,44 @@ def retained(
     tokens are those of the h-stream, which alone attends. keys: places whose probabilities are kept where attention goes
     over all pairs; 0 where it does not.
     """
-    width = BYTES[settings.precision]
+    width, hidden, between = BYTES[settings.precision], shape.hidden, shape.intermediate
     queries, of_keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    adapted, stream = bool(settings.lora) and not frozen, _stream(settings, frozen=frozen)
+    slim = (adapted or frozen) and settings.zero_stage < 3 and not settings.compile  # revela.training.engine
+    again = not gpu and stream == 2  # attention's output is made again: revela.method.short
     found = {
-        "inputs of the norms": 2 * 4 * shape.hidden,
-        "gate, its activation, up": width * 3 * shape.intermediate,
-        "query, key, value and output": width * 2 * (queries + of_keys),
+        # As they came (revela.method.adapters), or in float32.
+        "inputs of the norms": 2 * (width if slim else 4) * hidden,
+        # Of the product that a gated MLP is, both factors, and the activation unless that is made again.
+        "gate, up, and the activation": width * (2 if slim else 3) * between,
+        # In a grid (revela.method.packing).
+        "query, key, value and output": width * ((1 if again else 2) * queries + 2 * of_keys),
     }
     share = 1 if frozen else 0.5
-    if keys:  # themselves and weighted
-        found["probabilities of cross attention"] = share * width * 2 * shape.heads * keys
-    elif attended:  # query and output for each pair, b and its weighted form; and the row's keys and values
-        found["the same of cross attention"] = width * (share * 4 * attended * queries + (0 if frozen else 2) * of_keys)
+    if keys:  # and query, and keys and values of the grid, once for each head (revela.method.inbatch)
+        found["probabilities of cross attention"] = share * width * shape.heads * keys
+        found["the same of cross attention"] = width * (share * 2 * queries + (0 if frozen else queries))
+    elif attended:  # query and output for each pair; and the row's keys and values, or a copy with their norms
+        of_row = 0 if frozen and not settings.value_norm else 2 * of_keys
+        found["the same of cross attention"] = width * (share * 2 * attended * queries + of_row)
     matrices = {name: rows for name, (rows, _) in shape.matrices.items()}
-    if settings.lora and not frozen:
+    if adapted:
         targets = [name for name in settings.lora.targets if name in matrices]
         numbers = sum(matrices[name] for name in targets)
-        slim = settings.zero_stage < 3 and not settings.compile  # see revela.method.adapters
-        if settings.lora.dropout and not slim:
+        if slim:  # others are made again from what norms and MLP keep
+            found["inputs of A"] = width * sum(matrices[name] for name in targets if name == "o_proj")
+        elif settings.lora.dropout:
             found["inputs of A"] = width * numbers
         else:  # which query, key and value share, as gate and up do
             shared = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "mlp", "up_proj": "mlp"}
             found["inputs of A"] = width * sum({shared.get(name, name): matrices[name] for name in targets}.values())
-        if settings.lora.dropout:
-            found["masks of dropout"] = numbers * (1 if slim or gpu else width)
+        if settings.lora.dropout:  # slim, in bits
+            found["masks of dropout"] = numbers * (1 / 8 if slim else 1 if gpu else width)
         found["inputs of B"] = width * settings.lora.rank * len(targets)
     elif not frozen:
-        inputs = 2 * shape.hidden + queries + shape.intermediate
-        found["inputs of the matrices and of the norms' weights"] = width * (inputs + 2 * shape.hidden)
+        copies = 2 if width == stream else 5  # a type of its own is made for each matrix
+        found["inputs of the matrices"] = width * (copies * hidden + queries + between)
+        found["inputs of the norms' weights"] = 4 * 2 * hidden
     return found
 
 
@@ -190,8 +211,8 @@ def _weights(settings: Training, shape: Shape, processes: int, *, frozen: bool) 
         kept, trained = base, 0
     elif settings.lora:
         kept, trained = base, shape.adapter_weights(settings.lora)
-    else:
-        kept, trained = 0, base
+    else:  # autocast makes copies of the matrices
+        kept, trained = shape.weights if settings.precision == "bf16" else 0, base
     stage, share = settings.zero_stage, 1 / processes
     return {
         "weights": (BYTES[settings.precision] * kept + 4 * trained) * (share if stage == 3 else 1),

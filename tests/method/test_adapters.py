@@ -75,7 +75,7 @@ def test_no_further_from_float32_under_autocast(dropout):
 
 
 def test_what_stays_behind():
-    """One input for both layers, a byte a number for each mask, and what is narrow. PEFT keeps over three times that."""
+    """One input for both layers, a bit a number for each mask, and what is narrow. PEFT keeps over three times that."""
 
     def kept(model):
         storages = {}
@@ -92,8 +92,18 @@ def test_what_stays_behind():
         return sum(storages.values())
 
     ours, theirs = pair(0.1)
-    assert kept(ours) == 50 * (24 * 4 + 2 * 24 + 2 * 4 * 4)
+    assert kept(ours) == 50 * (24 * 4 + 2 * 24 // 8 + 2 * 4 * 4)
     assert kept(theirs) > 3 * kept(ours)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (5, 7), (1, 1), (64, 33)])
+def test_masks_are_packed(shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.9
+    bits = adapters._packed(mask)
+    assert bits.dtype == torch.uint8 and bits.numel() == -(-mask.numel() // 8)
+    assert torch.equal(adapters._unpacked(bits, mask.shape), mask)
+    every = torch.arange(256).repeat_interleave(8).view(256, 8) >> torch.arange(8) & 1
+    assert adapters._packed(every.bool()).tolist() == list(range(256))
 
 
 def test_what_is_left_to_peft():

@@ -391,6 +391,24 @@ def test_gradient_checkpointing_changes_nothing(attention):
     assert len(calls) == 2, "the layer was not recomputed, so the test shows nothing"
 
 
+@pytest.mark.parametrize("value_norm", [False, True])
+def test_what_is_made_again_changes_no_bit(value_norm, monkeypatch):
+    """Weighted values of cross attention, against autograd that keeps all of them."""
+    batch = make_batch(dtype=torch.float32)
+    lm = make(dtype=torch.float32)
+    found = {
+        attention: run(lm, *batch, value_norm=value_norm, attention=attention) for attention in ("sparse", "dense")
+    }
+
+    def plain(p, weights, value):
+        return torch.bmm((p * weights[..., None]).flatten(2), value)
+
+    monkeypatch.setattr(inbatch, "checkpoint", lambda function, *args, **how: function(*args))
+    monkeypatch.setattr(inbatch._Weighted, "apply", plain)
+    for attention, ours in found.items():
+        assert_equal_runs(ours, run(lm, *batch, value_norm=value_norm, attention=attention), rtol=0, atol=0)
+
+
 def test_reentrant_checkpointing_is_refused():
     lm = make()
     enable_checkpointing(lm, use_reentrant=True)

@@ -825,7 +825,11 @@ def small_gpu():
 def test_a_run_that_does_not_fit_names_settings_that_would(tmp_path, write_job):
     folder = run(write_job(tmp_path), 2, small_gpu, status=1)
     assert "error: out of memory (CUDA out of memory); by estimate these would fit into 0.9 GiB: " in messages(folder)
-    for change in ("gradient_checkpointing: true (", "both (", "all that and batch size 3 ("):
+    for change in (
+        "gradient_checkpointing: true (",
+        "zero_stage: 3 with gradient_checkpointing: true (",
+        "all that and batch size 3 (",
+    ):
         assert change in messages(folder)
 
 
