@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +22,10 @@ import pyarrow.parquet as pq
 from record import save, show
 
 from revela.command.own_study import DEMO, NARROW, TINY
-from revela.files import read_yaml
 from revela.plan.fit import GB, Load
 from revela.plan.flops import read_shape
 from revela.root import root
+from revela.study.base import read_yaml
 from revela.study.settings import Training
 from revela.training import launch
 from revela.training.job import Job
@@ -69,7 +68,6 @@ def measure(settings: Training, backbone: Path, checkpointing: bool, threads: in
         Path(folder, "job.json").write_text(job.model_dump_json())
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         launch.settle(environment)
-        started = time.perf_counter()
         command = [sys.executable, __file__, "--job", f"{folder}/job.json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -78,7 +76,6 @@ def measure(settings: Training, backbone: Path, checkpointing: bool, threads: in
         "estimate_gb": round(estimate, 2),
         "measured_gb": round(measured, 2),
         "ratio": round(estimate / measured, 2),
-        "seconds": round(time.perf_counter() - started, 1),
     }
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -367,10 +368,12 @@ def _lines(sheet: str) -> dict[str, str]:
 def _check_memory(study: Study, cell: Cell) -> None:
     """Raises DoesNotFit for a cell that is yet to be trained and that this machine has too little memory for.
 
-    On a GPU, and for a model that is yet to be downloaded, the training itself decides.
+    Chunks are taken to be as long as they are planned, and the training, which counts their tokens, may still refuse. On
+    a GPU, and for a model that is yet to be downloaded, it alone decides.
     """
     costs = Costs(study, load_sizes())
-    load = costs.load(str(cell))
+    lengths = costs.lengths(cell, first_half=False)
+    load = replace(costs.load(str(cell)), tokens=(sum(lengths["query"] + lengths["passage"]), sum(lengths["lm"])))
     if not (load.gpu or costs.notes or Path(study.layout.cell(cell)).exists()):
         fit(load, room(load.processes), study.config.compute.gradient_checkpointing, str(cell))
 

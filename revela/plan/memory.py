@@ -12,7 +12,7 @@
     keys, values  of the e-stream that come from processes which share the batch: at most those of all its documents
 
 ZeRO shares the optimizer (stage 1), gradients (2) and all weights (3) among the processes. Activations and what is at work
-are taken times `WASTE` for what the allocator cannot fill. docs/performance.md compares the estimate with measurements.
+are taken times `WASTE` or `GAPS` for what the allocator cannot fill. docs/performance.md compares the estimate with measurements.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 LOGITS = 4 * 2**25  # bytes of a piece, see revela.objectives.revela
 BYTES = {"bf16": 2, "fp32": 4}
-RUNTIME = 0.55 * 2**30  # of a process on a CPU
-WASTE = 1.05
+RUNTIME = 0.75 * 2**30  # of a process on a CPU
+WASTE, GAPS = 1.05, 1.7  # in bfloat16 on a CPU, float32 copies on the way leave gaps between what is kept
 SPREAD = 0.3  # of the cosines of a batch: how far below the highest most of them are
 ALIKE = 18.4  # temperatures: exp(-18.4) = 1e-8, below which a pair has no part (revela.method.inbatch)
 # GB of a GPU, by the names of flops.PEAK; of an A100 the one that the paper used.
@@ -98,6 +98,7 @@ def parts(
     found = dict.fromkeys(("runtime", "weights", "gradients", "optimizer", "activations", "at work"), 0.0)
     if not gpu:
         found["runtime"] = RUNTIME
+    waste = WASTE if gpu or settings.precision == "fp32" else GAPS
     widest = 0.0
     for part, shape in enumerate(shapes):
         frozen, cross = part == 1 and settings.freeze_lm, part == 1
@@ -116,13 +117,13 @@ def parts(
         widest = max(widest, count * (layer if checkpointing else 0))
         of_pairs = 3 * shape.heads * keys if every else 4 * attended * shape.heads * shape.head_dim
         numbers = max(count * 3 * shape.intermediate, lm_tokens * of_pairs)
-        found["at work"] = max(found["at work"], WASTE * BYTES[settings.precision] * numbers)
+        found["at work"] = max(found["at work"], waste * BYTES[settings.precision] * numbers)
     if len(shapes) == 2:
         lm = shapes[1]
         layers = 1 if checkpointing and not settings.freeze_lm else lm.layers
         coming = (settings.processes_per_batch - 1) * lm_tokens
         found["keys, values"] = coming * layers * BYTES[settings.precision] * 2 * lm.kv_heads * lm.head_dim
-    found["activations"] = WASTE * (found["activations"] + widest)
+    found["activations"] = waste * (found["activations"] + widest)
     if len(shapes) == 2:
         # On a GPU libraries have use for what a small batch leaves of it.
         logits = LOGITS if gpu else min(LOGITS, 4 * lm_tokens * shapes[1].vocabulary)

@@ -21,8 +21,8 @@ def decide(room, wanted=None, load=LOAD):
 
 
 def test_smollm2_on_the_defaults():
-    """A machine of 24 GB holds it with gradient checkpointing alone."""
-    assert 18 * 2**30 < PLAIN < 24 * 2**30 and 4 * 2**30 < SPARED < 6 * 2**30
+    """A machine of 24 GB holds it, and one of 8 GB does with gradient checkpointing."""
+    assert 13 * 2**30 < SURE * PLAIN < 18 * 2**30 and 4 * 2**30 < SPARED < 6 * 2**30
 
 
 def test_a_run_that_fits_goes_on_as_it_is():
@@ -56,7 +56,7 @@ def test_what_is_wanted_is_done(wanted):
 def test_short_chunks_need_less():
     short = Load(SETTINGS, [SMOLLM2, SMOLLM2], 16, 1, gpu=False, least_batch=3, tokens=(1200, 550))
     assert not decide(PLAIN / 2, load=short).checkpointing
-    assert short.need(checkpointing=False) < 0.4 * PLAIN
+    assert short.need(checkpointing=False) < 0.5 * PLAIN
 
 
 def test_what_would_fit_is_estimated():
