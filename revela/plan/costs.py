@@ -388,4 +388,4 @@ class Costs:
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-_SECTION |= {"chunk_embeddings": "evaluation"}
+_SECTION |= {"chunk_embeddings": "evaluation", "grouping_gain": "evaluation"}

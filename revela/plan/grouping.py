@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from revela.plan import encoding
+from revela.plan import encoding, flops
 from revela.plan.cost import LIGHT, Cost
+from revela.study.cell import Cell
 from revela.study.sizes import TaskSize
 
 if TYPE_CHECKING:
@@ -78,8 +79,24 @@ def regroup(costs: Costs, corpus: str, batch_size: str) -> Cost:
     return replace(text, seconds=text.seconds + found / GROUPED, memory=text.memory + 40 * found / GB)
 
 
+def grouping_gain(costs: Costs, corpus: str, batch_size: str, cell: str) -> Cost:
+    """Each batch measured is embedded once, and runs through the language model's two streams under three kinds of Sim."""
+    parts = Cell.parse(cell)
+    settings = costs.study.training_settings(parts)
+    number = min(costs.study.config.evaluation.gain_batches, costs.batches(corpus)) * int(batch_size) / parts.batch_size
+    lengths = costs.lengths(parts, settings.first_half)
+    read = [(parts.retriever, lengths["query"] + lengths["passage"]), (parts.lm, 3 * 2 * lengths["lm"])]
+    operations = number * sum(flops.forward(costs.shape(name), texts) for name, texts in read)
+    width = number * sum(costs.width(name) * sum(texts) for name, texts in read)
+    weights = sum(costs.parameters(costs.study.models[name]) for name, _ in read)
+    return replace(costs.forward_pass(operations, width, settings.precision), memory=8 + 4 * weights / GB)
+
+
 def _chunks(costs: Costs, corpus: str, batch_size: str) -> int:
     return costs.batches(corpus) * int(batch_size)
 
 
-RULES = {one.__name__: one for one in (chunk_embeddings, neighbours, neighbours_bm25, near_duplicates, regroup)}
+RULES = {
+    one.__name__: one
+    for one in (chunk_embeddings, neighbours, neighbours_bm25, near_duplicates, regroup, grouping_gain)
+}
