@@ -19,6 +19,7 @@ rule chunks:
         LAYOUT.log("chunks", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("chunks", "{corpus}")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
@@ -65,6 +66,7 @@ rule apart:
         LAYOUT.log("apart", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("apart", "{corpus}")
+    priority: 1
     wildcard_constraints:
         corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.apart_from),
     conda:
@@ -92,6 +94,7 @@ rule batches:
         LAYOUT.log("batches", "{corpus}", "bs{batch_size}"),
     benchmark:
         LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
+    priority: 1
     wildcard_constraints:
         corpus=either(CONFIG.corpora.keys() - REGROUPED),
     conda:
