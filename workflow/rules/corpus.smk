@@ -66,9 +66,9 @@ rule apart:
         LAYOUT.log("apart", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("apart", "{corpus}")
-    priority: 1
     wildcard_constraints:
         corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.apart_from),
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -94,9 +94,9 @@ rule batches:
         LAYOUT.log("batches", "{corpus}", "bs{batch_size}"),
     benchmark:
         LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
-    priority: 1
     wildcard_constraints:
         corpus=either(CONFIG.corpora.keys() - REGROUPED),
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
