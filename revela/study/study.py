@@ -342,7 +342,9 @@ def load(path: str | Path) -> Study:
         for benchmark in corpus.apart_from:
             check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
         try:
-            study.rounds(name)
+            for system in study.rounds(name).values():
+                if isinstance(system, Trained):
+                    study.start_of(system.cell)
         except ConfigError as error:
             raise ConfigError(f"{path}: corpora.{name}.regroup.by: {error}") from None
     for task in tasks:
@@ -367,7 +369,7 @@ def load(path: str | Path) -> Study:
     named |= {f"before_after.{benchmark}": cell for benchmark, cell in config.before_after.items()}
     for key, cell in named.items():
         try:
-            study.check_cell(Cell.parse(cell))
+            study.start_of(Cell.parse(cell))
         except ConfigError as error:
             raise ConfigError(f"{path}: {key}: {error}") from None
     for run in runs:

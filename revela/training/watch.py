@@ -125,7 +125,7 @@ def gain(objective: Revela, batch: Tokens) -> dict[str, float]:
 
 
 def kinds_of_sim(objective: Revela, here: Tokens) -> dict[str, torch.Tensor]:
-    """What Sim is, and what it might be: a Sim by its name.
+    """What Sim is, and what it might be, by name: each [B, B], or this process's rows [B / P, B].
 
     learned: that of now. uniform: one that tells nothing. same_document: one that is uniform over the other chunks of the
     same document, or over all where there are none; left out if documents are not known.
@@ -141,7 +141,7 @@ def kinds_of_sim(objective: Revela, here: Tokens) -> dict[str, torch.Tensor]:
 
 
 def losses_under(objective: Revela, here: Tokens, sims: dict[str, torch.Tensor]) -> dict[str, float]:
-    """The mean h-stream loss of a token under each Sim, in nats, without dropout."""
+    """The mean h-stream loss of a token under each of `sims` [B, B], in nats, without dropout."""
     counted = torch.tensor([objective.count(here)], device=here["lm_labels"].device)
     tokens, found = max(1, int(objective.whole(counted).sum())), {}
     for name, sim in sims.items():

@@ -157,9 +157,11 @@ def test_what_cannot_start_from_a_cell_is_refused(begun, by, training, cell, sai
     )
 
 
-def test_a_corpus_that_is_not_regrouped_is_refused_as_the_study_is_read(load_with):
-    """Of the cells of the sheet; so is every other as it is planned."""
+def test_it_is_refused_as_the_study_is_read(load_with):
+    """Of cells that group a corpus, and of those of the sheet; targets are looked at as they are typed."""
     with pytest.raises(
-        ConfigError, match="runs.tsv: revela/code.*/bs16: training.start: by: the corpus 'code' is not regr"
+        ConfigError, match="corpora.code.r1.regroup.by: revela.* by: the corpus 'code' is not regrouped"
     ):
         load_with(code={"sources": [{"dataset": "packages"}], "training": {"start": "by"}})
+    with pytest.raises(ConfigError, match="runs.tsv: revela/code.random/.*: training.start: by: .* grouped by random"):
+        load_with(code_random={"regroup": {"corpus": "code", "by": "random"}, "training": {"start": "by"}})

@@ -159,20 +159,26 @@ def test_a_round_needs_the_rounds_before(planned):
 
 def test_a_round_may_begin_with_the_weights_of_the_one_before(tmp_path):
     """Its training needs them itself. With the backbones' it needs that cell through its text alone."""
-    checkout = Checkout(tmp_path)
+    checkout, small = Checkout(tmp_path), ("--configfile", "tests/small/config.yaml")
     checkout.edit("tests/small/config.yaml", "corpora:\n", f"corpora:\n{ROUNDS}")
     checkout.edit("tests/small/config.yaml", "variants:\n", "variants:\n  further: {start: by}\n")
-    cells = [f"revela/{corpus}/random/random/bs4" for corpus in ("code", "code+r1", "code+r2", "code+r2")]
-    cells[-1] += "-further"
-    targets = [f"results/small/models/{cell}" for cell in cells]
-    report = f"results/small/corpora/code+r2/bs4/grouping/{cells[0]}.md"
-    planned = plan(tmp_path, *targets[2:], report, options=("--configfile", "tests/small/config.yaml"))
-    assert planned.counts(targets[2])["train"] == planned.counts(targets[3])["train"] == 3
+    first, before, plain = (f"revela/{corpus}/random/random/bs4" for corpus in ("code", "code+r1", "code+r2"))
+    from_backbone, from_cell = (f"results/small/models/{cell}" for cell in (plain, f"{plain}-further"))
+    report = f"results/small/corpora/code+r2/bs4/grouping/{first}.md"
+    planned = plan(tmp_path, from_backbone, from_cell, report, options=small)
+    assert planned.counts(from_backbone)["train"] == planned.counts(from_cell)["train"] == 3
     jobs = {str(job.output[0]): job for job in planned.jobs if job.rule.name == "train"}
-    assert jobs[targets[3]].input.start == targets[1] and not hasattr(jobs[targets[2]].input, "start")
-    assert len(jobs[targets[3]].params.code) == 3 and jobs[targets[3]].params.code[:2] == jobs[targets[2]].params.code
+    assert jobs[from_cell].input.start == f"results/small/models/{before}"
+    assert jobs[from_backbone].input.get("start") is None
+    own, other = (jobs[target].params.code for target in (from_cell, from_backbone))
+    assert len(own) == 3 and own[:2] == other  # the code of those that begin with the backbones is as ever
     counts = planned.counts(report)
     assert (counts["grouping_gain"], counts["train"], counts["regroup"]) == (2, 2, 2)
+    with pytest.raises(SystemExit) as error:
+        plan(tmp_path, f"results/small/scores/{first}-further/coir-small.json", options=small)
+    assert error.value.code == (
+        f"{first}-further: training.start: by: the corpus 'code' is not regrouped; valid: backbone"
+    )
 
 
 def test_every_table_comes_with_its_lineage_and_its_comparison(planned):
