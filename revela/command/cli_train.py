@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,14 +64,16 @@ def train(
     if minutes and dry_run:
         raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
+    found = cache(partial(matching, text, out))  # the files are listed once
     hold_out, said = None, ""
     if compare and not benchmark:
-        hold_out, said = comparison.hold_out(text, column, out, own_study.CORPUS, overwrite=overwrite)
+        hold_out, said = comparison.hold_out(found, column, out, own_study.CORPUS, overwrite=overwrite)
     write = partial(
         own_study.write_study,
         text,
         backbone,
         out,
+        found=found,
         column=column,
         lm=lm,
         benchmark=benchmark,
@@ -87,8 +89,7 @@ def train(
         typer.echo(f"steps for {minutes:g} minutes: {study.training_settings(cell).max_steps}", err=True)
     else:
         study, cell = write(steps=steps, overwrite=overwrite)
-    found = matching(text, out)
-    typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    typer.echo(f"{text}: {own_study.counted(found())}", err=True)
     for line in [*choices(study, cell, cores), *filter(None, [said])]:
         typer.echo(line, err=True)
     config, layout = out / "config.yaml", study.layout
@@ -107,7 +108,7 @@ def train(
     facts = {
         "retriever": str(retriever),
         "config": str(config),
-        "files": {"read": len(found.names), "passed_over": len(found.others)},
+        "files": {"read": len(found().names), "passed_over": len(found().others)},
         "steps": len(log),
         "loss": [json.loads(log[0])["loss"], json.loads(log[-1])["loss"]],
         "tables": tables,
