@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import comparison, own_study, pace, running
+    from revela.command import comparison, own_study, pace, planned, running
     from revela.command.choices import choices
     from revela.command.report import write_report
     from revela.text.resources import matching
@@ -64,6 +64,7 @@ def train(
     if minutes and dry_run:
         raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
+    overwrite = overwrite or (not dry_run and planned.is_only_planned(out))
     found = cache(partial(matching, text, out))  # the files are listed once
     hold_out, said = None, ""
     if compare and not benchmark:
@@ -96,12 +97,14 @@ def train(
     tables = [layout.table(table, "md") for table in study.config.tables]
     targets = [layout.export(cell), *tables]
     if dry_run:
+        planned.record(out)
         jobs = Counter(job.rule for job in workflow.dry_run(targets, str(config)))
         shown = ", ".join(f"{rule} {number}" for rule, number in jobs.items())
         printed(
             {"config": str(config), "jobs": jobs}, f"{config}: {jobs.total()} jobs to do: {shown or 'none'}", as_json
         )
         return
+    (out / planned.RECORD).unlink(missing_ok=True)
     running.run(config, layout, targets, cores=cores)
     retriever = own_study.link_export(layout, cell)
     log = Path(layout.cell_log(cell)).read_text(encoding="utf-8").splitlines()

@@ -388,6 +388,26 @@ def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, pl
     succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
 
 
+def test_a_dry_run_binds_no_later_run(tmp_path, backbone, capsys, planned, monkeypatch):
+    """Unless its configuration was edited. A run that has begun does bind."""
+
+    def stopped(*_, **__):
+        raise running.RunError("stopped")
+
+    monkeypatch.setattr(running, "run", stopped)
+    out = tmp_path / "out"
+    options = ["train", "--text", "notes", "--backbone", backbone, "--out", out]
+    succeed(capsys, *options, "-n")
+    written = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(written.replace("max_words: 120", "max_words: 60"))
+    assert "chunking.max_words is 60 there" in fail(capsys, *options, "--benchmark", "benchmark")
+    (out / "config.yaml").write_text(written)
+    assert main([*map(str, options), "--benchmark", "benchmark"]) == 1
+    assert "error: stopped" in capsys.readouterr().err
+    assert load(out / "config.yaml").benchmarks == ["own"] and not (out / "planned.sha256").exists()
+    assert "give --overwrite" in fail(capsys, *options)
+
+
 def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "out")
     settings = study.training_settings(cell)
