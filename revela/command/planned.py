@@ -6,7 +6,6 @@ from pathlib import Path
 
 from revela.files import atomic_write, sha256_file, sha256_json
 
-FILES = ("benchmarks.tsv", "config.yaml", "models.tsv", "runs.tsv")  # of a study
 RECORD = "planned.sha256"
 
 
@@ -18,10 +17,15 @@ def record(out: Path) -> None:
 
 def is_only_planned(out: Path) -> bool:
     """Whether `out` holds a study as a dry run wrote it, and nothing else."""
-    if not (out / RECORD).is_file() or {path.name for path in out.iterdir()} != {*FILES, RECORD}:
+    noted = out / RECORD
+    if not noted.is_file() or set(out.iterdir()) != {noted, *_study(out)}:
         return False
-    return (out / RECORD).read_text(encoding="utf-8") == _hash(out)
+    return noted.read_text(encoding="utf-8") == _hash(out)
+
+
+def _study(out: Path) -> list[Path]:
+    return sorted([out / "config.yaml", *out.glob("*.tsv")])
 
 
 def _hash(out: Path) -> str:
-    return sha256_json([sha256_file(out / name) for name in FILES])
+    return sha256_json({path.name: sha256_file(path) for path in _study(out)})
