@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from revela.plan import encoding
+from revela.plan import encoding, flops
 from revela.plan.cost import LIGHT, Cost
 from revela.study.grouping import neighbour_spec
 from revela.study.sizes import TaskSize
@@ -32,7 +32,7 @@ def chunk_embeddings(costs: Costs, corpus: str, batch_size: str, system: str) ->
     alone = costs.forward_pass(operations, costs.width(name) * chunks * length, precision)
     gpus, share = encoding.gpus_and_share(compute, chunks, alone.seconds)
     processes = gpus or compute.evaluation_processes
-    weights = encoding.BYTES[precision] * costs.parameters(row)
+    weights = flops.BYTES[precision] * costs.parameters(row)
     size = TaskSize(documents=chunks, queries=1, document_chars=round(costs.chunk_bytes), query_chars=1)
     memory = 4 + max(1, processes) * encoding.process_memory(compute, size, weights, hidden) / GB
     return replace(alone, seconds=share * alone.seconds, gpus=gpus, disk=2 * chunks * hidden / GB, memory=memory)
