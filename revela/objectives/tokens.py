@@ -31,9 +31,7 @@ def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max
     return ids
 
 
-def read_ids(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None = None
-) -> list[list[int]]:
+def read_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None = None) -> list[list[int]]:
     """Texts as a language model reads them: BOS in front where its tokenizer puts one, no prefix, no EOS."""
     cut = {"truncation": max_length is not None, "max_length": max_length}
     ids = tokenizer(texts, **cut, return_attention_mask=False)["input_ids"]
