@@ -57,7 +57,7 @@ rule train:
         LAYOUT.log("train", "{cell}"),
     benchmark:
         LAYOUT.benchmark("train", "{cell}")
-    priority: 1  # on one core or two nothing takes longer, so it begins as soon as it can
+    priority: 1  # on one core or two nothing takes longer; what it waits for has the same
     conda:
         "../envs/revela.yaml"
     threads: training_threads
