@@ -400,7 +400,7 @@ def test_a_dry_run_binds_no_later_run(tmp_path, backbone, capsys, planned, monke
     succeed(capsys, *options, "-n")
     written = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(written.replace("max_words: 120", "max_words: 60"))
-    assert "chunking.max_words is 60 there" in fail(capsys, *options, "--benchmark", "benchmark")
+    assert "chunking.max_words is 60 there" in fail(capsys, *options)
     (out / "config.yaml").write_text(written)
     assert main([*map(str, options), "--benchmark", "benchmark"]) == 1
     assert "error: stopped" in capsys.readouterr().err
