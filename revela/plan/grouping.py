@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from revela.plan import encoding, flops
 from revela.plan.cost import LIGHT, Cost
 from revela.study.cell import Cell
+from revela.study.grouping import neighbour_spec
 from revela.study.sizes import TaskSize
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 GB = 1e9
 # Assumed until measured, of one core.
-EXACT = 100_000  # chunks up to which the search for neighbours is exact; beyond, an inverted file
 PRODUCTS, DECODED = 2e10, 1e10  # operations a second of inner products: exact; of vectors in float16
 LISTS, PROBED = 4, 0.01  # lists of the inverted file, times the root of the chunks; share of them that a search visits
 POSTINGS = 1e8  # chunks scored a second for one chunk's BM25
@@ -33,7 +33,7 @@ def chunk_embeddings(costs: Costs, corpus: str, batch_size: str, system: str) ->
     alone = costs.forward_pass(operations, costs.width(name) * chunks * length, precision)
     gpus, share = encoding.gpus_and_share(compute, chunks, alone.seconds)
     processes = gpus or compute.evaluation_processes
-    weights = encoding.BYTES[precision] * costs.parameters(row)
+    weights = flops.BYTES[precision] * costs.parameters(row)
     size = TaskSize(documents=chunks, queries=1, document_chars=round(costs.chunk_bytes), query_chars=1)
     memory = 4 + max(1, processes) * encoding.process_memory(compute, size, weights, hidden) / GB
     return replace(alone, seconds=share * alone.seconds, gpus=gpus, disk=2 * chunks * hidden / GB, memory=memory)
@@ -43,7 +43,7 @@ def neighbours(costs: Costs, corpus: str, batch_size: str, system: str, neighbou
     """Each chunk is compared with all others, or with the centres of all lists and the chunks of the nearest ones."""
     chunks, cores = _chunks(costs, corpus, batch_size), costs.compute.data_threads
     hidden = costs.read(costs.study.system(system).models[-1], [])[1]
-    exact = chunks <= EXACT
+    exact = neighbour_spec(costs.study, corpus, batch_size, system, neighbours).is_exact(chunks)
     compared = chunks if exact else LISTS * chunks**0.5 + PROBED * chunks
     return Cost(
         seconds=LIGHT + 2 * chunks * compared * hidden / ((PRODUCTS if exact else DECODED) * cores),

@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from revela.plan.flops import Shape
+from revela.plan.flops import BYTES, Shape
 
 if TYPE_CHECKING:
     from revela.study.settings import Training
 
 LOGITS = 3 * 4 * 2**25  # bytes, see revela.objectives.revela
-BYTES = {"bf16": 2, "fp32": 4}
 RUNTIME = 0.55 * 2**30  # of a process on a CPU
 WASTE = 1.05
 SPREAD = 0.3  # of the cosines of a batch: how far below the highest most of them are

@@ -30,7 +30,12 @@ class NeighbourSpec(Strict):
     batch_size: int
     neighbours: int
     documents: bool
+    exact_up_to: int = 100_000
     seed: int
+
+    def is_exact(self, chunks: int) -> bool:
+        """Whether so many chunks of a source are all compared. Among more, an inverted file finds the neighbours."""
+        return chunks <= self.exact_up_to
 
 
 def neighbour_spec(
