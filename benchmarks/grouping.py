@@ -1,6 +1,6 @@
 """Neighbours and grouping of synthetic chunks: seconds, peak memory and recall, at five million x 512.
 
-    python benchmarks/grouping.py [--quick] [--chunks 200000] [--folder FOLDER] [--device cuda]
+    python benchmarks/grouping.py [--quick] [--chunks 200000] [--folder FOLDER]
 
 Vectors of unit length in float16 lie in a file that is mapped into memory, as the workflow keeps embeddings. They are
 about centres, eight chunks each, which are about topics, 500 centres each. Both spread in 64 directions, so the nearest
@@ -72,22 +72,22 @@ def measured(function) -> tuple[dict, object]:
     return row, value
 
 
-def find(folder: Path, device: str) -> dict:
+def find(folder: Path) -> dict:
     from revela.grouping.neighbours import neighbours
 
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    row, (found, products) = measured(lambda: neighbours(vectors, K, device=device, seed=SEED))
+    row, (found, products) = measured(lambda: neighbours(vectors, K, exact=False, seed=SEED))
     np.save(folder / "found.npy", found)
     np.save(folder / "products.npy", products)
     return {"step": "neighbours"} | row
 
 
-def recall_of(folder: Path, device: str) -> dict:
+def recall_of(folder: Path) -> dict:
     from revela.grouping.neighbours import recall
 
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     found = np.load(folder / "found.npy"), np.load(folder / "products.npy")
-    row, value = measured(lambda: recall(vectors, found, device=device, seed=SEED))
+    row, value = measured(lambda: recall(vectors, found, seed=SEED))
     return {"step": "recall"} | row | {"recall": round(value, 4)}
 
 
@@ -116,22 +116,21 @@ def _mean_product(vectors: np.ndarray, batches: np.ndarray) -> float:
     return round(float(total.mean() / (size * (size - 1))), 3)
 
 
-def one(step: str, folder: Path, device: str) -> dict:
+def one(step: str, folder: Path) -> dict:
     if step == "neighbours":
-        return find(folder, device)
-    return recall_of(folder, device) if step == "recall" else grouped(folder, step)
+        return find(folder)
+    return recall_of(folder) if step == "recall" else grouped(folder, step)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="120,000 chunks x 64, so that faiss is used")
+    parser.add_argument("--quick", action="store_true", help="120,000 chunks x 64")
     parser.add_argument("--chunks", type=int, default=CHUNKS)
     parser.add_argument("--folder", type=Path, help="where vectors and neighbours are kept; else they are temporary")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # step
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(options.one, options.folder, options.device)))
+        print(json.dumps(one(options.one, options.folder)))
         return
     from record import save, show
 
@@ -146,12 +145,12 @@ def main() -> None:
             draw(folder / "vectors.npy", count)
         rows = []
         for step in ("neighbours", "recall", *HOW):
-            command = [sys.executable, __file__, "--folder", str(folder), "--device", options.device, "--one", step]
+            command = [sys.executable, __file__, "--folder", str(folder), "--one", step]
             printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             rows.append({"chunks": count, "width": WIDTH} | json.loads(printed.splitlines()[-1]))
             print(json.dumps(rows[-1]), flush=True)
     show([{key: row.get(key, "") for key in rows[-1] | rows[1]} for row in rows])
-    save("grouping", {"k": K, "batch_size": BATCH, "keep_document": 0.5, "device": options.device}, rows)
+    save("grouping", {"k": K, "batch_size": BATCH, "keep_document": 0.5}, rows)
 
 
 if __name__ == "__main__":

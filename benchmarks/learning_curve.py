@@ -5,7 +5,8 @@
 
 The first command trains the demo's cell for so many batches, one of `RUNS`, and appends a row to the CSV for each task at
 0, 20, 40, 80, ... batches. Its learning rate falls to zero at the last batch, so the points before are of a run that is
-not over. Text and models come from `make demo`'s packages. The second command draws the figure.
+not over. A run that was stopped goes on from its last checkpoint when it is started again. Text and models come from
+`make demo`'s packages. The second command draws the figure.
 
 A row of the CSV is one measurement: run (how it was trained, as the legend shall say it), batches, seed, task, ndcg
 (nDCG@10 in percent). A panel shows a task, a line the mean of a run over seeds, and a band from its lowest seed to its
@@ -69,6 +70,7 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     from revela.objectives.revela import Revela
     from revela.study.specification import training_spec
     from revela.study.study import load
+    from revela.training.checkpoint import Checkpoints
     from revela.training.engine import set_arithmetic
     from revela.training.entry import join_processes
     from revela.training.launch import configure_malloc
@@ -90,20 +92,35 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
         ranker = AsSaved("measured", deepcopy(engine.module.retriever).merge().eval())
         for name in TASKS:
             task = study.task(*name.split("/"))
+            point = {"run": run, "batches": step, "seed": seed, "task": task.label}
+            if is_measured(csv, point):
+                continue
             folder = study.layout.dataset(task.dataset)
             found = evaluate_folder(ranker, folder, layout=task.layout, part=task.parts, split=task.split)
             ndcg = round(100 * found["metrics"]["nDCG@10"], 2)
-            line = {"run": run, "batches": step, "seed": seed, "task": task.label, "ndcg": ndcg}
+            line = point | {"ndcg": ndcg}
             print(json.dumps(line), flush=True)
             csv.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame([line])[COLUMNS].to_csv(csv, mode="a", header=not csv.exists(), index=False)
 
     points = {0, batches, *(10 * 2**power for power in range(1, 16))}
-    note(0)
-    for step in train(engine, settings, rows, range(1, batches + 1)):
+    identity = {"run": run, **settings.model_dump(mode="json")}
+    checkpoints = Checkpoints(WORK / "checkpoints" / f"{run}, {batches} batches, seed {seed}", identity)
+    last = checkpoints.restore(engine)
+    done = last["step"] if last else 0
+    note(done)
+    for step in train(engine, settings, rows, range(done + 1, batches + 1)):
         print(step.number, step.means, flush=True)
         if step.number in points:
             note(step.number)
+        if step.number % 20 == 0:
+            checkpoints.save(engine, step.number)
+    checkpoints.remove()
+
+
+def is_measured(csv: Path, point: dict) -> bool:
+    """Whether the CSV has a row with these values."""
+    return csv.exists() and bool((read_measurements(csv)[list(point)] == pd.Series(point)).all(axis=1).any())
 
 
 def read_measurements(path: Path) -> pd.DataFrame:

@@ -30,8 +30,8 @@ def trained(base, folder, *, lora=False, max_length=40):
     return folder
 
 
-def cell_folder(base, results, path, *, lora=False):
-    """A cell's folder below a results folder, with settings, log and manifest. Returns it."""
+def cell_folder(base, results, path, *, lora=False, **facts):
+    """A cell's folder below a results folder, with settings, log and manifest, which has more facts. Returns it."""
     folder = Path(results) / "models" / path
     trained(base, folder / "retriever", lora=lora)
     (folder / "settings.json").write_text(json.dumps({"temperature": 0.05, "learning_rate": 1e-3}))
@@ -47,5 +47,6 @@ def cell_folder(base, results, path, *, lora=False):
         steps=2,
         commits=["1" * 40],
         wall_seconds=4.0,
+        **facts,
     )
     return folder

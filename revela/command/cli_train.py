@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train a retriever on your own text: chunk, batch, train, export. After a stop, it continues from its checkpoint."""
     from revela import workflow
-    from revela.command import comparison, own_study, pace, running
+    from revela.command import comparison, own_study, pace, planned, running
     from revela.command.choices import choices
     from revela.command.report import write_report
     from revela.text.resources import matching
@@ -64,14 +64,17 @@ def train(
     if minutes and dry_run:
         raise typer.BadParameter("the pace is measured, which a dry run does not do", param_hint="--minutes")
     cores = cores or len(os.sched_getaffinity(0))
+    overwrite = overwrite or (not dry_run and planned.is_only_planned(out))
+    found = cache(partial(matching, text, out))  # the files are listed once
     hold_out, said = None, ""
     if compare and not benchmark:
-        hold_out, said = comparison.hold_out(text, column, out, own_study.CORPUS, overwrite=overwrite)
+        hold_out, said = comparison.hold_out(found, column, out, own_study.CORPUS, overwrite=overwrite)
     write = partial(
         own_study.write_study,
         text,
         backbone,
         out,
+        found=found,
         column=column,
         lm=lm,
         benchmark=benchmark,
@@ -87,27 +90,28 @@ def train(
         typer.echo(f"steps for {minutes:g} minutes: {study.training_settings(cell).max_steps}", err=True)
     else:
         study, cell = write(steps=steps, overwrite=overwrite)
-    found = matching(text, out)
-    typer.echo(f"{text}: {own_study.counted(found)}", err=True)
+    typer.echo(f"{text}: {own_study.counted(found())}", err=True)
     for line in [*choices(study, cell, cores), *filter(None, [said])]:
         typer.echo(line, err=True)
     config, layout = out / "config.yaml", study.layout
     tables = [layout.table(table, "md") for table in study.config.tables]
     targets = [layout.export(cell), *tables]
     if dry_run:
+        planned.record(out)
         jobs = Counter(job.rule for job in workflow.dry_run(targets, str(config)))
         shown = ", ".join(f"{rule} {number}" for rule, number in jobs.items())
         printed(
             {"config": str(config), "jobs": jobs}, f"{config}: {jobs.total()} jobs to do: {shown or 'none'}", as_json
         )
         return
+    (out / planned.RECORD).unlink(missing_ok=True)
     running.run(config, layout, targets, cores=cores)
     retriever = own_study.link_export(layout, cell)
     log = Path(layout.cell_log(cell)).read_text(encoding="utf-8").splitlines()
     facts = {
         "retriever": str(retriever),
         "config": str(config),
-        "files": {"read": len(found.names), "passed_over": len(found.others)},
+        "files": {"read": len(found().names), "passed_over": len(found().others)},
         "steps": len(log),
         "loss": [json.loads(log[0])["loss"], json.loads(log[-1])["loss"]],
         "tables": tables,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from revela.evaluation import significance
 from revela.study.base import read_yaml
 from revela.study.system import UNTRAINED
 from revela.text import held_out
-from revela.text.resources import ResourceError, matching
+from revela.text.resources import Matched, ResourceError
 
 if TYPE_CHECKING:
     from revela.study.cell import Cell
@@ -61,11 +62,15 @@ def on_held_out_text(corpus: str, text: str) -> Compared:
     return Compared(held_out.NAME, "Made from the text", held_out.NAME, origin, caption)
 
 
-def hold_out(text: str, column: str, out: Path, corpus: str, *, overwrite: bool) -> tuple[int | None, str]:
+def hold_out(
+    found: Callable[[], Matched], column: str, out: Path, corpus: str, *, overwrite: bool
+) -> tuple[int | None, str]:
     """Every how many-th document to hold out of training, if any, and a line that says so.
 
     What a configuration in `out` says goes on, unless it is to be overwritten. Where the text cannot be found there is
     nothing to hold out, and nothing to say. Raises CorpusError for a file that cannot be read.
+
+    found: the files of the text, as `matching` lists them.
     """
     config = out / "config.yaml"
     if config.is_file() and not overwrite:
@@ -74,11 +79,11 @@ def hold_out(text: str, column: str, out: Path, corpus: str, *, overwrite: bool)
         kept = own.get("hold_out") if isinstance(own, dict) else None
         return kept, _said(kept) if kept else f"comparison: {config} has none on held-out text; it is kept as it is"
     try:
-        found = matching(text, out)
+        files = found()
     except ResourceError:
         return None, ""
-    parts = (found.names[first : first + FILES] for first in range(0, len(found.names), FILES))
-    read = (one for names in parts for one in read_documents(found.folder, names, column, corpus))
+    parts = (files.names[first : first + FILES] for first in range(0, len(files.names), FILES))
+    read = (one for names in parts for one in read_documents(files.folder, names, column, corpus))
     every, documents, questions = held_out.share(read)
     if every:
         return every, _said(every)

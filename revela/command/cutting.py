@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,17 +12,16 @@ from revela.plan.costs import TOKENS_PER_WORD
 from revela.study.settings import Training
 from revela.study.study import Study
 from revela.text.by_tokens import room
+from revela.text.resources import Matched, ResourceError
 
 
-def is_unspaced(text: str, out: Path, column: str) -> bool:
-    """Whether a text is cut by tokens. That there is none, or that `out` is no place for results, is told later.
+def is_unspaced(found: Callable[[], Matched], column: str) -> bool:
+    """Whether a text, whose files `found` lists, is cut by tokens. That there are none is told later.
 
     Raises CorpusError for a file that cannot be read.
     """
-    from revela.text.resources import ResourceError, matching
-
     try:
-        return passages.is_unspaced(matching(text, out), column)
+        return passages.is_unspaced(found(), column)
     except ResourceError:
         return False
 

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def write_study(
     backbone: str,
     out: str | Path,
     *,
+    found: Callable[[], Matched] | None = None,
     column: str = "text",
     lm: str | None = None,
     benchmark: str | Path | None = None,
@@ -75,6 +77,7 @@ def write_study(
         backbone: The model that becomes the retriever: a local Hugging Face folder, owner/name[@revision], or tiny-1m,
             which comes with the project.
         out: The folder of the study and its results.
+        found: Lists the files of the text; none: `matching` does.
         column: The column of tables that holds the text.
         lm: The language model beside it; none: a second copy of the backbone.
         benchmark: A folder in the BEIR layout, on which a table compares the cell, its start and BM25.
@@ -96,6 +99,7 @@ def write_study(
     from revela.training.examination import examine_cell
 
     out, backbone, lm = Path(out), own_backbone(backbone), own_backbone(lm) if lm else None
+    found = found or cache(partial(matching, text, out))
     if not re.fullmatch(FOLDER, str(out)):
         raise OwnStudyError(f"--out {out}: valid in a path of results: letters, digits, '.', '_', '-' and '/'")
     if benchmark:
@@ -127,7 +131,7 @@ def write_study(
     for assignment in settings:
         _assign(config, assignment)
     training, evaluation, chunking = config["training"], config["evaluation"], config["chunking"]
-    if isinstance(chunking, dict) and chunking.get("tokenizer") and is_unspaced(text, out, column):
+    if isinstance(chunking, dict) and chunking.get("tokenizer") and is_unspaced(found, column):
         chunking.setdefault("max_tokens", max_tokens(training, _max_words(backbone, gpus)))
     if isinstance(training, dict) and isinstance(evaluation, dict):  # what is measured is what is exported
         for key, trained in EXPORTED.items():
@@ -146,7 +150,7 @@ def write_study(
         )
     examine_cell(study, cell)
     _check_memory(study, cell)
-    matching(text, out)
+    found()
     _write(out, files)
     study = load(out / "config.yaml")
     study.training_settings(cell)

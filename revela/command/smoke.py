@@ -64,7 +64,7 @@ def run(spec: SmokeSpec, gpus: int, threads: int) -> dict[str, Any]:
                     continue
                 name = " ".join(filter(None, [method, change]))
                 settings = {**spec.cells[path].model_dump(), **values, "precision": "bf16"}
-                settings |= {"batches_per_step": gpus or 2, "max_steps": STEPS, "warmup_steps": 2}
+                settings |= {"batches_per_step": gpus or 2, "max_steps": STEPS, "warmup_steps": 2, "start": "backbone"}
                 found["trainings"][name] = _train(folder, name, path, Training.model_validate(settings), gpus, threads)
         found["encoding"] = _encode(folder)
     return found

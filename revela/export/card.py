@@ -271,6 +271,7 @@ def _card(facts: Mapping[str, Any], retriever: Retriever, results: Sequence[Mapp
         lines += ["## Lineage", ""]
         lines += [
             f"- cell `{cell.path}`",
+            *([f"- trained from the weights of `{manifest['start']}`"] if "start" in manifest else []),
             f"- {manifest['steps']} steps, {manifest['wall_seconds']:.0f} s, {manifest['processes']} x {manifest['device']}",
             f"- code: {', '.join(filter(None, manifest['commits'])) or 'revela ' + version('revela')}",
             *(f"- input {name}: sha256 `{sha256}`" for name, sha256 in manifest["inputs"].items()),

@@ -1,4 +1,4 @@
-"""The nearest chunks of each chunk: exact by blocks of matrix products, beyond a size by an inverted file of faiss.
+"""The nearest chunks of each chunk: exact by blocks of matrix products, or nearly so by an inverted file of faiss.
 
 The inverted file keeps the vectors in float16, so its memory is theirs, once. How many of its lists a search visits is
 chosen by measurement: the fewest at which a sample finds what the exact search finds.
@@ -14,8 +14,7 @@ import torch
 
 from revela.grouping import GroupingError
 
-EXACT_ON_CPU, EXACT_ON_GPU = 100_000, 10_000_000  # chunks up to which the search is exact where nothing else is said
-SCORES_AT_A_TIME = {"cpu": 2**26, "cuda": 2**30}
+SCORES_AT_A_TIME = 2**26
 ROWS_AT_A_TIME = 2**16
 LISTS_AT_A_TIME = 32
 SAME = 1e-4  # products that differ by less are equal, for float16 rounds
@@ -31,9 +30,8 @@ def neighbours(
     k: int,
     *,
     documents: np.ndarray | None = None,
-    exact_up_to: int | None = None,
+    exact: bool = True,
     threads: int | None = None,
-    device: torch.device | str = "cpu",
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k chunks with the largest inner product for each chunk, itself excluded.
@@ -42,11 +40,9 @@ def neighbours(
         vectors: float16 or float32 [n, d]; a file mapped into memory is read block by block.
         k: Neighbours of a chunk.
         documents: The document of each chunk, int [n]. If given, chunks of the same document are excluded as well.
-        exact_up_to: Chunks up to which the search is exact. Where it is not given, 100,000 on a CPU and ten million on
-            a GPU. Beyond, an inverted file of faiss finds at least 0.96 of what a sample of 1,000 chunks should find;
-            `recall` says how much another sample finds.
+        exact: Whether all chunks are compared. If not, an inverted file of faiss finds at least 0.96 of what a sample of
+            1,000 chunks should find; `recall` says how much another sample finds.
         threads: Of faiss; all cores by default.
-        device: Where the exact search computes.
         seed: Of the lists of the inverted file and of the sample.
 
     Returns:
@@ -55,38 +51,28 @@ def neighbours(
     Raises:
         GroupingError: The inverted file is needed, and faiss is not installed.
     """
-    device = torch.device(device)
-    if exact_up_to is None:
-        exact_up_to = EXACT_ON_CPU if device.type == "cpu" else EXACT_ON_GPU
-    if len(vectors) <= exact_up_to:
-        return exact(vectors, np.arange(len(vectors)), k, documents=documents, device=device)
-    return _InvertedFile(vectors, k, documents, threads, device, seed).search()
+    if exact:
+        return _exact(vectors, np.arange(len(vectors)), k, documents)
+    return _InvertedFile(vectors, k, documents, threads, seed).search()
 
 
-def exact(
-    vectors: np.ndarray,
-    rows: np.ndarray,
-    k: int,
-    *,
-    documents: np.ndarray | None = None,
-    device: torch.device | str = "cpu",
+def _exact(
+    vectors: np.ndarray, rows: np.ndarray, k: int, documents: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The neighbours of some `rows`, int [q], in the form of `neighbours`: int32 [q, k] and float32 [q, k].
 
     vectors, documents and k are those of `neighbours`.
     """
-    device = torch.device(device)
-    scores_at_a_time = SCORES_AT_A_TIME[device.type]
-    at_a_time = max(1, min(len(rows), scores_at_a_time // min(ROWS_AT_A_TIME, max(1, len(vectors)))))
-    of_document = None if documents is None else torch.as_tensor(documents, device=device)
+    at_a_time = max(1, min(len(rows), SCORES_AT_A_TIME // min(ROWS_AT_A_TIME, max(1, len(vectors)))))
+    of_document = None if documents is None else torch.as_tensor(documents)
     found, products = np.full((len(rows), k), -1, np.int32), np.full((len(rows), k), -np.inf, np.float32)
     for start in range(0, len(rows), at_a_time):
-        asked = torch.as_tensor(rows[start : start + at_a_time], device=device)
-        queries = _float32(vectors[rows[start : start + at_a_time]], device)
-        best = torch.empty((len(asked), 0), device=device)
-        which = torch.empty((len(asked), 0), dtype=torch.int64, device=device)
-        for first, block in _blocks(vectors, max(1, scores_at_a_time // len(asked))):
-            scores = queries @ _float32(block, device).T
+        asked = torch.as_tensor(rows[start : start + at_a_time])
+        queries = _float32(vectors[rows[start : start + at_a_time]])
+        best = torch.empty((len(asked), 0))
+        which = torch.empty((len(asked), 0), dtype=torch.int64)
+        for first, block in _blocks(vectors, max(1, SCORES_AT_A_TIME // len(asked))):
+            scores = queries @ _float32(block).T
             here = (asked >= first) & (asked < first + len(block))
             scores[here.nonzero()[:, 0], asked[here] - first] = -torch.inf
             if of_document is not None:
@@ -97,8 +83,8 @@ def exact(
             which = torch.cat([which, top.indices + first], dim=1).gather(1, order)[:, :k]
             best = best[:, :k]
         which[best == -torch.inf] = -1
-        found[start : start + len(asked), : which.shape[1]] = which.cpu().numpy()
-        products[start : start + len(asked), : which.shape[1]] = best.cpu().numpy()
+        found[start : start + len(asked), : which.shape[1]] = which.numpy()
+        products[start : start + len(asked), : which.shape[1]] = best.numpy()
     return found, products
 
 
@@ -107,7 +93,6 @@ def recall(
     found: tuple[np.ndarray, np.ndarray],
     *,
     documents: np.ndarray | None = None,
-    device: torch.device | str = "cpu",
     sample: int = SAMPLE,
     seed: int,
 ) -> float:
@@ -117,7 +102,7 @@ def recall(
         the last of the exact ones, so equal vectors count for each other.
     """
     rows = _sample(len(vectors), sample, seed + 1)  # another sample than the one that chose the number of lists
-    truth = exact(vectors, rows, found[0].shape[1], documents=documents, device=device)
+    truth = _exact(vectors, rows, found[0].shape[1], documents)
     return _agreement(truth[1], found[1][rows])
 
 
@@ -130,7 +115,6 @@ class _InvertedFile:
         k: int,
         documents: np.ndarray | None,
         threads: int | None,
-        device: torch.device,
         seed: int,
     ):
         try:
@@ -151,10 +135,10 @@ class _InvertedFile:
         self.index.train(_float32(vectors[_sample(count, TRAINED_ON * lists, seed)]).numpy())
         for _, block in _blocks(vectors, ROWS_AT_A_TIME):
             self.index.add(_float32(block).numpy())
-        self._choose(vectors, _sample(count, SAMPLE, seed), device)
+        self._choose(vectors, _sample(count, SAMPLE, seed))
 
-    def _choose(self, vectors: np.ndarray, rows: np.ndarray, device: torch.device) -> None:
-        truth = exact(vectors, rows, self.k, documents=self.documents, device=device)
+    def _choose(self, vectors: np.ndarray, rows: np.ndarray) -> None:
+        truth = _exact(vectors, rows, self.k, self.documents)
         queries = _float32(vectors[rows]).numpy()
         self.index.nprobe = 4
         while self.index.nprobe < self.index.nlist:
@@ -202,8 +186,8 @@ def _sample(count: int, size: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, min(count, size), replace=False))
 
 
-def _float32(vectors: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(vectors)).to(device).float()
+def _float32(vectors: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(vectors)).float()
 
 
 def _blocks(vectors: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from revela.files import atomic_write, write_json
-from revela.text.parquet import read_table
+from revela.grouping.sample import drawn, rows_at
 
 SAMPLE = 1000  # batches
 TO_READ = 10
@@ -30,6 +29,7 @@ def write_report(
     *,
     documents: bool,
     seed: int,
+    gains: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Write a JSON file and a Markdown page on a regrouped corpus beside the one that it comes from.
 
@@ -40,31 +40,39 @@ def write_report(
         outputs: The JSON file and the page.
         documents: Whether the batches name their documents.
         seed: Of the sample, 1,000 batches of each corpus at most.
+        gains: What a cell's models make of the batches before and after, as `revela.grouping.gain` writes it, if that is
+            known. The ten batches to read are some of those measured there.
 
     Returns:
-        What the JSON file holds: ``neighbours`` (their recall and mean similarity by source, or None) and ``corpora``:
-        name -> what `measured` says.
+        What the JSON file holds: ``neighbours`` (their recall and mean similarity by source, or None), ``corpora``:
+        name -> what `measured` says, and of known gains ``gain``: name -> all of it.
     """
-    corpora = {name: sampled(path, seed) for name, path in (before, after)}
-    found = {name: measured(rows, documents=documents) for name, rows in corpora.items()}
-    near = json.loads(Path(neighbours).read_text(encoding="utf-8")) if neighbours else None
-    report = {"neighbours": near, "corpora": found}
+    corpora = {name: rows_at(path, drawn(path, seed, SAMPLE)) for name, path in (before, after)}
+    found = {name: measured(list(rows.values()), documents=documents) for name, rows in corpora.items()}
+    near = _read(neighbours) if neighbours else None
+    gain = dict(zip(corpora, map(_read, gains), strict=True)) if gains else {}
+    report = {"neighbours": near, "corpora": found} | ({"gain": gain} if gain else {})
     write_json(outputs[0], report)
-    page = [f"# {after[0]}: batches of {before[0]}, regrouped", "", *_table(found), "", *_neighbours(near)]
-    for name, rows in reversed(corpora.items()):
+    page = [
+        f"# {after[0]}: batches of {before[0]}, regrouped",
+        "",
+        *_table(found),
+        "",
+        *_neighbours(near),
+        *_gains(gain),
+    ]
+    for name, path in (after, before):
+        of_batch = {one["batch"]: ["", _said(one)] for one in gain[name]["batches"]} if gain else {}
+        rows = rows_at(path, of_batch) if gain else corpora[name]
         page += ["", f"## {min(TO_READ, len(rows))} batches of {name}"]
-        for number, row in enumerate(rows[:: max(1, len(rows) // TO_READ)][:TO_READ], start=1):
-            page += ["", f"### {number}. {row['src']}", "", *map(_chunk, row["text"], row["document"])]
+        chosen = list(rows)[:: max(1, len(rows) // TO_READ)][:TO_READ]
+        for number, place in enumerate(chosen, start=1):
+            row = rows[place]
+            page += ["", f"### {number}. {row['src']}", *of_batch.get(place, []), ""]
+            page += map(_chunk, row["text"], row["document"])
     with atomic_write(outputs[1]) as partial:
         partial.write_text("\n".join(page) + "\n", encoding="utf-8")
     return report
-
-
-def sampled(batches: str | Path, seed: int) -> list[dict[str, Any]]:
-    """Rows of a batches.parquet in their order, drawn by the seed."""
-    number = pq.read_metadata(batches).num_rows
-    chosen = set(np.random.default_rng(seed).choice(number, min(SAMPLE, number), replace=False).tolist())
-    return [row for place, row in enumerate(read_table(batches)) if place in chosen]
 
 
 def measured(rows: Sequence[dict[str, Any]], *, documents: bool) -> dict[str, float | int | None]:
@@ -103,6 +111,35 @@ def _neighbours(near: dict[str, Any] | None) -> list[str]:
         recall = "exact" if values["recall"] is None else f"{values['recall']:.1%}"
         lines.append(f"| {source} | {values['chunks']:,} | {values['similarity']:.3f} | {recall} |")
     return lines
+
+
+def _gains(gain: dict[str, dict[str, Any]]) -> list[str]:
+    if not gain:
+        return []
+    [cell, *_] = {one["cell"] for one in gain.values()}
+    head = "| corpus | batches measured | entropy of Sim | share of the uniform's | loss under uniform Sim | gain by Sim | gain by Sim over the same document |"
+    lines = ["", f"Measured with the models of `{cell}`, in nats; losses are those of the language model's tokens.", ""]
+    lines += [head, f"|---|{'---:|' * 6}"]
+    for name, one in gain.items():
+        means = one["mean"]
+        best = f"{means['uniform'] - means['same_document']:.3f}" if "same_document" in means else "unknown"
+        lines.append(
+            f"| {name} | {len(one['batches']):,} | {means['entropy']:.3f} | {means['of_uniform']:.1%} | "
+            f"{means['uniform']:.3f} | {means['uniform'] - means['learned']:.3f} | {best} |"
+        )
+    return lines
+
+
+def _said(one: dict[str, Any]) -> str:
+    """What was measured of a batch, in a line."""
+    return (
+        f"Entropy of Sim {one['entropy']:.3f} nats, {one['of_uniform']:.1%} of the uniform's; loss {one['uniform']:.3f} under "
+        f"a uniform Sim, {one['learned']:.3f} under this one."
+    )
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _chunk(text: str, document: str) -> str:

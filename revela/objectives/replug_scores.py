@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerBase
 
 from revela.files import PARTIAL, atomic_write, sha256_file, sha256_json
-from revela.objectives.tokens import ObjectiveError, language_model_ids, pad
+from revela.objectives.tokens import NoTokenError, ObjectiveError, language_model_ids, pad
 from revela.order import seen
 from revela.pretrained import load_model, load_tokenizer, output_head
 from revela.provenance import folder_sha256
@@ -87,7 +87,7 @@ def write_scores(
     lm: folder of the language model, which is loaded in `spec.precision`, on a GPU where there is one.
     workers: processes that share the rows, each with one of the GPUs. One: this process.
     progress: passes the rows on, `total` of them, and may show how far they are; of one worker.
-    Raises ObjectiveError for a score that is not finite.
+    Raises ObjectiveError as `score_rows` does.
     """
     output = Path(output)
     origin = sha256_json([sha256_file(batches), folder_sha256(lm), spec.model_dump(mode="json")])
@@ -114,7 +114,8 @@ def score_rows(
 ) -> None:
     """Fill rows, int [n], ascending, of an npy file of scores [batches, B, B], as far as they are NaN.
 
-    Other processes may fill others. Raises ObjectiveError for a score that is not finite.
+    Other processes may fill others. Raises ObjectiveError, which names batch and document, for a chunk without a token
+    and for a score that is not finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
@@ -122,11 +123,22 @@ def score_rows(
     scores = np.load(begun, mmap_mode="r+")
     for index, texts in progress(_texts(batches, rows), total=len(rows)):
         if np.isnan(scores[index]).any():
-            found = score_batch(model, tokenizer, texts, spec).numpy()
+            try:
+                found = score_batch(model, tokenizer, texts, spec).numpy()
+            except NoTokenError as error:
+                raise ObjectiveError(f"{error}, {_named(batches, index, error.place)} of batch {index}") from None
             if not np.isfinite(found).all():
-                raise ObjectiveError(f"{lm}: a score of batch {index} is not finite; try precision: fp32")
+                pair = [_named(batches, index, place) for place in np.argwhere(~np.isfinite(found))[0]]
+                raise ObjectiveError(
+                    f"{lm}: a score of batch {index} is not finite: {pair[0]} after {pair[1]}; try precision: fp32"
+                )
             scores[index] = found
     scores.flush()
+
+
+def _named(batches: str | Path, row: int, place: int) -> str:
+    """A chunk of a batches.parquet, as errors name it."""
+    return f"chunk {place} ({pq.read_table(batches, columns=['document'])['document'][row][place]})"
 
 
 def _texts(batches: str | Path, rows: np.ndarray) -> Iterator[tuple[int, list[str]]]:

@@ -15,17 +15,32 @@ class ObjectiveError(RevelaError):
     """A row of the training file, or a setup, that an objective cannot use. The message is one line."""
 
 
-def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
-    """Texts as a language model reads them: BOS in front where its tokenizer puts one, no prefix, no EOS.
+class NoTokenError(ObjectiveError):
+    """A text without a token. `place` says which of a batch, from 0."""
 
-    Raises ObjectiveError for a text that has no token, because there is nothing to predict and nothing to attend to.
-    """
-    ids = tokenizer(texts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-    ids = [row[:-1] if row[-1:] == [tokenizer.eos_token_id] else row for row in ids]
-    for text, row in zip(texts, ids):
-        if row in ([], [tokenizer.bos_token_id]):
-            raise ObjectiveError(f"a chunk has no token for the language model: {text!r}")
+    def __init__(self, text: str, place: int):
+        super().__init__(f"a chunk has no token for the language model: {text!r}")
+        self.place = place
+
+
+def language_model_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[list[int]]:
+    """Texts as `read_ids` gives them. Raises NoTokenError for one without a token: it has nothing to predict or attend to."""
+    ids = read_ids(tokenizer, texts, max_length)
+    for place in without_token(tokenizer, ids):
+        raise NoTokenError(texts[place], place)
     return ids
+
+
+def read_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+    """Texts as a language model reads them: BOS in front where its tokenizer puts one, no prefix, no EOS."""
+    cut = {"truncation": max_length is not None, "max_length": max_length}
+    ids = tokenizer(texts, **cut, return_attention_mask=False)["input_ids"]
+    return [row[:-1] if row[-1:] == [tokenizer.eos_token_id] else row for row in ids]
+
+
+def without_token(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[int]:
+    """The places of texts that `read_ids` finds no token in, except for BOS."""
+    return [place for place, row in enumerate(ids) if row in ([], [tokenizer.bos_token_id])]
 
 
 def label_pad(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -105,7 +105,8 @@ def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: 
         ``adapter_sha256`` (the retriever's files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``,
         ``commits`` (at which it was trained), ``data_sha256``, ``data_revisions`` (of the corpus's datasets),
         ``model_revisions``, ``steps``, ``processes``, ``device``, ``gpu_hours``, ``hours``, ``usage`` (of all attempts
-        together, see `revela.plan.usage.total`).
+        together, see `revela.plan.usage.total`); and ``start``, the ``cell`` with whose weights it began and its ``sha256``,
+        if it began with those of a cell.
 
     Raises:
         PaperError: The log or the settings of a cell cannot be read.
@@ -124,6 +125,7 @@ def _cell_lineage(cell: Cell, datasets: Sequence[str], layout: Layout) -> dict[s
     manifest = read_manifest(folder)
     files = manifest["files"]
     last = read_log(layout.cell_log(cell))[-1]
+    begun = {"start": {"cell": manifest["start"], "sha256": manifest["inputs"]["start"]}} if "start" in manifest else {}
     return {
         "folder": folder,
         "adapter_sha256": manifest["retriever_sha256"],
@@ -134,6 +136,7 @@ def _cell_lineage(cell: Cell, datasets: Sequence[str], layout: Layout) -> dict[s
         "data_sha256": manifest["inputs"]["data"],
         "data_revisions": {name: revision(layout.dataset(name)) for name in datasets},
         "model_revisions": {name: revision(layout.model(name)) for name in sorted(cell.models)},
+        **begun,
         "steps": manifest["steps"],
         "processes": manifest["processes"],
         "device": manifest["device"],

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from revela.plan import encoding, flops, grouping, memory, traffic
 from revela.plan.cost import LIGHT, Cost
-from revela.plan.encoding import BYTES
 from revela.plan.fit import SURE, Load
+from revela.plan.flops import BYTES
 from revela.study.cell import Cell
 from revela.study.sheets import Model
 from revela.study.sizes import Sizes, TaskSize
@@ -388,4 +388,4 @@ class Costs:
 
 _SECTION = {"train": "training", "run": "evaluation", "run_bm25": "evaluation", "score": "evaluation"}
 _SECTION |= {"replug_scores": "evaluation", "language_model": "evaluation", "timing": "evaluation"}
-_SECTION |= {"chunk_embeddings": "evaluation"}
+_SECTION |= {"chunk_embeddings": "evaluation", "grouping_gain": "evaluation"}

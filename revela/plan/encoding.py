@@ -42,7 +42,6 @@ BANDWIDTH = {
     "L40S": 0.864e12,
     "A40": 0.696e12,
 }
-BYTES = {"bf16": 2, "fp32": 4}
 CHARS_PER_TOKEN = {"text": 4.4, "code": 3.5}  # of SmolLM2's tokenizer: 4.5 on English Wikipedia, 3.5 on Python
 # Numbers that norms, activations, residuals and attention read or write between the matrix products, for each token,
 # layer and hidden unit. Of a measurement on an H100, see docs/performance.md.
@@ -65,7 +64,7 @@ def seconds(compute: Compute, gpus: int, operations: float, width: float, precis
         return operations / (compute.core_flops * compute.evaluation_threads)
     name = device(compute)
     peak = {"bf16": flops.PEAK, "fp32": PEAK_FP32}[precision][name]
-    moved = MOVED * BYTES[precision] * width / BANDWIDTH[name]
+    moved = MOVED * flops.BYTES[precision] * width / BANDWIDTH[name]
     return (operations / (peak * compute.encoding_mfu) + moved) / gpus
 
 

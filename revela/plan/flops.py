@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from revela.study.settings import Lora, Training
 
+BYTES = {"bf16": 2, "fp32": 4}  # of a number, by the precision
 # Dense bfloat16 operations a second by part of the name that CUDA gives a chip; NVIDIA's data sheets, without sparsity.
 PEAK = {
     "A100": 312e12,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from revela.plan import encoding
+from revela.plan import encoding, flops
 from revela.plan.cost import LIGHT, Cost
+from revela.study.cell import Cell
+from revela.study.grouping import neighbour_spec
 from revela.study.sizes import TaskSize
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 GB = 1e9
 # Assumed until measured, of one core.
-EXACT = 100_000  # chunks up to which the search for neighbours is exact; beyond, an inverted file
 PRODUCTS, DECODED = 2e10, 1e10  # operations a second of inner products: exact; of vectors in float16
 LISTS, PROBED = 4, 0.01  # lists of the inverted file, times the root of the chunks; share of them that a search visits
 POSTINGS = 1e8  # chunks scored a second for one chunk's BM25
@@ -32,7 +33,7 @@ def chunk_embeddings(costs: Costs, corpus: str, batch_size: str, system: str) ->
     alone = costs.forward_pass(operations, costs.width(name) * chunks * length, precision)
     gpus, share = encoding.gpus_and_share(compute, chunks, alone.seconds)
     processes = gpus or compute.evaluation_processes
-    weights = encoding.BYTES[precision] * costs.parameters(row)
+    weights = flops.BYTES[precision] * costs.parameters(row)
     size = TaskSize(documents=chunks, queries=1, document_chars=round(costs.chunk_bytes), query_chars=1)
     memory = 4 + max(1, processes) * encoding.process_memory(compute, size, weights, hidden) / GB
     return replace(alone, seconds=share * alone.seconds, gpus=gpus, disk=2 * chunks * hidden / GB, memory=memory)
@@ -42,7 +43,7 @@ def neighbours(costs: Costs, corpus: str, batch_size: str, system: str, neighbou
     """Each chunk is compared with all others, or with the centres of all lists and the chunks of the nearest ones."""
     chunks, cores = _chunks(costs, corpus, batch_size), costs.compute.data_threads
     hidden = costs.read(costs.study.system(system).models[-1], [])[1]
-    exact = chunks <= EXACT
+    exact = neighbour_spec(costs.study, corpus, batch_size, system, neighbours).is_exact(chunks)
     compared = chunks if exact else LISTS * chunks**0.5 + PROBED * chunks
     return Cost(
         seconds=LIGHT + 2 * chunks * compared * hidden / ((PRODUCTS if exact else DECODED) * cores),
@@ -78,8 +79,24 @@ def regroup(costs: Costs, corpus: str, batch_size: str) -> Cost:
     return replace(text, seconds=text.seconds + found / GROUPED, memory=text.memory + 40 * found / GB)
 
 
+def grouping_gain(costs: Costs, corpus: str, batch_size: str, cell: str) -> Cost:
+    """Each batch measured is embedded once, and runs through the language model's two streams under three kinds of Sim."""
+    parts = Cell.parse(cell)
+    settings = costs.study.training_settings(parts)
+    number = min(costs.study.config.evaluation.gain_batches, costs.batches(corpus)) * int(batch_size) / parts.batch_size
+    lengths = costs.lengths(parts, settings.first_half)
+    read = [(parts.retriever, lengths["query"] + lengths["passage"]), (parts.lm, 3 * 2 * lengths["lm"])]
+    operations = number * sum(flops.forward(costs.shape(name), texts) for name, texts in read)
+    width = number * sum(costs.width(name) * sum(texts) for name, texts in read)
+    weights = sum(costs.parameters(costs.study.models[name]) for name, _ in read)
+    return replace(costs.forward_pass(operations, width, settings.precision), memory=8 + 4 * weights / GB)
+
+
 def _chunks(costs: Costs, corpus: str, batch_size: str) -> int:
     return costs.batches(corpus) * int(batch_size)
 
 
-RULES = {one.__name__: one for one in (chunk_embeddings, neighbours, neighbours_bm25, near_duplicates, regroup)}
+RULES = {
+    one.__name__: one
+    for one in (chunk_embeddings, neighbours, neighbours_bm25, near_duplicates, regroup, grouping_gain)
+}

@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from revela.plan.flops import Shape
+from revela.plan.flops import BYTES, Shape
 
 if TYPE_CHECKING:
     from revela.study.settings import Training
 
 LOGITS = 4 * 2**25  # bytes of a piece, see revela.objectives.revela
-BYTES = {"bf16": 2, "fp32": 4}
 RUNTIME = 0.75 * 2**30  # of a process on a CPU
 WASTE, GAPS = 1.05, 1.7  # in bfloat16 on a CPU, float32 copies on the way leave gaps between what is kept
 SPREAD = 0.3  # of the cosines of a batch: how far below the highest most of them are

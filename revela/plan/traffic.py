@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from revela.plan.flops import Lengths, Shape
+from revela.plan.flops import BYTES, Lengths, Shape
 
 if TYPE_CHECKING:
     from revela.study.settings import Training
-
-BYTES = {"bf16": 2, "fp32": 4}
 
 
 def received(

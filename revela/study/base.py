@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from revela.errors import RevelaError, in_one_line
 
@@ -33,6 +33,11 @@ class Strict(BaseModel):
     """A model on which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def added(default: Any, description: str) -> Any:
+    """A field that a model got after results were made: at its default no specification has it, so that they stay valid."""
+    return Field(default, description=description, exclude_if=lambda value: value == default)
 
 
 class _Yaml(yaml.SafeLoader):

@@ -17,7 +17,8 @@ class TextSource(Strict):
     title: str | None = Field(None, description="The column with a title, put in front of the text; null: none.")
     join_by: str | None = Field(None, description="Neighbouring rows with the same value here form one document.")
     batches: Annotated[int, Field(ge=1)] | Literal["rest"] | None = Field(
-        None, description="Batches of this source; rest: what the others leave of the corpus's number; null: all."
+        None,
+        description="Batches of this source; rest: what the others leave of the corpus's number, see `rest_at`; null: all.",
     )
     mixed: bool = Field(
         False, description="Read all files, text beside tables; otherwise tables alone if there are any."
@@ -84,6 +85,12 @@ class Corpus(Strict):
     )
     group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
     batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
+    rest_at: int = Field(
+        16,
+        ge=2,
+        description="Batch size at which a source with `batches: rest` gives what the others leave; at another size, "
+        "each source gives as many batches as at this one.",
+    )
     take: Literal["random", "first"] = Field(
         "random",
         description="Where fewer batches are wanted than exist: drawn by the seed, or the first of the corpus.",

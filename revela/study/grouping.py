@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from revela.study.base import Strict
+from revela.study.cell import Cell
 from revela.study.corpora import RANDOM
+from revela.study.settings import Training
 from revela.study.study import Study
 from revela.study.system import System
 
@@ -28,7 +30,12 @@ class NeighbourSpec(Strict):
     batch_size: int
     neighbours: int
     documents: bool
+    exact_up_to: int = 100_000
     seed: int
+
+    def is_exact(self, chunks: int) -> bool:
+        """Whether so many chunks of a source are all compared. Among more, an inverted file finds the neighbours."""
+        return chunks <= self.exact_up_to
 
 
 def neighbour_spec(
@@ -92,3 +99,25 @@ def grouping_report_spec(study: Study, corpus: str) -> GroupingReportSpec:
     before = study.config.corpora[corpus].regroup.corpus
     documents = not study.config.corpora[before].ready
     return GroupingReportSpec(before=before, after=corpus, documents=documents, seed=study.config.seed)
+
+
+class GainSpec(Strict):
+    """What the models of a cell make of a corpus's batches, measured on some of them."""
+
+    cell: str
+    settings: Training
+    batches: int
+    documents: bool
+    seed: int
+
+
+def gain_spec(study: Study, corpus: str, cell: str) -> GainSpec:
+    """The measurement of a corpus, regrouped or not, by a cell."""
+    regroup = study.config.corpora[corpus].regroup
+    return GainSpec(
+        cell=cell,
+        settings=study.training_settings(Cell.parse(cell)),
+        batches=study.config.evaluation.gain_batches,
+        documents=not study.config.corpora[regroup.corpus if regroup else corpus].ready,
+        seed=study.config.seed,
+    )

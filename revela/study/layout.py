@@ -92,6 +92,14 @@ class Layout:
         """What regrouping did to the batches; with suffix `md` a page with ten of them."""
         return f"{self.corpus(corpus)}/bs{batch_size}/grouping.{suffix}"
 
+    def grouping_gain(self, corpus: str, batch_size: int | str, cell: Cell | str) -> str:
+        """What a cell's models make of the batches."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/gain/{cell}.json"
+
+    def grouping_by(self, corpus: str, batch_size: int | str, cell: Cell | str, suffix: str) -> str:
+        """As `grouping`, with what a cell's models make of the batches before and after."""
+        return f"{self.corpus(corpus)}/bs{batch_size}/grouping/{cell}.{suffix}"
+
     # --- trained cells
 
     def cell(self, cell: Cell | str) -> str:

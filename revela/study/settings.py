@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, check_known, first_fault
+from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, added, check_known, first_fault
 from revela.study.chunking import Chunking
 from revela.study.corpora import Corpus, Dataset, TextSource
 from revela.study.cross_attention import CrossAttention
@@ -64,6 +64,9 @@ class Training(Strict):
     length_normalised: bool = Field(True, description="REPLUG's l_ij is the mean, not the sum, over the tokens of D_i.")
     shared_negatives: Literal["none", "step"] = Field("none", description="Contriever's, beside a query's own.")
     # optimisation
+    start: Literal["backbone", "by"] = added(
+        "backbone", "Weights that training begins with: the backbones', or those of the cell that grouped the corpus."
+    )
     lora: Lora | None = Field(None, description="Adapters on both models; null: full fine-tuning.")
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -90,6 +93,12 @@ class Training(Strict):
             raise ValueError("compile: true needs zero_stage 0, 1 or 2; stage 3 gathers weights as it goes")
         return self
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What decides which weights are trained, and what they mean; a cell goes on from one that agrees in it."""
+        lora = {f"lora.{name}": getattr(self.lora, name, None) for name in ("rank", "alpha", "targets")}
+        return {**lora, "freeze_lm": self.freeze_lm, "cross_attention.learned": self.cross_attention.learned}
+
 
 class Evaluation(Strict):
     """Protocol switches of the evaluation."""
@@ -106,6 +115,9 @@ class Evaluation(Strict):
     )
     encoder_precision: Literal["stored", "bf16", "fp32"] = Field(
         "fp32", description="Precision of off-the-shelf encoders; stored: of their weights as published."
+    )
+    gain_batches: int = Field(
+        100, ge=1, description="Batches of a corpus on which Sim, and what a language model gains by it, are measured."
     )
 
 

@@ -137,6 +137,7 @@ class BatchSpec(Strict):
     batches: int | None  # in all; None: as many as there are
     take: Literal["random", "first"]
     sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
+    rest_at: int = 16  # batch size at which the other sources are counted
     group_size: int | None = None  # of sources
     min_chunks: int = 1  # of sources
     max_chunks: int | None = None  # of sources
@@ -154,7 +155,7 @@ def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
         return BatchSpec(**common, mix=spec.mix)
     sources = {source.dataset: source.batches for source in spec.sources}
     groups = {"group_size": spec.group_size, "min_chunks": spec.min_chunks, "max_chunks": spec.max_chunks}
-    return BatchSpec(**common, sources=sources, **groups)
+    return BatchSpec(**common, sources=sources, rest_at=spec.rest_at, **groups)
 
 
 class GroupSizeSpec(Strict):

@@ -85,17 +85,7 @@ class Study:
 
         Raises ConfigError where processes cannot share its batches evenly.
         """
-        self.check_cell(cell)
-        config = self.config
-        settings = Training.model_validate(
-            {
-                "seed": config.seed,
-                **config.training.model_dump(exclude_unset=True),
-                **config.methods.get(cell.method, {}),
-                **config.corpora[cell.corpus].training,
-                **config.variants.get(cell.variant, {}),
-            }
-        )
+        config, settings = self.config, self._overridden(cell)
         if cell.batch_size % settings.processes_per_batch:
             raise ConfigError(
                 f"{cell.path}: processes_per_batch: {settings.processes_per_batch} processes do not share "
@@ -107,6 +97,44 @@ class Study:
                 f"run has {config.compute.processes}, no multiple of that (compute.training_gpus or training_processes)"
             )
         return settings
+
+    def start_of(self, cell: Cell) -> Cell | None:
+        """The cell with whose weights the training of a cell begins; None: with those of its backbones.
+
+        Raises ConfigError where no cell grouped the corpus, or one of other models or weights.
+        """
+        settings, regroup = self._overridden(cell), self.config.corpora[cell.corpus].regroup
+        if settings.start == "backbone":
+            return None
+        system, where = regroup and self.grouped_by(cell.corpus), f"{cell.path}: training.start: by"
+        if not isinstance(system, Trained):
+            how = f"is grouped by {regroup.by}, which is no cell" if regroup else "is not regrouped"
+            raise ConfigError(f"{where}: the corpus {cell.corpus!r} {how}; valid: backbone")
+        names, start = ("method", "retriever", "lm"), system.cell
+        ours, theirs = (
+            {**{name: getattr(one, name) for name in names}, **self._overridden(one).weights} for one in (cell, start)
+        )
+        for key, value in ours.items():
+            if value != theirs[key]:
+                raise ConfigError(
+                    f"{where}: {key} is {value}, and {theirs[key]} of {start.path}, by which the corpus is grouped; "
+                    f"valid: backbone, or the same {key}"
+                )
+        return start
+
+    def _overridden(self, cell: Cell) -> Training:
+        """Settings of a cell whose parts are known."""
+        self.check_cell(cell)
+        config = self.config
+        return Training.model_validate(
+            {
+                "seed": config.seed,
+                **config.training.model_dump(exclude_unset=True),
+                **config.methods.get(cell.method, {}),
+                **config.corpora[cell.corpus].training,
+                **config.variants.get(cell.variant, {}),
+            }
+        )
 
     def is_on_request(self, run: Run) -> bool:
         """Whether a cell stands in tables that are made on request, and in no other."""
@@ -314,7 +342,9 @@ def load(path: str | Path) -> Study:
         for benchmark in corpus.apart_from:
             check_known(f"{path}: corpora.{name}.apart_from", benchmark, study.benchmarks)
         try:
-            study.rounds(name)
+            for system in study.rounds(name).values():
+                if isinstance(system, Trained):
+                    study.start_of(system.cell)
         except ConfigError as error:
             raise ConfigError(f"{path}: corpora.{name}.regroup.by: {error}") from None
     for task in tasks:
@@ -339,12 +369,12 @@ def load(path: str | Path) -> Study:
     named |= {f"before_after.{benchmark}": cell for benchmark, cell in config.before_after.items()}
     for key, cell in named.items():
         try:
-            study.check_cell(Cell.parse(cell))
+            study.start_of(Cell.parse(cell))
         except ConfigError as error:
             raise ConfigError(f"{path}: {key}: {error}") from None
     for run in runs:
         try:
-            study.check_cell(run.cell)
+            study.start_of(run.cell)
         except ConfigError as error:
             raise ConfigError(f"{config.runs}: {error}") from None
     return study

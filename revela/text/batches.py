@@ -150,20 +150,10 @@ def _hash(name: str) -> int:
 
 def _choose(parts: list[_Part], spec: BatchSpec) -> list[np.ndarray]:
     """The sorted indices of the batches that are taken of each part."""
-    wanted = [part.wanted for part in parts]
-    for index, (dataset, batches) in enumerate(spec.sources.items()):
-        if batches == "rest":
-            others = sum(p.available if w is None else w for i, (p, w) in enumerate(zip(parts, wanted)) if i != index)
-            if others > spec.batches:
-                raise CorpusError(
-                    f"{spec.batches:,} batches of {spec.batch_size} are wanted, but the sources beside "
-                    f"{dataset} alone give {others:,}"
-                )
-            wanted[index] = spec.batches - others
     chosen = []
-    for index, (part, number) in enumerate(zip(parts, wanted)):
+    for index, part in enumerate(parts):
         rng = np.random.default_rng([spec.seed, index])
-        chosen.append(_draw(part.available, number, spec.take, rng, f"{part.name}: batches of {spec.batch_size}"))
+        chosen.append(_draw(part.available, part.wanted, spec.take, rng, f"{part.name}: batches of {spec.batch_size}"))
     ends = np.cumsum([len(indices) for indices in chosen])
     if not ends[-1]:
         names = ", ".join(part.name for part in parts)
@@ -234,11 +224,33 @@ def _interleaved(spec: BatchSpec, path: Path) -> list[_Part]:
             dataset,
             chunks[dataset],
             chunks[dataset] // spec.batch_size,
-            None if wanted == "rest" else wanted,
+            wanted,
             functools.partial(batches_of, dataset),
         )
-        for dataset, wanted in spec.sources.items()
+        for dataset, wanted in _wanted(spec, chunks).items()
     ]
+
+
+def _wanted(spec: BatchSpec, chunks: Counter[str]) -> dict[str, int | None]:
+    """How many batches each source is to give; None: all. `chunks` counts the chunks of each.
+
+    Where one source gives the rest, the others give as many batches at each batch size as they have at `rest_at`, so
+    that no source's share depends on the batch size.
+    """
+    rest = next((dataset for dataset, wanted in spec.sources.items() if wanted == "rest"), None)
+    if rest is None:
+        return spec.sources
+    wanted = {
+        dataset: chunks[dataset] // spec.rest_at if number is None else number
+        for dataset, number in spec.sources.items()
+        if dataset != rest
+    }
+    others = sum(wanted.values())
+    if others > spec.batches:
+        raise CorpusError(
+            f"{spec.batches:,} batches are wanted, but the sources beside {rest} alone give {others:,} of {spec.rest_at}"
+        )
+    return {dataset: wanted.get(dataset, spec.batches - others) for dataset in spec.sources}
 
 
 def _mixed(name: str, wanted: int, path: Path, batch_size: int) -> _Part:

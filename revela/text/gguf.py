@@ -7,8 +7,6 @@ from pathlib import Path
 
 from revela.text.own_files import ResourceError
 
-SAFE = {"trust_remote_code": False, "local_files_only": True}
-
 
 def dequantise(file: Path, folder: Path) -> None:
     """Write configuration, tokenizer and weights of a GGUF file into an existing folder.
@@ -18,6 +16,8 @@ def dequantise(file: Path, folder: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from revela.pretrained import SAFE
 
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, **SAFE}
     try:

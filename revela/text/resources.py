@@ -255,11 +255,16 @@ def _copy(source: Path, names: list[str], target: Path) -> None:
         os.utime(target / name, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def _verified(package: Path) -> tuple[dict, dict[str, str]]:
+    """The facts of a package's manifest, and the SHA-256 of each file."""
+    manifest = read_manifest(package, verify=True)
+    return {key: value for key, value in manifest.items() if key not in ("files", "sha256")}, manifest["files"]
+
+
 def _of_package(dataset: Dataset, package: Path, folder: Path) -> dict:
-    origin = read_manifest(package, verify=True)
-    facts = {key: value for key, value in origin.items() if key not in ("files", "sha256")}
+    facts, files = _verified(package)
     if dataset.recipe == "copy":
-        _place(package, list(origin["files"]), folder)
+        _place(package, list(files), folder)
         return facts
     made = recipes.write_recipe(dataset.recipe, package, folder, queries=dataset.queries, documents=dataset.documents)
     text_sha256 = made.pop("sha256")
@@ -272,15 +277,14 @@ def _of_package(dataset: Dataset, package: Path, folder: Path) -> dict:
 
 
 def _model_of_package(name: str, package: Path, folder: Path) -> dict:
-    origin = read_manifest(package, verify=True)
-    facts = {key: value for key, value in origin.items() if key not in ("files", "sha256")}
+    facts, files = _verified(package)
     quantized, configs = (
         sorted(package.rglob("*.gguf")),
         sorted(package.rglob("config.json"), key=lambda p: len(p.parts)),
     )
     if len(quantized) == 1:
         dequantise(quantized[0], folder)
-        facts["dequantised_from"] = {quantized[0].name: origin["files"][quantized[0].relative_to(package).as_posix()]}
+        facts["dequantised_from"] = {quantized[0].name: files[quantized[0].relative_to(package).as_posix()]}
     elif not quantized and configs and any(configs[0].parent.glob("*.safetensors")):
         _place(configs[0].parent, _files(configs[0].parent, hub.MODEL_FILES, hub.NOT_MODEL_FILES), folder)
     else:

@@ -40,6 +40,7 @@ from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
 from revela.training.rows import Rows
 from revela.training.speed import Speedometer
+from revela.training.start import beginning_with, check_backbones
 from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents, watched
 
@@ -105,7 +106,11 @@ def run(job: Job, stop: StopRequest, task: str) -> bool:
         lines = [memory.line, tokens_line(settings, rows.table, job.retriever, job.lm)]
         print(*lines, sep="\n", file=sys.stderr)
         note(task, "\n".join(f"{job.cell}: {line}" for line in lines))
-    engine = prepare(method.load_objective(), settings, job.retriever, job.lm, steps)
+    objective = method.load_objective()
+    if job.start:
+        check_backbones(job.start, job.retriever, job.lm)
+        objective = beginning_with(job.start, objective)
+    engine = prepare(objective, settings, job.retriever, job.lm, steps)
     if memory.checkpointing:
         recompute(engine.module)
     start = weights_of(engine)  # of which checkpoints know nothing

@@ -17,7 +17,7 @@ import regex
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from revela.objectives.tokens import label_pad
+from revela.objectives.tokens import label_pad, read_ids, without_token
 from revela.pretrained import check_reading, check_targets, check_weights, load_tokenizer, outline, output_head
 from revela.study.source import PathSource
 from revela.text.by_tokens import Cut, cut_off, lengths
@@ -134,9 +134,8 @@ def check_chunks(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, data: Path)
     suspects = pc.indices_nonzero(pc.invert(pc.match_substring_regex(plain, r"[\pL\pN]"))).to_pylist()
     if not suspects:
         return
-    ids = tokenizer(texts.take(suspects).to_pylist(), return_attention_mask=False)["input_ids"]
-    ids = [row[:-1] if row[-1:] == [tokenizer.eos_token_id] else row for row in ids]
-    bare = [place for place, row in zip(suspects, ids) if row in ([], [tokenizer.bos_token_id])]
+    ids = read_ids(tokenizer, texts.take(suspects).to_pylist())
+    bare = [suspects[place] for place in without_token(tokenizer, ids)]
     if bare:
         of = pc.list_flatten(rows["document"])[bare[0]] if "document" in rows.column_names else f"batch {bare[0]}"
         raise TrainingError(

@@ -16,6 +16,10 @@ from revela.study.methods import METHODS
 from revela.study.settings import Training
 from revela.training import TrainingError
 
+# What a run reads -> how it is hashed.
+INPUTS = {"retriever": folder_sha256, "lm": folder_sha256, "data": sha256_file, "scores": sha256_file}
+INPUTS |= {"start": folder_sha256}
+
 
 class Job(Strict):
     """What one run reads and writes; paths are relative to the working directory.
@@ -23,6 +27,7 @@ class Job(Strict):
     training: all that the result depends on besides the inputs. gradient_checkpointing: None: where memory asks for it.
     checkpoint_every: steps between checkpoints.
     time_budget_minutes: after so long the run saves and stops, to be started again; None: never.
+    start: a trained cell with whose weights the run begins; None: with those of retriever and lm.
     """
 
     cell: str
@@ -34,6 +39,7 @@ class Job(Strict):
     lm: Path | None = None
     data: Path
     scores: Path | None = None
+    start: Path | None = None
     output: Path
     checkpoints: Path
 
@@ -55,7 +61,9 @@ def read_job(arguments: list[str]) -> Job:
     size, shared = Cell.parse(job.cell).batch_size, job.training.processes_per_batch
     if size % shared:
         raise TrainingError(f"{path}: training.processes_per_batch: {shared} do not share {size} chunks evenly")
-    for name in ("retriever", "lm", "data", "scores"):
+    if (job.start is None) != (job.training.start == "backbone"):
+        raise TrainingError(f"{path}: start: {job.start}, and training.start is {job.training.start}")
+    for name in INPUTS:
         value = getattr(job, name)
         if value is not None and not value.exists():
             raise TrainingError(f"{path}: {name}: {value} does not exist")
@@ -64,8 +72,7 @@ def read_job(arguments: list[str]) -> Job:
 
 def inputs(job: Job) -> dict[str, str]:
     """SHA-256 of each input."""
-    hashes = {"retriever": folder_sha256, "lm": folder_sha256, "data": sha256_file, "scores": sha256_file}
-    return {name: sha256(path) for name, sha256 in hashes.items() if (path := getattr(job, name)) is not None}
+    return {name: sha256(path) for name, sha256 in INPUTS.items() if (path := getattr(job, name)) is not None}
 
 
 def fingerprint(job: Job) -> dict[str, Any]:

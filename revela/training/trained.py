@@ -15,13 +15,12 @@ from torch import nn
 
 from revela.files import atomic_folder, sha256_json, write_json
 from revela.pretrained import load_tokenizer, quietly
-from revela.provenance import folder_sha256, versions, write_manifest
+from revela.provenance import folder_sha256, read_manifest, versions, write_manifest
 from revela.retriever import Retriever, reference, save_adapter
 from revela.study.layout import SETTINGS
 from revela.training import TrainingError
 from revela.training.job import Job, inputs
-
-GATE = "gate.safetensors"  # what was learned of training.cross_attention: gate, [layers] or [layers, heads]
+from revela.training.start import GATE
 
 
 def weights_of(engine: deepspeed.DeepSpeedEngine) -> dict[str, int]:
@@ -49,6 +48,7 @@ def export(
     """
     retriever, lm = engine.module.retriever, engine.module.lm
     settings = job.training.model_dump(mode="json")
+    begun = {"start": read_manifest(job.start)["cell"]} if job.start else {}
     end = weights_of(engine)
     with _whole(engine):
         check_trained(job, {name for name in start if start[name] != end[name]}, retriever, lm)
@@ -74,6 +74,7 @@ def export(
                     processes=dist.get_world_size(),
                     device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
                     versions=versions(),
+                    **begun,
                     **facts,
                 )
     dist.barrier()

@@ -94,7 +94,7 @@ def doubles(step: int) -> bool:
 
 
 @contextmanager
-def _watching(objective: Revela, batch: Tokens) -> Iterator[Tokens]:
+def watching(objective: Revela, batch: Tokens) -> Iterator[Tokens]:
     """The batch where the objective is; within, there are no gradients and no dropout, and precision is the run's."""
     device, training = next(objective.parameters()).device, objective.training
     objective.eval()
@@ -107,7 +107,7 @@ def _watching(objective: Revela, batch: Tokens) -> Iterator[Tokens]:
 
 def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
     """`similarity`: Sim [B, B]; `loss`: the mean h-stream loss of each chunk's tokens [B], in nats; without dropout."""
-    with _watching(objective, batch) as here:
+    with watching(objective, batch) as here:
         sim = objective.similarity(here)
         hidden, _ = objective.streams(here, sim, objective.gate())
         losses = [_mean_loss(objective, h, labels) for h, labels in zip(hidden, here["lm_labels"])]
@@ -119,27 +119,35 @@ def measure(objective: Revela, batch: Tokens) -> dict[str, list]:
 
 
 def gain(objective: Revela, batch: Tokens) -> dict[str, float]:
-    """The distance that Sim has come, and can still go: mean h-stream losses of a token, in nats, without dropout.
+    """The distance that Sim has come, and can still go: `losses_under` the `kinds_of_sim`."""
+    with watching(objective, batch) as here:
+        return losses_under(objective, here, kinds_of_sim(objective, here))
 
-    learned: with the Sim of now. uniform: with one that tells nothing. same_document: with one that is uniform over the
-    other chunks of the same document, or over all where there are none; left out if documents are not known.
+
+def kinds_of_sim(objective: Revela, here: Tokens) -> dict[str, torch.Tensor]:
+    """What Sim is, and what it might be, by name: each [B, B], or this process's rows [B / P, B].
+
+    learned: that of now. uniform: one that tells nothing. same_document: one that is uniform over the other chunks of the
+    same document, or over all where there are none; left out if documents are not known.
     """
-    found: dict[str, float] = {}
-    with _watching(objective, batch) as here:
-        tokens = max(
-            1, int(objective.whole(torch.tensor([objective.count(batch)], device=here["lm_labels"].device)).sum())
-        )
-        uniform = objective.rows_of_uniform(here)
-        sims = {"learned": objective.similarity(here), "uniform": uniform}
-        if "document" in here:
-            first = objective.first(uniform)
-            same = same_document(here["document"]).float()[first : first + len(uniform)]
-            number = same.sum(1, keepdim=True)
-            sims["same_document"] = torch.where(number > 0, same / number.clamp(min=1), uniform)
-        for name, sim in sims.items():
-            hidden, _ = objective.streams(here, sim, objective.gate())
-            loss = objective.whole(objective.next_token_loss(hidden, here["lm_labels"])[None]).sum()
-            found[name] = round(loss.item() / tokens, 6)
+    uniform = objective.rows_of_uniform(here)
+    sims = {"learned": objective.similarity(here), "uniform": uniform}
+    if "document" in here:
+        first = objective.first(uniform)
+        same = same_document(here["document"]).float()[first : first + len(uniform)]
+        number = same.sum(1, keepdim=True)
+        sims["same_document"] = torch.where(number > 0, same / number.clamp(min=1), uniform)
+    return sims
+
+
+def losses_under(objective: Revela, here: Tokens, sims: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The mean h-stream loss of a token under each of `sims` [B, B], in nats, without dropout."""
+    counted = torch.tensor([objective.count(here)], device=here["lm_labels"].device)
+    tokens, found = max(1, int(objective.whole(counted).sum())), {}
+    for name, sim in sims.items():
+        hidden, _ = objective.streams(here, sim, objective.gate())
+        loss = objective.whole(objective.next_token_loss(hidden, here["lm_labels"])[None]).sum()
+        found[name] = round(loss.item() / tokens, 6)
     return found
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from revela.study.base import read_yaml
 from revela.study.layout import Layout
 from revela.study.settings import Training
 from revela.study.study import load
-from revela.text import held_out
+from revela.text import held_out, own_files
 from revela.text.resources import matching
 
 ROOT = Path(__file__).parents[2]
@@ -321,7 +322,7 @@ def test_documents_are_held_out_where_there_are_enough(tmp_path, backbone, capsy
     assert "has none on held-out text; it is kept" in succeed_and_say(capsys, *options)
     assert "comparison: every 5th document is held out" in succeed_and_say(capsys, *options, "--overwrite")
     write(range(500))
-    assert comparison.hold_out(str(text), "text", tmp_path / "new", "mine", overwrite=False)[0] == 10
+    assert comparison.hold_out(partial(matching, str(text)), "text", tmp_path / "new", "mine", overwrite=False)[0] == 10
     assert "comparison: every 5th document is held out" in succeed_and_say(capsys, *options)
     study = load(out / "config.yaml")
     assert study.benchmarks == ["held-out"] and list(study.table_systems("table1")) == ["BM25", "Untrained", "Revela"]
@@ -353,8 +354,10 @@ def test_training_that_did_not_help_is_warned_of(low, high, said):
     )
 
 
-def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned):
-    """Each with what changes it."""
+def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned, monkeypatch):
+    """Each with what changes it. The files that they follow from are listed once."""
+    listed, below = [], own_files._below
+    monkeypatch.setattr(own_files, "_below", lambda folder: listed.append(str(folder)) or below(folder))
     options = ["--text", "notes", "--backbone", backbone, "--out", tmp_path / "out", "-n", "--batch-size", 8]
     said = succeed_and_say(capsys, "train", *options, "--set", "training.query_prefix='Q: '")
     for line in (
@@ -367,6 +370,7 @@ def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned):
         "precision: float32 (training.precision), on the CPU",
     ):
         assert line in said, line
+    assert listed == ["notes"]
 
 
 def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, planned):
@@ -382,6 +386,26 @@ def test_a_benchmark_is_read_as_evaluate_reads_it(tmp_path, backbone, capsys, pl
     succeed(capsys, "train", *options, "--unretrievable", 1)
     assert load(out / "config.yaml").task("own", "own").unretrievable == 1
     succeed(capsys, "evaluate", "bm25", tmp_path / "arguana", "--unretrievable", 1)
+
+
+def test_a_dry_run_binds_no_later_run(tmp_path, backbone, capsys, planned, monkeypatch):
+    """Unless its configuration was edited. A run that has begun does bind."""
+
+    def stopped(*_, **__):
+        raise running.RunError("stopped")
+
+    monkeypatch.setattr(running, "run", stopped)
+    out = tmp_path / "out"
+    options = ["train", "--text", "notes", "--backbone", backbone, "--out", out]
+    succeed(capsys, *options, "-n")
+    written = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(written.replace("max_words: 120", "max_words: 60"))
+    assert "chunking.max_words is 60 there" in fail(capsys, *options)
+    (out / "config.yaml").write_text(written)
+    assert main([*map(str, options), "--benchmark", "benchmark"]) == 1
+    assert "error: stopped" in capsys.readouterr().err
+    assert load(out / "config.yaml").benchmarks == ["own"] and not (out / "planned.sha256").exists()
+    assert "give --overwrite" in fail(capsys, *options)
 
 
 def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):

@@ -173,7 +173,7 @@ def test_a_retriever_without_adapter_has_none_to_export(tmp_path, backbone):
 def test_the_card_of_a_cell(tmp_path, backbone):
     """Data, hyperparameters, scores, licence, lineage: from what stands beside the cell."""
     path = "revela/mine/tiny/tiny/bs4"
-    cell = cell_folder(backbone, tmp_path, path, lora=True)
+    cell = cell_folder(backbone, tmp_path, path, lora=True, start="revela/yours/tiny/tiny/bs4")
     dataset = tmp_path / "resources/datasets/mine"
     dataset.mkdir(parents=True)
     write_manifest(dataset, pattern="notes/**/*.md", count=3)
@@ -189,7 +189,7 @@ def test_the_card_of_a_cell(tmp_path, backbone):
     card = (tmp_path / "export/README.md").read_text()
     assert f"# {path}\n\nA dense retriever: `{backbone.name}` trained by Revela on raw text.\n" in card
     for said in (
-        path, "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "`gone`: no longer beside", "| temperature | `0.05` |",
+        path, "trained from the weights of `revela/yours/tiny/tiny/bs4`", "1,200 batches of 4 chunks, 54,321 words", "local files `notes/**/*.md`", "`gone`: no longer beside", "| temperature | `0.05` |",
         "| coir | CosQA | 43.2 |", "On coir queries were preceded by `'Q: '`", "cut after 512 tokens", "1" * 40, "0" * 64, "2 steps", "not stated by its files", "@inproceedings{cai2026revela",
     ):  # fmt: skip
         assert said in card, said

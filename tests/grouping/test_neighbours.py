@@ -30,7 +30,7 @@ def brute_force(vectors, k, documents=None):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("per_document", [None, 5])
 def test_exact_neighbours_are_those_of_float64(dtype, per_document, monkeypatch):
-    monkeypatch.setattr("revela.grouping.neighbours.SCORES_AT_A_TIME", {"cpu": 2**12})  # several blocks on both sides
+    monkeypatch.setattr("revela.grouping.neighbours.SCORES_AT_A_TIME", 2**12)  # several blocks on both sides
     monkeypatch.setattr("revela.grouping.neighbours.ROWS_AT_A_TIME", 2**6)
     vectors = clustered(300).astype(dtype)
     documents = None if per_document is None else np.arange(300) // per_document
@@ -63,7 +63,7 @@ def test_the_inverted_file_finds_nearly_all(many, per_document, tmp_path):
     np.save(tmp_path / "vectors.npy", many)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     documents = None if per_document is None else np.arange(len(many)) // per_document
-    found, products = neighbours(mapped, 10, documents=documents, exact_up_to=100, seed=3)
+    found, products = neighbours(mapped, 10, documents=documents, exact=False, seed=3)
     measured = recall(mapped, (found, products), documents=documents, seed=3)
     _, truth = brute_force(many, 10, documents)
     everywhere = (products >= truth[:, -1:] - 1e-6).mean()
@@ -71,13 +71,13 @@ def test_the_inverted_file_finds_nearly_all(many, per_document, tmp_path):
     assert (found != np.arange(len(many))[:, None]).all() and (np.diff(products, axis=1) <= 0).all()
     if documents is not None:
         assert (documents[found] != documents[:, None])[found >= 0].all()
-    again = neighbours(mapped, 10, documents=documents, exact_up_to=100, seed=3)
+    again = neighbours(mapped, 10, documents=documents, exact=False, seed=3)
     np.testing.assert_array_equal(found, again[0])
 
 
 def test_equal_vectors_count_for_each_other():
     vectors = np.repeat(clustered(40), 50, axis=0)
-    found = neighbours(vectors, 8, exact_up_to=100, seed=1)
+    found = neighbours(vectors, 8, exact=False, seed=1)
     assert recall(vectors, found, seed=1) == 1
 
 
@@ -98,4 +98,4 @@ def test_without_faiss(many, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(GroupingError, match="pip install faiss-cpu"):
-        neighbours(many, 3, exact_up_to=10, seed=1)
+        neighbours(many, 3, exact=False, seed=1)

@@ -49,10 +49,12 @@ def test_an_interrupted_run_scores_no_batch_twice(lm, tmp_path, monkeypatch):
 
 def test_scores_of_another_model_are_not_gone_on_with(lm, tmp_path, monkeypatch):
     """Nor is a score that is not finite taken for one that is still to come."""
-    pq.write_table(pa.table({"text": [TEXTS[:2], TEXTS[2:4]]}), tmp_path / "batches.parquet")
+    rows = {"text": [TEXTS[:2], TEXTS[2:4]], "document": [["a", "b"], ["c", "d"]]}
+    pq.write_table(pa.table(rows), tmp_path / "batches.parquet")
     shutil.copytree(lm, tmp_path / "lm")
-    bad = iter([torch.ones(2, 2), torch.full((2, 2), torch.nan)])
-    with monkeypatch.context() as patch, pytest.raises(ObjectiveError, match="a score of batch 1 is not finite"):
+    bad = iter([torch.ones(2, 2), torch.tensor([[1, 1], [torch.nan, 1]])])
+    said = r"a score of batch 1 is not finite: chunk 1 \(d\) after chunk 0 \(c\); try"
+    with monkeypatch.context() as patch, pytest.raises(ObjectiveError, match=said):
         patch.setattr(replug_scores, "score_batch", lambda *_: next(bad))
         replug_scores.write_scores(tmp_path / "lm", tmp_path / "batches.parquet", tmp_path / "scores.npy", SPEC)
     config = tmp_path / "lm/config.json"
@@ -117,8 +119,9 @@ def test_processes_share_the_rows_and_go_on_with_what_others_began(lm, nine, tmp
     assert np.array_equal(np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy"))
     assert not begun.exists()
 
-    pq.write_table(pa.table({"text": [["a", "b"], ["c", ""]]}), nine)
-    with pytest.raises(ObjectiveError, match="scoring in 2 processes: a chunk has no token"):
+    pq.write_table(pa.table({"text": [["a", "b"], ["c", ""]], "document": [["a", "b"], ["c", "d"]]}), nine)
+    said = r"scoring in 2 processes: a chunk has no token for the language model: '', chunk 1 \(d\) of batch 1"
+    with pytest.raises(ObjectiveError, match=said):
         replug_scores.write_scores(lm, nine, tmp_path / "bad.npy", SPEC, workers=2)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from paper_results import printed_study, with_results, write_scores
+from paper_results import printed_study, with_results, write_cell, write_resource, write_scores
 
 from revela.paper import PaperError
 from revela.paper.check import compare_all, failures, to_page, verdict_line, write_check
 from revela.paper.compare import compare, compare_table, split, to_markdown, verdict, write_comparison
-from revela.paper.lineage import lineage, write_lineage
+from revela.paper.lineage import lineage, model_lineage, write_lineage
 from revela.paper.tables import best, to_csv, to_latex, write_table
 from revela.paper.tables import to_markdown as table_to_markdown
 from revela.paper.values import (
@@ -623,6 +623,17 @@ def test_lineage_of_means_and_of_language_models(study):
     before, after = lineage(lineage_spec(study, "table18"), study.layout)["columns"].values()
     assert before["system"] == "untrained/llama-3.2-1b" and "model_revision" in before["model"]
     assert after["cells"]["WiC"]["dataset"] == "lm-super-glue" and after["cells"]["WiC"]["metric"] == "accuracy"
+
+
+def test_lineage_names_the_cell_with_whose_weights_training_began(study, tmp_path):
+    system, layout = study.system("revela/code+r1/llama-3.2-1b/llama-3.2-1b/bs16"), Layout(str(tmp_path))
+    write_cell(layout, system.cell)
+    write_resource(layout.model("llama-3.2-1b"))
+    assert "start" not in model_lineage(system, {"code+r1": []}, layout)
+    manifest, start = Path(layout.cell(system.cell), "manifest.json"), "revela/code/llama-3.2-1b/llama-3.2-1b/bs16"
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | {"start": start, "inputs": found["inputs"] | {"start": "b" * 64}}))
+    assert model_lineage(system, {"code+r1": []}, layout)["start"] == {"cell": start, "sha256": "b" * 64}
 
 
 # --- what the configuration may say of tables and figures

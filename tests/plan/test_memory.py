@@ -9,7 +9,7 @@ from revela.method.inbatch import hidden_states
 from revela.method.packing import Packing, run
 from revela.plan import memory
 from revela.plan.costs import Costs
-from revela.plan.flops import Shape
+from revela.plan.flops import BYTES, Shape
 from revela.retriever import add_lora
 from revela.study.settings import Lora, Training
 from revela.study.sizes import load_sizes
@@ -100,7 +100,7 @@ def test_what_a_language_model_keeps(lora, precision, value_norm):
         ).values()
     )  # fmt: skip
     if frozen:  # the e-stream's keys and values
-        estimate += tokens * memory.BYTES[precision] * 2 * SHAPE.kv_heads * SHAPE.head_dim
+        estimate += tokens * BYTES[precision] * 2 * SHAPE.kv_heads * SHAPE.head_dim
     elif not lora and precision == "bf16":  # autocast's copies of the matrices
         estimate += 2 * SHAPE.weights / SHAPE.layers
     assert 0.97 * measured < estimate < 1.1 * measured

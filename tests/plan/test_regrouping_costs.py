@@ -35,6 +35,19 @@ def test_other_chunks_and_neighbours_cost_in_proportion(costs):
     assert near[0].memory > CHUNKS * 2048 * 2 / 1e9  # the vectors
 
 
+def test_a_measurement_reads_each_batch_once_and_predicts_it_three_times(costs):
+    """A hundred batches of 16: queries and passages of the retriever, two streams of the language model."""
+    found = costs.of("grouping_gain", {**CORPUS, "cell": CELL})
+    shape = costs.shape("llama-3.2-1b")
+    texts = {1: 32, 6: 16}  # passes -> texts
+    assert found.operations == pytest.approx(100 * sum(n * k * flops.forward(shape, [153]) for n, k in texts.items()))
+    assert (
+        found.operations
+        == costs.of("grouping_gain", {"corpus": "code+r1", "batch_size": "16", "cell": CELL}).operations
+    )
+    assert found.gpus == 1 and found.seconds < 600
+
+
 def test_a_regrouped_corpus_has_as_many_batches(costs):
     assert costs.batches("code+r1") == costs.batches("code") == 358_763
     alike = [costs.of("train", {"cell": CELL.replace("code", corpus)}) for corpus in ("code", "code+r1")]

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare", "nsenter")
 CONF = """\
 ClusterName=test
@@ -83,6 +85,15 @@ def why_not() -> str | None:
     if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode:
         return "no permission to make namespaces"
     return None
+
+
+def started(tmp_path_factory, nodes=1):
+    """Yields a cluster to the tests of a module, which are skipped where none can be started."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("slurm") / "cluster", nodes) as cluster:
+        yield cluster
 
 
 class Cluster:

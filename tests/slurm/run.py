@@ -5,8 +5,13 @@ import signal
 import subprocess
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import TEXTS, make_backbone
 
+R = "results/small"
+CELL = "revela/code/random/random/bs4"
 SMALL = ("--configfile", "tests/small/config.yaml")
 QUICK = ("--slurm-init-seconds-before-status-checks=1", "--latency-wait=5")  # the file system is local
 # Jobs of seconds are asked after every second; the executor asks ever less often, up to three minutes.
@@ -17,6 +22,16 @@ import snakemake_executor_plugin_slurm as slurm
 
 slurm.Executor.sleep = lambda self: asyncio.sleep(1)
 """
+
+
+def write_inputs(checkout):
+    """All that the training of a cell needs, made without the workflow."""
+    make_backbone(checkout.folder / R / "resources/models/random", bos=True)
+    batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"
+    batches.parent.mkdir(parents=True)
+    texts = [[TEXTS[(row + chunk) % len(TEXTS)] for chunk in range(4)] for row in range(24)]
+    rows = {"text": texts, "src": ["packages"] * 24, "document": [list("abcd")] * 24}
+    pq.write_table(pa.table(rows), batches)
 
 
 class Run:
@@ -95,12 +110,12 @@ class Run:
 
     def checkpoint(self, cell):
         """The newest checkpoint of a cell, as a number of steps."""
-        folders = (self.checkout.folder / "results/small/checkpoints" / cell).glob("step-*")
+        folders = (self.checkout.folder / R / "checkpoints" / cell).glob("step-*")
         return max((int(folder.name.removeprefix("step-")) for folder in folders), default=0)
 
     def steps(self, cell):
         """Steps that a cell has done."""
-        return len((self.checkout.folder / "results/small/checkpoints" / cell / "log.jsonl").read_text().splitlines())
+        return len((self.checkout.folder / R / "checkpoints" / cell / "log.jsonl").read_text().splitlines())
 
     # --- what happens
 

@@ -3,25 +3,15 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from checkout import Checkout
-from cluster import Cluster, why_not
-from conftest import TEXTS, make_backbone
-from run import SMALL, Run
-
-R = "results/small"
-CELL = "revela/code/random/random/bs4"
+from cluster import started
+from run import CELL, SMALL, R, Run, write_inputs
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    with Cluster(tmp_path_factory.mktemp("slurm") / "cluster", nodes=2) as cluster:
-        yield cluster
+    yield from started(tmp_path_factory, nodes=2)
 
 
 def prepared(folder, *changes):
@@ -29,12 +19,7 @@ def prepared(folder, *changes):
     checkout = Checkout(folder)
     for change in changes:
         checkout.edit("tests/small/config.yaml", *change)
-    make_backbone(checkout.folder / R / "resources/models/random", bos=True)
-    batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"
-    batches.parent.mkdir(parents=True)
-    texts = [[TEXTS[(row + chunk) % len(TEXTS)] for chunk in range(4)] for row in range(24)]
-    rows = {"text": texts, "src": ["packages"] * 24, "document": [list("abcd")] * 24}
-    pq.write_table(pa.table(rows), batches)
+    write_inputs(checkout)
     return checkout
 
 

@@ -12,18 +12,14 @@ import time
 from collections import Counter
 from datetime import datetime
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from checkout import Checkout
-from cluster import Cluster, why_not
-from conftest import TEXTS, make_backbone
-from run import SMALL, Run
+from cluster import started
+from conftest import make_backbone
+from run import CELL, SMALL, R, Run, write_inputs
 
 from revela.plan import usage
 
-R = "results/small"
-CELL = "revela/code/random/random/bs4"
 LONG = f"{CELL}-long"
 CELLS = [CELL, "replug/code/random/random/bs4", "contriever/code/random/none/bs4"]
 TABLE = [f"{R}/tables/table1.{suffix}" for suffix in ("tex", "csv", "md")]
@@ -31,11 +27,7 @@ TABLE = [f"{R}/tables/table1.{suffix}" for suffix in ("tex", "csv", "md")]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    with Cluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
-        yield cluster
+    yield from started(tmp_path_factory)
 
 
 @pytest.fixture
@@ -46,16 +38,11 @@ def checkout(tmp_path):
 
 @pytest.fixture
 def prepared(checkout):
-    """A checkout in which everything is there to train a cell, made without the workflow."""
+    """A checkout in which everything is there to train a cell."""
     checkout.edit("tests/small/config.yaml", "max_steps: 400", "max_steps: 200")
     checkout.edit("tests/small/config.yaml", "checkpoint_every: 2", "checkpoint_every: 10")
-    make_backbone(checkout.folder / R / "resources/models/random", bos=True)
+    write_inputs(checkout)
     (checkout.folder / R / "checkpoints").mkdir()
-    batches = checkout.folder / R / "corpora/code/bs4/batches.parquet"
-    batches.parent.mkdir(parents=True)
-    texts = [[TEXTS[(row + chunk) % len(TEXTS)] for chunk in range(4)] for row in range(24)]
-    rows = {"text": texts, "src": ["packages"] * 24, "document": [list("abcd")] * 24}
-    pq.write_table(pa.table(rows), batches)
     return checkout
 
 

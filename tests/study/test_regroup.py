@@ -8,7 +8,7 @@ import yaml
 from revela.study.base import ConfigError
 from revela.study.cell import Cell
 from revela.study.grouping import regroup_spec
-from revela.study.specification import replug_score_spec
+from revela.study.specification import replug_score_spec, training_spec
 from revela.study.study import load
 from revela.study.tables import lineage_spec
 
@@ -102,3 +102,66 @@ def test_documents_of_ready_batches_are_unknown(load_with):
         load_with(ready=ready, new=keep)
     study = load_with(ready=ready, new={"regroup": {"corpus": "ready", "by": CELL}})
     assert not regroup_spec(study, "new", 16).documents
+
+
+# --- where a round starts
+
+
+@pytest.fixture
+def begun(load_with):
+    """Tiny's study with a round whose cells begin with the weights of the cell that grouped its text."""
+
+    def _begun(by=CELL, **training):
+        return load_with(on={"regroup": {"corpus": "code", "by": by}, "training": {"start": "by", **training}})
+
+    return _begun
+
+
+def test_a_round_starts_from_the_backbones_unless_it_is_told(begun):
+    study = begun()
+    assert study.start_of(Cell.parse(CELL.replace("code", "code+r2"))) is None
+    assert study.start_of(Cell.parse(CELL.replace("code", "on"))) == Cell.parse(CELL)
+    assert study.start_of(Cell.parse(CELL.replace("code", "on") + "-seed1")) == Cell.parse(CELL)
+    assert begun(by=f"{CELL}-seed1").start_of(Cell.parse(CELL.replace("code", "on"))).variant == "seed1"
+
+
+def test_a_cell_that_starts_from_the_backbones_is_specified_as_ever(begun):
+    """The setting came later: what was trained before it stays valid."""
+    specs = [training_spec(begun(), CELL.replace("code", corpus)).model_dump(mode="json") for corpus in ("code", "on")]
+    assert "start" not in specs[0]["settings"] and specs[1]["settings"]["start"] == "by"
+    assert specs[1]["settings"].keys() - specs[0]["settings"].keys() == {"start"}
+
+
+@pytest.mark.parametrize(
+    "by, training, cell, said",
+    [
+        ("bm25", {}, "revela/on/tiny-4m/tiny-4m/bs16", "the corpus 'on' is grouped by bm25, which is no cell; valid: backbone"),
+        ("random", {}, "revela/on/tiny-4m/tiny-4m/bs16", "the corpus 'on' is grouped by random, which is no cell"),
+        ("untrained/tiny-4m", {}, "revela/on/tiny-4m/tiny-4m/bs16", "grouped by untrained/tiny-4m, which is no cell"),
+        (CELL, {}, "revela/on/tiny-1m/tiny-4m/bs16", f"retriever is tiny-1m, and tiny-4m of {CELL}, by which the corpus is grouped; valid: backbone, or the same retriever"),
+        (CELL, {}, "revela/on/tiny-4m/tiny-1m/bs16", "lm is tiny-1m, and tiny-4m of"),
+        (CELL, {}, "contriever/on/tiny-4m/none/bs16", "method is contriever, and revela of"),
+        (CELL, {"freeze_lm": True}, "revela/on/tiny-4m/tiny-4m/bs16", "freeze_lm is True, and False of"),
+        (CELL, {"lora": {"rank": 8}}, "revela/on/tiny-4m/tiny-4m/bs16", "lora.rank is 8, and None of"),
+        (CELL, {"cross_attention": {"learned": "head"}}, "revela/on/tiny-4m/tiny-4m/bs16", "cross_attention.learned is head, and None of"),
+    ],
+)  # fmt: skip
+def test_what_cannot_start_from_a_cell_is_refused(begun, by, training, cell, said):
+    study = begun(by=by, **training)
+    with pytest.raises(ConfigError) as error:
+        study.start_of(Cell.parse(cell))
+    assert (
+        said in str(error.value)
+        and "\n" not in str(error.value)
+        and str(error.value).startswith(f"{cell}: training.start")
+    )
+
+
+def test_it_is_refused_as_the_study_is_read(load_with):
+    """Of cells that group a corpus, and of those of the sheet; targets are looked at as they are typed."""
+    with pytest.raises(
+        ConfigError, match="corpora.code.r1.regroup.by: revela.* by: the corpus 'code' is not regrouped"
+    ):
+        load_with(code={"sources": [{"dataset": "packages"}], "training": {"start": "by"}})
+    with pytest.raises(ConfigError, match="runs.tsv: revela/code.random/.*: training.start: by: .* grouped by random"):
+        load_with(code_random={"regroup": {"corpus": "code", "by": "random"}, "training": {"start": "by"}})

@@ -105,8 +105,15 @@ def test_numbers_for_each_source(tmp_path):
 def test_the_rest_comes_from_one_source(tmp_path):
     # as the paper's code corpus: all tutorials and documentation, the rest posts
     sources = [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}]
-    counts, _ = taken(tmp_path, sources=sources, batches=45)
+    counts, _ = taken(tmp_path, sources=sources, batches=45, rest_at=4)
     assert counts["sources"] == {"a": 15, "b": 30}
+
+
+def test_no_source_s_share_depends_on_the_batch_size(tmp_path):
+    sources = [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}]
+    counts, _ = taken(tmp_path, sources=sources, batches=20, rest_at=8)  # the 120 chunks of b make 15 batches of 8
+    assert counts["sources"] == {"a": 5, "b": 15}
+    assert counts["parts"]["b"] == {"available": 30, "taken": 15}  # of 4
 
 
 @pytest.mark.parametrize(
@@ -115,12 +122,12 @@ def test_the_rest_comes_from_one_source(tmp_path):
         ({"batches": 81}, r"batches of 4 in all: 81 are wanted, 80 exist"),
         ({"sources": [{"dataset": "a", "batches": 1234}]}, r"a: batches of 4: 1,234 are wanted, 50 exist"),
         (
-            {"sources": [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}], "batches": 85},
+            {"sources": [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}], "batches": 85, "rest_at": 4},
             r"a: batches of 4: 55 are wanted, 50 exist",
         ),
         (
-            {"sources": [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}], "batches": 29},
-            r"29 batches of 4 are wanted, but the sources beside a alone give 30",
+            {"sources": [{"dataset": "a", "batches": "rest"}, {"dataset": "b"}], "batches": 29, "rest_at": 4},
+            r"29 batches are wanted, but the sources beside a alone give 30 of 4",
         ),
         ({"min_chunks": 6}, r"a, b: too little text for one batch of 4"),
     ],

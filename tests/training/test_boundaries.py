@@ -10,7 +10,8 @@ from revela.study.methods import METHODS
 
 LOOP = "revela.training.loop"
 SCORES = "revela.objectives.replug_scores"
-DECIDING = [LOOP, SCORES, *(method.module for method in METHODS.values())]
+START = "revela.training.start"
+DECIDING = [LOOP, SCORES, START, *(method.module for method in METHODS.values())]
 REVELA, REPLUG, CONTRIEVER = (METHODS[name].module for name in ("revela", "replug", "contriever"))
 
 
@@ -95,7 +96,7 @@ def changed_by(tmp_path, monkeypatch):
         ("plan/usage.py", "INTERVAL = 10.0", "INTERVAL = 20.0"),
         ("training/entry.py", "start it again to go on", "start it again"),
         ("training/checkpoint.py", "KEPT = 2", "KEPT = 3"),
-        ("training/trained.py", '"gate.safetensors"', '"gate2.safetensors"'),
+        ("training/trained.py", "processes=dist.get_world_size()", "processes=1"),
         ("training/launch.py", "RESUBMIT = 75", "RESUBMIT = 76"),
         ("training/loop.py", "the loss is {loss}; lower", "the loss is {loss}: lower"),
         ("provenance.py", "this folder is not a finished output of the workflow", "not finished"),
@@ -121,6 +122,7 @@ def test_an_edit_that_decides_no_number_changes_no_hash(changed_by, file, old, n
         ("method/packing.py", "is_causal=mask is None", "is_causal=True", {LOOP, REVELA, REPLUG, CONTRIEVER}),
         ("training/rows.py", "position, 3,", "position, 4,", {LOOP}),
         ("training/engine.py", "warmup_type=settings.warmup", 'warmup_type="log"', {LOOP}),
+        ("training/start.py", "torch.float32", "torch.bfloat16", {START}),
         ("lookahead.py", "depth: int = 1", "depth: int = 2", {LOOP}),
     ],
 )

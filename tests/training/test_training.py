@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from revela.lookahead import lookahead
 from revela.objectives import revela as revela_module
-from revela.provenance import read_manifest
+from revela.provenance import folder_sha256, read_manifest
 from revela.retriever import Retriever
 from revela.study import reason
 from revela.study.methods import METHODS
@@ -93,10 +93,12 @@ def write_job(data, backbone, lm):
 
     def write(folder, method="revela", **changes):
         machine = {name: changes.pop(name, value) for name, value in MACHINE.items()}
+        start = changes.pop("start", None)
         job = {
             **machine,
             "cell": f"{method}/code/tiny/{'tiny' if method == 'revela' else 'none'}/bs{B}",
-            "training": SETTINGS | changes,
+            "training": SETTINGS | changes | ({"start": "by"} if start else {}),
+            "start": start and str(start),
             "retriever": str(backbone),
             "lm": str(lm) if method == "revela" else None,
             "data": str(data / ("pairs.parquet" if method == "contriever" else "batches.parquet")),
@@ -534,6 +536,23 @@ def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed,
     assert_same(tmp_path, undisturbed(stage, number))
 
 
+def test_a_run_begins_with_a_cell_and_goes_on_from_its_own_checkpoints(tmp_path, write_job, undisturbed):
+    """The batch that is watched looks as it did at the end of the cell's training."""
+    cell = undisturbed(1, 1) / "output"
+    expected = run(write_job(tmp_path / "expected", start=cell, max_steps=3))
+    job = write_job(tmp_path / "killed", start=cell, max_steps=3)
+    Run(job, 1, partial(interrupt, signal.SIGKILL, 10)).fall()
+    assert (job.parent / "checkpoints" / "step-00000002").exists()
+    run(job)
+    assert weights(job.parent) == weights(expected) and losses(job.parent) == losses(expected)
+    watched = [(folder / "dynamics.jsonl").read_text().splitlines() for folder in (cell, expected / "output")]
+    assert json.loads(watched[0][-1]) == json.loads(watched[1][0]) | {"step": 8}
+    manifest = read_manifest(expected / "output")
+    assert manifest["start"] == "revela/code/tiny/tiny/bs4" and manifest["inputs"]["start"] == folder_sha256(cell)
+    assert json.loads((expected / "output/settings.json").read_text())["start"] == "by"
+    assert "start" not in json.loads((cell / "settings.json").read_text())
+
+
 def test_a_run_killed_while_it_saves_ends_in_the_same_weights(tmp_path, write_job, undisturbed):
     job = write_job(tmp_path)
     Run(job, 1, partial(interrupt_saving, 4)).fall()
@@ -855,6 +874,8 @@ def test_faulty_jobs_are_refused_in_one_line(tmp_path, write_job):
     assert "data: nowhere.parquet does not exist" in message(lambda: read_job([str(path)]))
     path.write_text(json.dumps(job | {"training": {"learning_rat": 1}}))
     assert "training.learning_rat: Extra inputs are not permitted, got 1" in message(lambda: read_job([str(path)]))
+    path.write_text(json.dumps(job | {"start": str(path.parent)}))
+    assert "and training.start is backbone" in message(lambda: read_job([str(path)]))
     path.write_text(json.dumps(job | {"cell": "revel/code/tiny/tiny/bs4"}))
     assert "unknown method; valid are revela, replug" in message(lambda: read_job([str(path)]))
     valid = Job.model_validate(job)

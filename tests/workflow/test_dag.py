@@ -90,6 +90,10 @@ FIGURES = {
 }  # fmt: skip
 # The cell of round 2: batches of code, grouped by the cell of round 0 and then by that of round 1.
 ROUND = "results/models/revela/code+r2/llama-3.2-1b/llama-3.2-1b/bs16"
+ROUNDS = """\
+  code+r1: {regroup: {corpus: code, by: revela/code/random/random/bs4}}
+  code+r2: {regroup: {corpus: code, by: revela/code+r1/random/random/bs4}}
+"""
 TARGETS = [f"results/tables/{table}.tex" for table in TABLES] + [f"results/figures/{figure}.pdf" for figure in FIGURES]
 
 
@@ -151,6 +155,30 @@ def test_a_round_needs_the_rounds_before(planned):
         dataset=3, model=1, punkt=1, chunks=1, batches=1, near_duplicates=1, chunk_embeddings=2, neighbours=2, regroup=2,
         train=3,
     )  # fmt: skip
+
+
+def test_a_round_may_begin_with_the_weights_of_the_one_before(tmp_path):
+    """Its training needs them itself. With the backbones' it needs that cell through its text alone."""
+    checkout, small = Checkout(tmp_path), ("--configfile", "tests/small/config.yaml")
+    checkout.edit("tests/small/config.yaml", "corpora:\n", f"corpora:\n{ROUNDS}")
+    checkout.edit("tests/small/config.yaml", "variants:\n", "variants:\n  further: {start: by}\n")
+    first, before, plain = (f"revela/{corpus}/random/random/bs4" for corpus in ("code", "code+r1", "code+r2"))
+    from_backbone, from_cell = (f"results/small/models/{cell}" for cell in (plain, f"{plain}-further"))
+    report = f"results/small/corpora/code+r2/bs4/grouping/{first}.md"
+    planned = plan(tmp_path, from_backbone, from_cell, report, options=small)
+    assert planned.counts(from_backbone)["train"] == planned.counts(from_cell)["train"] == 3
+    jobs = {str(job.output[0]): job for job in planned.jobs if job.rule.name == "train"}
+    assert jobs[from_cell].input.start == f"results/small/models/{before}"
+    assert jobs[from_backbone].input.get("start") is None
+    own, other = (jobs[target].params.code for target in (from_cell, from_backbone))
+    assert len(own) == 3 and own[:2] == other  # the code of those that begin with the backbones is as ever
+    counts = planned.counts(report)
+    assert (counts["grouping_gain"], counts["train"], counts["regroup"]) == (2, 2, 2)
+    with pytest.raises(SystemExit) as error:
+        plan(tmp_path, f"results/small/scores/{first}-further/coir-small.json", options=small)
+    assert error.value.code == (
+        f"{first}-further: training.start: by: the corpus 'code' is not regrouped; valid: backbone"
+    )
 
 
 def test_every_table_comes_with_its_lineage_and_its_comparison(planned):

@@ -136,7 +136,9 @@ def test_a_cell_groups_the_batches_of_the_next_round(copy):
     by = f"code+r1: {{regroup: {{corpus: code, by: {CELL}, neighbours: 8}}}}"
     copy.edit("tests/small/config.yaml", "corpora:\n", f"corpora:\n  {by}\n")
     folder = copy.folder / R / "corpora"
-    printed, status = copy.snakemake(f"{R}/corpora/code+r1/bs4/grouping.md", *CONFIG)
+    copy.edit("tests/small/config.yaml", "top_k: 20}", "top_k: 20, gain_batches: 3}")
+    reports = [f"{R}/corpora/code+r1/bs4/grouping{by}.md" for by in ("", f"/{CELL}")]
+    printed, status = copy.snakemake(*reports, *CONFIG)
     assert status == 0, printed
     before, after = (list(read_table(folder / name / "bs4/batches.parquet")) for name in ("code", "code+r1"))
     assert 20 <= len(after) <= len(before) == 24 and all(len(row["text"]) == 4 for row in after)
@@ -147,6 +149,8 @@ def test_a_cell_groups_the_batches_of_the_next_round(copy):
     assert chunks[1] <= chunks[0] and after != before
     found = json.loads((folder / "code+r1/bs4/grouping.json").read_text())
     assert found["corpora"]["code"]["batches"] == 24 and found["neighbours"]["packages"]["chunks"] == 96
+    measured = json.loads((folder / f"code+r1/bs4/grouping/{CELL}.json").read_text())
+    assert measured.pop("gain").keys() == {"code", "code+r1"} and measured == found
     assert copy.plan(f"{R}/models/{CELL.replace('code', 'code+r1')}", *CONFIG) == {"train": 1}
 
 

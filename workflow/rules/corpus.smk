@@ -19,6 +19,7 @@ rule chunks:
         LAYOUT.log("chunks", "{corpus}"),
     benchmark:
         LAYOUT.benchmark("chunks", "{corpus}")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: CONFIG.compute.data_threads
@@ -67,6 +68,7 @@ rule apart:
         LAYOUT.benchmark("apart", "{corpus}")
     wildcard_constraints:
         corpus=either(name for name, corpus in CONFIG.corpora.items() if corpus.apart_from),
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -94,6 +96,7 @@ rule batches:
         LAYOUT.benchmark("batches", "{corpus}", "bs{batch_size}")
     wildcard_constraints:
         corpus=either(CONFIG.corpora.keys() - REGROUPED),
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1

@@ -155,6 +155,7 @@ rule regroup:
 
 localrules:
     grouping_report,
+    grouping_report_by,
 
 
 def grouping_report_files(wildcards):
@@ -196,3 +197,59 @@ rule grouping_report:
         "Comparing the batches of {wildcards.corpus} with those that they were made of"
     script:
         "../scripts/grouping_report.py"
+
+
+# On request: what a cell's models make of the batches of a corpus, regrouped or not.
+rule grouping_gain:
+    input:
+        batches=LAYOUT.batches("{corpus}", "{batch_size}"),
+        cell=LAYOUT.cell("{cell}"),
+        retriever=lambda w: LAYOUT.model(Cell.parse(w.cell).retriever),
+        lm=lambda w: LAYOUT.model(Cell.parse(w.cell).lm),
+    output:
+        LAYOUT.grouping_gain("{corpus}", "{batch_size}", "{cell}"),
+    log:
+        LAYOUT.log("grouping_gain", "{corpus}", "bs{batch_size}", "{cell}"),
+    benchmark:
+        LAYOUT.benchmark("grouping_gain", "{corpus}", "bs{batch_size}", "{cell}")
+    wildcard_constraints:
+        cell=cell_pattern("revela"),
+    conda:
+        "../envs/revela.yaml"
+    threads: CONFIG.compute.evaluation_threads
+    resources:
+        nodes=1,
+        gpu=gpus("grouping_gain"),
+        mem_mb=memory("grouping_gain"),
+        runtime=runtime("grouping_gain"),
+    params:
+        spec=specified(grouping.gain_spec),
+        code=code("revela.grouping.gain"),
+    message:
+        "Measuring what {wildcards.cell} makes of the batches of {wildcards.corpus}"
+    script:
+        "../scripts/grouping_gain.py"
+
+
+def gain_files(wildcards):
+    """What a cell's models make of the batches before and after."""
+    corpora = (CONFIG.corpora[wildcards.corpus].regroup.corpus, wildcards.corpus)
+    return [LAYOUT.grouping_gain(corpus, wildcards.batch_size, wildcards.cell) for corpus in corpora]
+
+
+use rule grouping_report as grouping_report_by with:
+    input:
+        unpack(grouping_report_files),
+        gains=gain_files,
+    output:
+        json=LAYOUT.grouping_by("{corpus}", "{batch_size}", "{cell}", "json"),
+        md=report(
+            LAYOUT.grouping_by("{corpus}", "{batch_size}", "{cell}", "md"),
+            caption="../report/grouping.rst",
+            category="Corpora",
+            labels={"corpus": "{corpus}", "cell": "{cell}"},
+        ),
+    log:
+        LAYOUT.log("grouping_report", "{corpus}", "bs{batch_size}", "{cell}"),
+    benchmark:
+        LAYOUT.benchmark("grouping_report", "{corpus}", "bs{batch_size}", "{cell}")

@@ -17,6 +17,7 @@ rule package:
         LAYOUT.log("package", "{package}"),
     benchmark:
         LAYOUT.benchmark("package", "{package}")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -75,6 +76,7 @@ rule dataset:
         LAYOUT.log("dataset", "{dataset}"),
     benchmark:
         LAYOUT.benchmark("dataset", "{dataset}")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -99,6 +101,7 @@ rule model:
         LAYOUT.log("model", "{model}"),
     benchmark:
         LAYOUT.benchmark("model", "{model}")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1
@@ -123,6 +126,7 @@ rule punkt:
         LAYOUT.log("punkt"),
     benchmark:
         LAYOUT.benchmark("punkt")
+    priority: 1
     conda:
         "../envs/revela.yaml"
     threads: 1

@@ -7,12 +7,15 @@ from revela.workflow import IN_FULL
 
 
 def check_targets():
-    """Refuses unknown targets of the command line."""
+    """Refuses unknown targets of the command line, and cells that cannot start from where they are told to."""
     rules = {r.name: r for r in workflow.rules}
+    cells = re.compile(rf"({cell_pattern(*METHODS)})(?=/|\.\w+$|$)")
     for target in ARGS.targets if ARGS else []:
         path = os.path.normpath(target)
         if not (target in rules or os.path.exists(path) or any(r.is_producer(path) for r in rules.values())):
             sys.exit(f"{target}: not a target: {explain_target(path, rules)}")
+        for found in cells.finditer(path):
+            load_or_exit(STUDY.start_of, Cell.parse(found[1]))
 
 
 def explain_target(target, rules):

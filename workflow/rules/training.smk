@@ -36,7 +36,14 @@ def training_files(wildcards):
     if cell.needs.lm == "scores":
         scoring = specification.replug_score_spec(STUDY, cell).name
         files["scores"] = LAYOUT.replug_scores(cell.corpus, cell.batch_size, cell.lm, scoring)
+    if start := STUDY.start_of(cell):
+        files["start"] = LAYOUT.cell(start)
     return files
+
+
+def start_code(cell):
+    """The module that puts the weights of another cell into a cell's models, if it begins with them."""
+    return ["revela.training.start"] if STUDY.start_of(Cell.parse(cell)) else []
 
 
 def training_threads(wildcards):
@@ -57,7 +64,7 @@ rule train:
         LAYOUT.log("train", "{cell}"),
     benchmark:
         LAYOUT.benchmark("train", "{cell}")
-    priority: 1  # on one core or two nothing takes longer, so it begins as soon as it can
+    priority: 1  # on one core or two nothing takes longer; what it waits for has the same
     conda:
         "../envs/revela.yaml"
     threads: training_threads
@@ -71,7 +78,7 @@ rule train:
         spec=specified(specification.training_spec),
         compute=compute,
         results=results,
-        code=lambda w: code("revela.training.loop", Cell.parse(w.cell).needs.module),
+        code=lambda w: code("revela.training.loop", Cell.parse(w.cell).needs.module, *start_code(w.cell)),
     message:
         "Training {wildcards.cell}"
     script:

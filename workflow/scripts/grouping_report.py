@@ -14,4 +14,5 @@ with job(snakemake):
         (snakemake.output.json, snakemake.output.md),
         documents=spec.documents,
         seed=spec.seed,
+        gains=files.get("gains", ()),
     )

@@ -6,7 +6,7 @@ with job(snakemake):
     import numpy as np
 
     from revela.grouping.chunks import rows
-    from revela.grouping.neighbours import EXACT_ON_CPU, neighbours, recall
+    from revela.grouping.neighbours import neighbours, recall
     from revela.grouping.regrouped import write_neighbours
     from revela.study.grouping import NeighbourSpec
 
@@ -14,11 +14,9 @@ with job(snakemake):
     vectors = np.load(files.vectors, mmap_mode="r")
 
     def _find(source, numbers, of_document, k):
-        own = rows(vectors, numbers)
-        found = neighbours(own, k, documents=of_document, threads=snakemake.threads, seed=spec.seed)
-        if len(own) <= EXACT_ON_CPU:
-            return *found, None
-        return *found, recall(own, found, documents=of_document, seed=spec.seed)
+        own, exact = rows(vectors, numbers), spec.is_exact(len(numbers))
+        found = neighbours(own, k, documents=of_document, exact=exact, threads=snakemake.threads, seed=spec.seed)
+        return *found, None if exact else recall(own, found, documents=of_document, seed=spec.seed)
 
     output = snakemake.output.neighbours
     write_neighbours(files.batches, spec.batch_size, spec.neighbours, _find, output, documents=spec.documents)

@@ -39,6 +39,7 @@ with job(snakemake, check_gpus=False, claim_gpus=nodes == 1) as terminal:
         "lm": snakemake.input.get("lm"),
         "data": snakemake.input.data,
         "scores": snakemake.input.get("scores"),
+        "start": snakemake.input.get("start"),
         "output": snakemake.output[0],
         "checkpoints": layout.checkpoints(spec.cell),
     }
