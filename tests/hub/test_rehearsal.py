@@ -93,8 +93,10 @@ def test_killed_at_random_moments_it_ends_in_the_same_tables(rehearsed, tmp_path
     for _ in range(20):
         with open(tmp_path / "printed", "w") as printed:
             run = subprocess.Popen(command, cwd=ROOT, stdout=printed, stderr=printed, start_new_session=True)
+        while run.poll() is None and "Select jobs" not in (tmp_path / "printed").read_text():
+            time.sleep(0.1)  # planning takes its time, and writes nothing
         try:
-            run.wait(moments.uniform(10, 40))
+            run.wait(moments.uniform(0, 30))
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
         run.wait()
