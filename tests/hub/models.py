@@ -452,6 +452,10 @@ def published(kind, settings, seed) -> dict[str, torch.Tensor]:
     if kind in ("unixcoder", "graphcodebert", "contriever", "retromae", "bert", "xlm-roberta"):  # a buffer, once saved
         prefix = {"graphcodebert": "roberta.", "retromae": "bert."}.get(kind, "")
         weights[f"{prefix}embeddings.position_ids"] = torch.arange(settings["max_position_embeddings"])[None]
+    for name in weights.keys() & {"model.embed_tokens.weight", "embed_tokens.weight"}:  # of a decoder
+        # Texts end alike, so their embeddings are nearly alike, as pretrained ones are: in bfloat16 Sim has ties, without
+        # which a temperature of 1e-4 lets no gradient through.
+        weights[name][settings["eos_token_id"]] *= 32
     dtype = getattr(torch, settings.get("torch_dtype", "float32"))
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
 
