@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from revela.study.layout import Layout
 
-REGROUPING = {"chunk_embeddings", "neighbours", "neighbours_bm25", "near_duplicates", "regroup", "grouping_report"}
+REGROUPING = {"chunk_embeddings", "neighbours", "neighbours_bm25", "near_duplicates", "regroup"}
+REGROUPING |= {"grouping_report", "grouping_gain", "grouping_report_by"}
 # The stages of the chain, what happens in each, and its rules. All other rules belong to the last one.
 STAGES = {
     "resources": ("models, text and benchmarks, each with a manifest", {"package", "dataset", "model", "punkt"}),

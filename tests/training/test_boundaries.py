@@ -88,7 +88,7 @@ def changed_by(tmp_path, monkeypatch):
     ("file", "old", "new"),
     [
         ("training/advice.py", "by estimate these would fit", "these would fit"),
-        ("plan/memory.py", 'norms": 2 * 4 * shape.hidden', 'norms": 3 * 4 * shape.hidden'),
+        ("plan/memory.py", "RUNTIME = 0.75", "RUNTIME = 0.85"),
         ("plan/flops.py", "return 2 * lm.hidden", "return 3 * lm.hidden"),
         ("training/log.py", "loss {record['loss']:.4f}", "{record['loss']:.3f}"),
         ("training/watch.py", "STEPS = (0, 100, 200)", "STEPS = (0, 50)"),
