@@ -89,16 +89,17 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, seed)
 
     def note(step: int) -> None:
+        point = {"run": run, "batches": step, "seed": seed}
+        tasks = [study.task(*name.split("/")) for name in TASKS]
+        tasks = [task for task in tasks if not is_measured(csv, point | {"task": task.label})]
+        if not tasks:
+            return
         ranker = AsSaved("measured", deepcopy(engine.module.retriever).merge().eval())
-        for name in TASKS:
-            task = study.task(*name.split("/"))
-            point = {"run": run, "batches": step, "seed": seed, "task": task.label}
-            if is_measured(csv, point):
-                continue
+        for task in tasks:
             folder = study.layout.dataset(task.dataset)
             found = evaluate_folder(ranker, folder, layout=task.layout, part=task.parts, split=task.split)
             ndcg = round(100 * found["metrics"]["nDCG@10"], 2)
-            line = point | {"ndcg": ndcg}
+            line = point | {"task": task.label, "ndcg": ndcg}
             print(json.dumps(line), flush=True)
             csv.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame([line])[COLUMNS].to_csv(csv, mode="a", header=not csv.exists(), index=False)
