@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from revela.study.base import Strict
+from revela.study.base import Strict, added
 from revela.study.cell import Cell
 from revela.study.corpora import Corpus, Dataset, TextSource
 from revela.study.package import Package
@@ -137,7 +137,7 @@ class BatchSpec(Strict):
     batches: int | None  # in all; None: as many as there are
     take: Literal["random", "first"]
     sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
-    rest_at: int = 16  # batch size at which the other sources are counted
+    rest_at: int = added(16, "Batch size at which the other sources are counted.")
     group_size: int | None = None  # of sources
     min_chunks: int = 1  # of sources
     max_chunks: int | None = None  # of sources
