@@ -58,7 +58,8 @@ def show(study: Study, console: Console) -> None:
         # A system is a row, for there are more systems than tasks, and a terminal is narrow.
         (_, *tasks), *systems = zip(*_cells(path), strict=True)
         title = f"{path.stem}: {', '.join(study.table_benchmarks(path.stem))}, nDCG@10 (%)"
-        shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)  # a narrow table would wrap it
+        shown = Table(box=box.SIMPLE_HEAD)
         shown.add_column("")
         for name in tasks:
             shown.add_column(name, justify="right", overflow="fold", style="bold" if name == tasks[-1] else "")
