@@ -538,12 +538,13 @@ def test_a_killed_run_ends_in_the_same_weights(tmp_path, write_job, undisturbed,
 
 def test_a_run_begins_with_a_cell_and_goes_on_from_its_own_checkpoints(tmp_path, write_job, undisturbed):
     """The batch that is watched looks as it did at the end of the cell's training."""
-    cell = undisturbed(1, 1) / "output"
-    expected = run(write_job(tmp_path / "expected", start=cell, max_steps=3))
-    job = write_job(tmp_path / "killed", start=cell, max_steps=3)
-    Run(job, 1, partial(interrupt, signal.SIGKILL, 10)).fall()
+    stage, number = 3, 2  # weights are split over two processes
+    cell = undisturbed(stage, number) / "output"
+    expected = run(write_job(tmp_path / "expected", start=cell, max_steps=3, zero_stage=stage), number)
+    job = write_job(tmp_path / "killed", start=cell, max_steps=3, zero_stage=stage)
+    Run(job, number, partial(interrupt, signal.SIGKILL, 10 // number)).fall()
     assert (job.parent / "checkpoints" / "step-00000002").exists()
-    run(job)
+    run(job, number)
     assert weights(job.parent) == weights(expected) and losses(job.parent) == losses(expected)
     watched = [(folder / "dynamics.jsonl").read_text().splitlines() for folder in (cell, expected / "output")]
     assert json.loads(watched[0][-1]) == json.loads(watched[1][0]) | {"step": 8}
