@@ -58,9 +58,8 @@ def show(study: Study, console: Console) -> None:
         # A system is a row, for there are more systems than tasks, and a terminal is narrow.
         (_, *tasks), *systems = zip(*_cells(path), strict=True)
         title = f"{path.stem}: {', '.join(study.table_benchmarks(path.stem))}, nDCG@10 (%)"
-        console.print(
-            title, style="bold", markup=False, highlight=False, soft_wrap=True
-        )  # a narrow table would wrap it
+        # Not as the table's own title, which would wrap at the table's width.
+        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
         shown = Table(box=box.SIMPLE_HEAD)
         shown.add_column("")
         for name in tasks:
