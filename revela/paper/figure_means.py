@@ -101,7 +101,9 @@ def draw_lines(found: Panels, spec: FigureSpec) -> Canvas:
                 places, part["mean"], part["margin"], fmt="none", ecolor=style["color"], elinewidth=0.7, capsize=1.5
             )
             drawn[name] = ax.plot(places, part["mean"], label=name, **style)[0]
-        ax.set_xticks(range(len(heads)), [head.removeprefix("bs") for head in heads])
+        heads = [head.removeprefix("bs") for head in heads]
+        long = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, heads)) > 5 else {}
+        ax.set_xticks(range(len(heads)), heads, **long)
         ax.set(title=title, xlabel=spec.figure.axis, ylabel=_axis_label(spec), xlim=(-0.3, len(heads) - 0.7))
         ax.grid(axis="x", visible=False)
     add_legend(canvas, drawn)

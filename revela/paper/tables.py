@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from revela.paper.page import html_body, html_page, write_texts
-from revela.paper.values import Column, columns, rows
+from revela.paper.values import Column, columns, over_seeds, rows
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
@@ -69,7 +69,7 @@ def to_markdown(table: Table, values: Sequence[Column], names: Sequence[str]) ->
 
     def cell(column: Column, row: int) -> str:
         text = f"{column.values[row]:.1f}" + "ᵖ" * column.copied + "ᵐ" * column.service
-        text += _interval(table, column, row, " ± ")
+        text += _interval(table, column, row, " ± ") + _range(column, row, "-")
         text += "\\*" if is_wrong(column, names[row]) else ""
         text = f"_{text}_" if column.label in table.grey else text
         return f"**{text}**" if column.label in bold[row] else text
@@ -94,7 +94,7 @@ def to_latex(table: Table, values: Sequence[Column], names: Sequence[str], label
     def cell(column: Column, row: int) -> str:
         text = f"{column.values[row]:.1f}"
         text = rf"\textbf{{{text}}}" if column.label in bold[row] else text
-        text += _interval(table, column, row, r"\,$\pm$\,")
+        text += _interval(table, column, row, r"\,$\pm$\,") + _range(column, row, "--")
         text += r"\textsuperscript{p}" if column.copied else r"\textsuperscript{m}" if column.service else ""
         text += r"\textsuperscript{*}" if is_wrong(column, names[row]) else ""
         return rf"\textcolor{{gray}}{{{text}}}" if column.label in table.grey else text
@@ -179,6 +179,11 @@ def _interval(table: Table, column: Column, row: int, sign: str) -> str:
     return f"{sign}{column.margins[row]:.1f}" if shown else ""
 
 
+def _range(column: Column, row: int, dash: str) -> str:
+    """The lowest and the highest of several seeds."""
+    return f" ({dash.join(f'{end:.1f}' for end in column.ranges[row])})" if column.ranges else ""
+
+
 def is_wrong(column: Column, row: str) -> bool:
     """Whether a copied value is known to be an error of the paper."""
     return any(erratum.row == row for erratum in column.errata)
@@ -192,6 +197,7 @@ def legend(table: Table, values: Sequence[Column], *, grey: str, printed: str, s
         f"Bold: the best {value} in each row.": table.bold == "row",
         f"Bold: the best {value} of each group in each row.": table.bold == "group",
         "±: the 95 % interval over the queries.": table.intervals,
+        "Means over seeds; in brackets the lowest and the highest.": any(column.ranges for column in values),
         f"{grey}: supervised.": bool(table.grey),
         f"{dagger}: code-related pairs in pre-training.": bool(table.dagger),
         f"{printed}: copied from the paper, not measured.": copied,
@@ -221,12 +227,19 @@ def escape(text: str) -> str:
 
 
 def write_table(spec: TableSpec, layout: Layout, output: Mapping[str, str | Path]) -> None:
-    """Write a table; `output`: tex, csv, md, html -> file. Raises PaperError if a value is missing."""
-    table, values, names = spec.table, columns(spec, layout), rows(spec)
+    """Write a table; `output`: tex, csv, md, html -> file. Raises PaperError if a value is missing.
+
+    Where means over seeds are shown, the CSV has the seeds.
+    """
+    table, found, names = spec.table, columns(spec, layout), rows(spec)
+    values = found
+    if table.over_seeds:
+        values = over_seeds(table, found)
+        table = table.model_copy(update={"columns": list(table.groups), "groups": {}})
     markdown = to_markdown(table, values, names)
     texts = {
         "tex": to_latex(table, values, names, spec.name),
-        "csv": to_csv(values, names),
+        "csv": to_csv(found, names),
         "md": markdown,
         "html": html_page(spec.name, html_body(markdown)),
     }

@@ -19,6 +19,7 @@ from revela.paper import PaperError
 
 if TYPE_CHECKING:
     from revela.study.layout import Layout
+    from revela.study.shown import Table
     from revela.study.tables import ColumnSpec, TableSpec
 
 CONFIDENCE = 0.95
@@ -44,6 +45,7 @@ class Column:
 
     margins: half the width of the 95 % confidence interval of each value; empty for a copied column.
     service: a measured column whose values other tables may have copied, for it is of a system behind an API.
+    ranges: the lowest and the highest value of several seeds, whose mean the value is; empty for a single run.
     """
 
     label: str
@@ -51,6 +53,7 @@ class Column:
     margins: list[float]
     errata: tuple[Erratum, ...] = ()  # of a copied column
     service: bool = False
+    ranges: tuple[tuple[float, float], ...] = ()
 
     @property
     def copied(self) -> bool:
@@ -209,6 +212,17 @@ def columns(spec: TableSpec, layout: Layout, *, partly: bool = False) -> list[Co
         if partly and not scored:
             continue
         found.append(Column(label, *_values(spec, of_rows, files, len(names)), service=column.copied))
+    return found
+
+
+def over_seeds(table: Table, values: Sequence[Column]) -> list[Column]:
+    """A column for each group of a table: the means of its columns, which are runs with several seeds."""
+    runs = {column.label: column.values for column in values}
+    found = []
+    for group, heads in table.groups.items():
+        of_rows = list(zip(*(runs[label] for label in heads.values()), strict=True))
+        means, unknown = [statistics.fmean(row) for row in of_rows], [math.nan] * len(of_rows)
+        found.append(Column(group, means, unknown, ranges=tuple((min(row), max(row)) for row in of_rows)))
     return found
 
 

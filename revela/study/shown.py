@@ -19,6 +19,11 @@ class Table(Strict):
         [], description="Labels in order; each stands in runs.tsv or models.tsv under this table. Or `groups`."
     )
     groups: dict[str, dict[str, str]] = Field({}, description="Heading -> heading below it -> label.")
+    over_seeds: bool = Field(
+        False,
+        description="The columns of a group are one system with several seeds: their mean stands under the group's "
+        "heading, with the lowest and the highest.",
+    )
     transposed: bool = Field(False, description="Systems are the rows.")
     size_row: bool = Field(False, description="Sizes stand in a row of their own; else as a subscript of the label.")
     bold: Literal["row", "group", "none"] = Field("row", description="Where the best value is sought.")
@@ -47,6 +52,8 @@ class Table(Strict):
             raise ValueError("give exactly one of benchmark, means_of")
         if not self.columns:
             raise ValueError("give exactly one of columns, groups")
+        if self.over_seeds and (not self.groups or self.intervals or self.printed or self.bold == "group"):
+            raise ValueError("over_seeds needs groups, and excludes intervals, printed and bold: group")
         for key in ("grey", "dagger"):
             for label in getattr(self, key):
                 check_known(key, label, self.columns)

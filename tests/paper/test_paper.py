@@ -8,13 +8,14 @@ import shutil
 import statistics
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from paper_results import printed_study, with_results, write_cell, write_resource, write_scores
 
-from revela.paper import PaperError
+from revela.paper import PaperError, tables
 from revela.paper.check import compare_all, failures, to_page, verdict_line, write_check
 from revela.paper.compare import compare, compare_table, split, to_markdown, verdict, write_comparison
 from revela.paper.lineage import lineage, model_lineage, write_lineage
@@ -122,6 +123,30 @@ def test_intervals_stand_beside_measured_values_where_they_are_wanted(small):
     assert "**35.2** |" in text and "±: the 95 % interval over the queries." in text
     assert r"& \textbf{20.5}\,$\pm$\,1.0 &" in to_latex(table, values, names, "x")
     assert "±" not in table_to_markdown(*small)
+
+
+def test_seeds_are_shown_by_their_mean_with_the_lowest_and_the_highest(tmp_path, monkeypatch):
+    groups = {"X": {"1": "X seed 1", "2": "X seed 2"}, "Y": {"1": "Y seed 1", "2": "Y seed 2"}}
+    table = Table(benchmark="b", caption="", groups=groups, over_seeds=True)
+    values = [Column(label, [v, 50.0], [9.0, 9.0]) for label, v in zip(table.columns, (1.0, 2.1, 3.0, 6.0))]
+    monkeypatch.setattr(tables, "columns", lambda *_: values)
+    monkeypatch.setattr(tables, "rows", lambda *_: ["First", "Mean"])
+    output = {kind: tmp_path / f"t.{kind}" for kind in ("tex", "md", "csv", "html")}
+    write_table(SimpleNamespace(table=table, name="t"), None, output)
+    markdown = " ".join(output["md"].read_text().split())
+    assert "| First | 1.6 (1.0-2.1) | **4.5 (3.0-6.0)** |" in markdown
+    assert "Means over seeds; in brackets the lowest and the highest." in markdown
+    assert r"First & 1.6 (1.0--2.1) & \textbf{4.5} (3.0--6.0) \\" in output["tex"].read_text()
+    assert r"Dataset & X & Y \\" in output["tex"].read_text()
+    lines = list(csv.DictReader(output["csv"].read_text().splitlines()))
+    assert lines[0] == {"Task": "First", "X seed 1": "1.00", "X seed 2": "2.10", "Y seed 1": "3.00", "Y seed 2": "6.00"}
+
+
+@pytest.mark.parametrize("wrong", [{"intervals": True}, {"bold": "group"}, {"printed": "x.csv"}, {"groups": {}}])
+def test_means_over_seeds_need_groups_and_have_no_intervals(wrong):
+    given = {"benchmark": "b", "caption": "", "groups": {"X": {"1": "a"}}, "columns": ["a"], "over_seeds": True}
+    with pytest.raises(ValueError, match="over_seeds needs groups"):
+        Table(**given | wrong)
 
 
 def test_csv(small):
