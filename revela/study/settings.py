@@ -304,7 +304,7 @@ class Config(Strict):
                 check_known(
                     f"tables.{name}.means_of", part, [key for key, other in self.tables.items() if other.benchmark]
                 )
-                if self.tables[part].columns != table.columns:
+                if set(self.tables[part].columns) != set(table.columns):
                     raise ValueError(f"tables.{name}: its columns are not those of {part}, whose means it shows")
         for name, figure in self.figures.items():
             for part in figure.panels.values():
