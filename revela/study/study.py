@@ -229,7 +229,8 @@ class Study:
         check_known("table", table, self.config.tables)
         spec = self.config.tables[table]
         if spec.means_of:
-            return self.table_systems(next(iter(spec.means_of.values())))
+            systems = self.table_systems(next(iter(spec.means_of.values())))
+            return {label: systems[label] for label in spec.columns}
         rows = [*self.models.values(), *self.runs]
         systems = {row.labels[table]: row.system for row in rows if table in row.labels}
         missing = [label for label in spec.columns if label not in systems]
