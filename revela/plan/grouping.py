@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from revela.plan.costs import Costs
 
 GB = 1e9
-# Assumed, of one core. Synthetic vectors, 5 million x 512, took a twelfth of what this says: products were faster, and the
-# neighbours of a chunk lay in few lists. Text may need more of them (benchmarks/grouping.py).
+# Assumed, of one core. Synthetic vectors, 5 million x 512, took a twelfth of what this says (benchmarks/grouping.py). How
+# many lists a search has to visit depends on the vectors, so text may need more.
 PRODUCTS, DECODED = 2e10, 1e10  # operations a second of inner products: exact; of vectors in float16
 LISTS, PROBED = 4, 0.01  # lists of the inverted file, times the root of the chunks; share of them that a search visits
 POSTINGS = 1e8  # chunks scored a second for one chunk's BM25
