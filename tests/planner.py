@@ -24,9 +24,9 @@ class Plan:
         self._job_of = {str(file): job for job in self.jobs for file in job.output}
         self._job_of |= {job.rule.name: job for job in self.jobs if not job.output}
 
-    def needed(self, target):
-        """The job of a target of the plan, and all that it needs."""
-        found, waiting = set(), [self._job_of[target]]
+    def needed(self, *targets):
+        """The jobs of targets of the plan, and all that they need."""
+        found, waiting = set(), [self._job_of[target] for target in targets]
         while waiting:
             job = waiting.pop()
             if job not in found:
@@ -34,9 +34,9 @@ class Plan:
                 waiting += self.dag.dependencies[job]
         return found
 
-    def counts(self, target):
-        """rule -> number of jobs that a target needs."""
-        return dict(Counter(job.rule.name for job in self.needed(target)))
+    def counts(self, *targets):
+        """rule -> number of jobs that targets need."""
+        return dict(Counter(job.rule.name for job in self.needed(*targets)))
 
     def to_run(self):
         """rule -> number of jobs that are not done."""

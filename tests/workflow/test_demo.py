@@ -1,5 +1,8 @@
 """The demo's plan, counted by hand: packages of the index, text apart from the benchmarks, one trained cell."""
 
+import re
+import subprocess
+
 import pytest
 from checkout import ROOT, Checkout
 from planner import plan
@@ -9,13 +12,21 @@ from revela.study.study import load
 DEMO = ("--configfile", "config/demo.yaml")
 MODEL = "smollm2-135m-instruct"
 CELL = f"revela/both/{MODEL}/{MODEL}/bs16"
+GROUPING = "results/demo/tables/grouping.md"
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     folder = Checkout(tmp_path_factory.mktemp("checkout") / "checkout").folder
-    targets = ["all", "everything", "results/demo/corpora/both/bs16/batches.parquet"]
-    return plan(folder, *targets, options=DEMO)
+    targets = ["all", "everything", GROUPING, "results/demo/corpora/both/bs16/batches.parquet"]
+    return plan(folder, *targets, *demo_all(), options=DEMO)
+
+
+def demo_all():
+    """The targets of `make demo-all`."""
+    command = subprocess.run(["make", "--no-print-directory", "-n", "demo-all"], cwd=ROOT, check=True, capture_output=True)
+    words = re.search(r"demo.yaml (.*) --cores", command.stdout.decode().replace("\\\n", " "))[1]
+    return subprocess.run(["bash", "-c", f"echo {words}"], check=True, capture_output=True).stdout.decode().split()
 
 
 def test_the_default_trains_one_cell(planned, monkeypatch):
@@ -33,10 +44,23 @@ def test_the_default_trains_one_cell(planned, monkeypatch):
     assert all(str(file).startswith("results/demo/") for job in planned.jobs for file in job.output)
 
 
-def test_everything_has_three_seeds_of_four_systems(planned):
-    counts = planned.counts("everything")
+def test_demo_all_has_three_seeds_of_four_systems(planned):
+    counts = planned.counts(*demo_all())
     assert counts["train"] == 12 and counts["replug_scores"] == counts["pairs"] == 1
     assert counts["table"] == 9 and counts["run"] == 5 * (12 + 2)
+    assert "regroup" not in counts
+
+
+def test_grouping_has_three_seeds_of_five_ways_to_make_batches(planned):
+    counts = planned.counts(GROUPING)
+    assert counts["train"] == 3 * 5 and counts["run"] == 5 * 3 * 5 and counts["regroup"] == 4
+    # r1 and r2 by the cells of seed 42
+    assert counts["chunk_embeddings"] == counts["neighbours"] == 2
+
+
+def test_everything_is_both(planned):
+    counts = planned.counts("everything")
+    assert counts["train"] == 12 + 3 * 4 and counts["table"] == len(load("config/demo.yaml").config.tables) == 13
 
 
 def test_batches_are_made_of_text_that_is_apart_from_every_benchmark(planned):
