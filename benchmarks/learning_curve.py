@@ -63,19 +63,15 @@ def prepare(batches: int) -> Path:
     return path
 
 
-def measure(run: str, batches: int, seed: int, csv: Path) -> None:
-    """Trains one of `RUNS`, and writes down what its retriever finds on the way."""
-    config = prepare(batches)
-    from revela.evaluation.folder import AsSaved, evaluate_folder
+def start(config: Path, changes: dict) -> tuple:
+    """The demo's cell before its first step, its settings changed: the study, the settings, the engine, the batches."""
     from revela.objectives.revela import Revela
     from revela.study.specification import training_spec
     from revela.study.study import load
-    from revela.training.checkpoint import Checkpoints
     from revela.training.engine import set_arithmetic
     from revela.training.entry import join_processes
     from revela.training.launch import configure_malloc
     from revela.training.loop import prepare as prepare_engine
-    from revela.training.loop import train
     from revela.training.rows import Rows
 
     set_arithmetic()
@@ -83,10 +79,18 @@ def measure(run: str, batches: int, seed: int, csv: Path) -> None:
     join_processes()
     study = load(config)
     settings = training_spec(study, CELL).settings
-    settings = settings.model_validate(settings.model_dump() | RUNS[run] | {"max_steps": batches, "seed": seed})
+    settings = settings.model_validate(settings.model_dump() | changes)
     model = Path(study.layout.root, "resources/models/smollm2-135m-instruct")
-    engine = prepare_engine(Revela, settings, model, model, batches)
-    rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, seed)
+    rows = Rows(Path(study.layout.root, "corpora/both/bs16/batches.parquet"), None, settings.seed)
+    return study, settings, prepare_engine(Revela, settings, model, model, settings.max_steps or len(rows)), rows
+
+
+def measure(run: str, batches: int, seed: int, csv: Path) -> None:
+    """Trains one of `RUNS`, and writes down what its retriever finds on the way."""
+    study, settings, engine, rows = start(prepare(batches), RUNS[run] | {"max_steps": batches, "seed": seed})
+    from revela.evaluation.folder import AsSaved, evaluate_folder
+    from revela.training.checkpoint import Checkpoints
+    from revela.training.loop import train
 
     def note(step: int) -> None:
         point = {"run": run, "batches": step, "seed": seed}
