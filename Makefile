@@ -20,6 +20,8 @@ help:
 	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
 	@echo "make clean     remove what demo and tiny made"
 
+BUSY := || { code=$$?; test $$code != 75 || echo "another run is at work here: wait for it, or end it" >&2; exit $$code; }
+
 INSTALL = $(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 
 # The demo needs the first alone, tests and linters both.
@@ -39,11 +41,11 @@ setup: .venv/installed .venv/installed-dev
 
 # A scale's configuration is config/SCALE.yaml, its results are in results/SCALE.
 demo tiny: .venv/installed
-	@$(ALONE) $(BIN)/revela reproduce config/$@.yaml --cores $(CORES)
+	@$(ALONE) $(BIN)/revela reproduce config/$@.yaml --cores $(CORES) $(BUSY)
 
 demo-all: .venv/installed
 	@$(ALONE) $(BIN)/revela reproduce config/demo.yaml all results/demo/tables/{all,seeds}{1,6,7}.md \
-		results/demo/figures/{figure3,same_document_control}.pdf --cores $(CORES)
+		results/demo/figures/{figure3,same_document_control}.pdf --cores $(CORES) $(BUSY)
 
 rehearse: setup
 	$(BIN)/python tests/hub/rehearse.py --cores $(CORES) $(TARGET)
@@ -61,7 +63,7 @@ lint: setup
 
 backbone: .venv/installed
 	$(ALONE) $(BIN)/snakemake --nolock --profile workflow/profiles/local --configfile config/tiny.yaml \
-		--cores $(CORES) --quiet host reason -- backbones
+		--cores $(CORES) --quiet host reason -- backbones $(BUSY)
 	rm -rf resources/backbones && mkdir resources/backbones && cp -r results/tiny/backbones/tiny-* resources/backbones/ && rm resources/backbones/*/.snakemake_timestamp
 
 clean:

@@ -7,7 +7,7 @@ class RevelaError(Exception):
 
 def first_line(error: Exception) -> str:
     """What a library's error says in its first line, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -321,7 +322,10 @@ def load_adapter(model: PreTrainedModel, folder: str | Path) -> PeftModel:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not Path(folder, name).is_file():
             raise RetrieverError(f"{folder}: no {name}, so this is not the folder of an adapter")
-    weights = load_peft_weights(str(folder), device="cpu")
+    try:
+        weights = load_peft_weights(str(folder), device="cpu")
+    except SafetensorError as error:
+        raise RetrieverError(f"{folder}: weights that cannot be read ({error}); copy the folder again") from None
     if model.base_model is model:  # it has no head, so its layers stand one level higher than where there is one
         prefix = f"base_model.model.{model.base_model_prefix}."
         weights = {name.replace(prefix, "base_model.model.", 1): weight for name, weight in weights.items()}

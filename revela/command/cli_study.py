@@ -13,7 +13,7 @@ from revela.command.options import Json, printed
 
 def reproduce(
     config: Annotated[str, typer.Argument(help="The configuration.", show_default=False)],
-    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default the target all.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="CPU cores; by default all.")] = None,
 ) -> None:
     """Make a configuration's tables, figures and report on this machine, and say how to search with what was trained."""
@@ -25,7 +25,7 @@ def reproduce(
 
 
 def plan(
-    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default everything.")] = None,
+    targets: Annotated[list[str] | None, typer.Argument(help="As for snakemake; by default the target all.")] = None,
     configfile: Annotated[str | None, typer.Option(help="The study; by default the paper's.")] = None,
     whole: Annotated[bool, typer.Option(help="Include what is finished already.")] = False,
     as_json: Json = False,
@@ -40,7 +40,7 @@ def plan(
 
 def doctor(
     targets: Annotated[
-        list[str] | None, typer.Argument(help="Targets of which all that they need of the hub is looked at.")
+        list[str] | None, typer.Argument(help="Targets; all that they need from the hub is checked.")
     ] = None,
     configfile: Annotated[
         Path | None, typer.Option(help="The study whose models are asked for; by default the paper's.")

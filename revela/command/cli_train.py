@@ -18,7 +18,7 @@ from revela.errors import RevelaError
 def train(
     text: Annotated[str, typer.Option(help="Folder of text, a file, or a pattern such as 'notes/**/*.{md,jsonl}'.")],
     backbone: Annotated[
-        str, typer.Option(help="Model that becomes the retriever: a folder, or owner/name[@revision].")
+        str, typer.Option(help="Model that becomes the retriever: a folder, owner/name[@revision], or tiny-1m.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the configuration and all results.")],
     column: Column = "text",

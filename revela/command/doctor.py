@@ -157,7 +157,7 @@ def disk() -> Check:
     found = ", ".join(f"{name}: {size:.0f} GB free" for name, size in free.items())
     if min(free.values()) < DISK:
         return Check(
-            "disk", "warning", found, f"the demo takes up to {DISK} GB, the paper several TB; HF_HOME moves the cache"
+            "disk", "warning", found, f"the demo takes up to {DISK} GB, the paper about 600 GB; HF_HOME moves the cache"
         )
     return Check("disk", "ok", found)
 
@@ -188,7 +188,7 @@ def hub(study: Study, *, network: bool) -> Iterator[Check]:
     if not names:
         return
     if HF_HUB_OFFLINE or not network:
-        yield Check("hub", "warning", "not asked: offline", "unset HF_HUB_OFFLINE to download models and data sets")
+        yield Check("hub", "warning", "not asked: offline", "unset HF_HUB_OFFLINE to download models and datasets")
         return
     closed = []
     for name in names:

@@ -200,10 +200,9 @@ def _cost(
     if memory := max((line.get("peak_memory_gb", 0) for line in log), default=0):
         yield "peak memory", f"{memory:.1f} GiB of one process"
     if all("tflops" in line for line in log):
-        ends = [line["elapsed"] for line in log]
-        seconds = [later - earlier for earlier, later in zip([0.0, *ends], ends, strict=False)]
-        done = sum(line["tflops"] * taken for line, taken in zip(log, seconds, strict=True)) * manifest["processes"]
-        yield "operations", f"{done:,.1f} TFLOP, {1000 * done / sum(seconds):,.0f} GFLOP a second"
+        done = sum(line["tflops"] * line["seconds"] for line in log) * manifest["processes"]
+        rate = done / sum(line["seconds"] for line in log)
+        yield "operations", f"{done:,.1f} TFLOP, {1000 * rate:,.0f} GFLOP a second"
     if "tokens_per_second" in log[-1]:
         speed = sum(line["tokens_per_second"] for line in log) / len(log)
         yield "speed", f"{speed:,.0f} tokens a second"

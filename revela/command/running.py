@@ -17,6 +17,7 @@ from revela.files import naming
 from revela.root import root
 from revela.study import reason
 from revela.study.layout import Layout
+from revela.training import devices
 from revela.workflow import snakemake
 
 PROFILE = root() / "workflow/profiles/local"
@@ -41,7 +42,8 @@ def run(config: str | Path, layout: Layout, targets: Sequence[str], *, cores: in
     Raises:
         RunError: Another run is at work, or a job failed: the message is that job's.
     """
-    command = snakemake("--profile", str(PROFILE), "--cores", str(cores))
+    gpus = max(1, len(devices.visible()))  # of which a profile knows nothing
+    command = snakemake("--profile", str(PROFILE), "--cores", str(cores), "--resources", f"gpu={gpus}")
     command += ["--configfile", str(config), "--nolock", "--", *targets]
     log = log or Path(config).with_name("snakemake.log")
     with log.open("ab") as written:

@@ -205,14 +205,14 @@ def _write_inputs(folder: Path, gpus: int, spec: SmokeSpec) -> None:
         (task / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _random_model(folder: Path) -> None:
+def _random_model(folder: Path, device: str = "cuda") -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from revela.pretrained import load_tokenizer
 
     size = load_sizes().models[SHAPE]
-    tokenizer = load_tokenizer(BACKBONES / "tiny-4m")
+    tokenizer = load_tokenizer(root() / BACKBONES / "tiny-1m")
     config = LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
@@ -226,7 +226,7 @@ def _random_model(folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
     )
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device(device):
         model = LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from revela.study.system import Api
 
 RETRIES = 8
+PATIENCE = 3600  # seconds that a job waits for another one's request, with its retries
 TEXTS_AT_A_TIME = 96  # Cohere's limit; OpenAI allows 2048, Voyage 128
 CHARACTERS_AT_A_TIME = 200_000  # about 50,000 tokens; Voyage allows 120,000
 CHARACTERS_PER_TOKEN = 4  # a text is cut at `max_length` times this many characters
@@ -66,7 +67,7 @@ class ApiEncoder:
         self.budget, self.characters = budget, system.max_length * CHARACTERS_PER_TOKEN
         self.cache.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._database = sqlite3.connect(self.cache, timeout=60)
+            self._database = sqlite3.connect(self.cache, timeout=PATIENCE)
             with self._database as database:
                 database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
                 database.execute("CREATE TABLE IF NOT EXISTS requests (texts INTEGER, tokens INTEGER)")
@@ -87,7 +88,10 @@ class ApiEncoder:
         keys = [self._key(text, kind) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if self._known(key) is None}
         for batch in _batches(missing):
-            self._ask(batch, kind)
+            with self._database as database:
+                database.execute("BEGIN IMMEDIATE")  # one job asks at a time, and has seen what others have paid for
+                if wanted := {key: text for key, text in batch.items() if self._known(key) is None}:
+                    self._ask(wanted, kind)
         return np.stack([np.frombuffer(self._known(key), np.float32) for key in keys])
 
     def _ask(self, batch: dict[bytes, str], kind: Kind) -> None:

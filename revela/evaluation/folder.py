@@ -102,7 +102,7 @@ def evaluate_folder(
         EvaluationError: The folder has another layout, or no query has a relevant document.
     """
     folder = Path(folder)
-    parts = sorted(path.name.removesuffix("-qrels") for path in folder.glob("*-qrels"))
+    parts = sorted(path.name.removesuffix("-queries-corpus") for path in folder.glob("*-queries-corpus"))
     if parts and (layout != "coir" or part not in parts):
         raise EvaluationError(
             f"{folder}: is in CoIR's layout, with the parts {', '.join(parts)}: --layout coir --part .."

@@ -110,5 +110,6 @@ def score_language_model(
 
 def _task_scores(label: str, right: list[float]) -> dict[str, Any]:
     metrics = {METRIC: sum(right) / len(right)}
-    part = {"metrics": metrics, "counts": {"queries": len(right)}, "per_query": {METRIC: right}}
+    examples = [str(number) for number in range(len(right))]
+    part = {"metrics": metrics, "counts": {"queries": len(right)}, "queries": examples, "per_query": {METRIC: right}}
     return {"label": label, "metrics": metrics, "parts": {label: part}}

@@ -68,7 +68,7 @@ def search(
         EvaluationError: An embedding that is not finite.
     """
     duplicates = Duplicates(corpus)
-    queries = _scaled(queries, similarity, "query {}".format)
+    queries = _scaled(queries, similarity, "query number {} (from 0)".format)
     best = TopK(queries, top_k, device)
     mark = _mark(queries, corpus, top_k, shard_documents, prefix, similarity, identity)
     if state:

@@ -34,7 +34,7 @@ def split_files(folder: Path, split: str, configs: Sequence[str] = (), place: st
     Args:
         folder: The folder of a repository, with its card if it has one.
         split: The split's name.
-        configs: The card's config that holds the split: the first of these that the card has. None: its default one. A
+        configs: The card's config that holds the split: the first of these that the card has. Empty: its default one. A
             config that is named as the split may have its files in a split of another name, if it is the only one.
         place: The subfolder in which files are found by name.
 
@@ -111,7 +111,7 @@ def _by_card(folder: Path, split: str, configs: Sequence[str]) -> list[Path]:
         except OSError:
             raise BenchmarkError(
                 f"{card}: names {pattern} for split {split!r} of config {name!r}, and no such file is here; "
-                "fetch it, too (`patterns` of the data set)"
+                "fetch it, too (`patterns` of the dataset)"
             ) from None
         found |= dict.fromkeys(Path(path) for path in sorted(paths) if re.search(f"{_TABLE}$", path))
     if not found and split in patterns:

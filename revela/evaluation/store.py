@@ -24,7 +24,7 @@ class Store:
     written last, so a shard is whole or not there, and several jobs may share a folder. Embeddings are mapped into
     memory, not read. Keys are held in memory, 16 bytes a text.
 
-    All embeddings of a folder must come from the same model, prefixes and length. The folder's name has to ensure that.
+    All embeddings of a folder must come from the same model and length. The folder's name has to ensure that.
     """
 
     def __init__(self, encoder: Encoder, folder: str | Path):

@@ -217,8 +217,9 @@ def _judged(name: str, corpus: Corpus, queries: list[Path], judgements: list[Pat
     """A part whose judgements are a separate table. Queries without any, which belong to other splits, are left out."""
     texts: dict[str, str] = {}
     for where, row in _rows(queries, ["_id", "text"]):
-        _new(str(row["_id"]), texts, where)
-        texts[str(row["_id"])] = row["text"] or ""
+        query, text = str(row["_id"]), row["text"] or ""
+        if texts.setdefault(query, text) != text:
+            raise BenchmarkError(f"{where}: query {query!r} stands twice, with different texts")
     qrels: dict[str, dict[str, int]] = {}
     lines = {}
     for where, row in _rows(judgements, ["query_id", "corpus_id", "score"]):

@@ -77,7 +77,7 @@ def export_sentence_transformer(
     """
     results = read_scores(scores)
     output, retriever = _free(output), load_retriever(model)
-    expected = _probe(retriever)
+    expected = _embedded(retriever)
     with atomic_folder(output) as partial:
         _write_sentence_transformer(retriever, partial, getattr(torch, dtype))
         _check(partial, expected, TOLERANCE[dtype])
@@ -123,7 +123,7 @@ def export_adapter(model: str | Path, output: str | Path, *, scores: Sequence[st
 def load_retriever(model: str | Path) -> Retriever:
     """The retriever of a trained cell, or the one in a folder of its own, in float32 on the CPU.
 
-    Raises ExportError if it does not pool at EOS.
+    Raises ExportError if it does not pool at EOS, or its adapters change nothing.
     """
     folder = Path(model).resolve()
     if _is_export(folder):
@@ -136,6 +136,11 @@ def load_retriever(model: str | Path) -> Retriever:
     retriever = Retriever.load(model, device="cpu", dtype=torch.float32)
     if retriever.pooling != "eos":
         raise ExportError(f"{model}: pools by {retriever.pooling}; only retrievers that pool at EOS can be exported")
+    if isinstance(retriever.backbone, PeftModel):
+        with retriever.backbone.disable_adapter():
+            before = _embedded(retriever)
+        if np.array_equal(before, _embedded(retriever)):
+            raise ExportError(f"{model}: the adapter changes nothing, so the export would be the untrained model")
     return retriever
 
 
@@ -201,16 +206,10 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
-def _probe(retriever: Retriever) -> np.ndarray:
-    """Embeddings [6, d] of three texts of both kinds; ExportError if the adapters change none of them."""
+def _embedded(retriever: Retriever) -> np.ndarray:
+    """Embeddings [6, d] of three texts of both kinds."""
     texts = _probes(retriever.max_length)
-    embeddings = np.concatenate([retriever.encode(texts, kind="query"), retriever.encode(texts, kind="passage")])
-    if isinstance(retriever.backbone, PeftModel):
-        with retriever.backbone.disable_adapter():
-            before = retriever.encode(texts, kind="query")
-        if np.array_equal(before, embeddings[: len(texts)]):
-            raise ExportError("the adapter changes nothing, so the export would be the untrained model")
-    return embeddings
+    return np.concatenate([retriever.encode(texts, kind="query"), retriever.encode(texts, kind="passage")])
 
 
 def _probes(max_length: int) -> list[str]:

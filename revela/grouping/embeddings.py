@@ -51,7 +51,9 @@ def write_embeddings(
     vectors_file, state_file = folder / "vectors.npy", folder / "state.json"
     prefix, number = ranker.passage_prefix, batch_size * pq.read_metadata(batches).num_rows
     mark = sha256_json([ranker.identity, prefix, size, sha256_file(batches), *map(folder_sha256, models)])
-    done = _done(state_file, mark)
+    done = _done(state_file, mark) if vectors_file.is_file() else 0
+    if not done:  # its vectors are about to be written over, even if this attempt ends in its first shard
+        state_file.unlink(missing_ok=True)
     texts = ((prefix + text).strip() for text in islice(_texts(batches), done, None))
     shards = iter(lambda: list(islice(texts, size)), [])
     vectors = np.lib.format.open_memmap(vectors_file, "r+") if done else None

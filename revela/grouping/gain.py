@@ -81,5 +81,6 @@ def measured(objective: Revela, row: dict[str, Any], *, documents: bool) -> dict
     with watching(objective, batch) as here:
         sims = kinds_of_sim(objective, here)
         entropy = float(torch.special.entr(sims["learned"]).sum(1).mean())
-        share = entropy / math.log(len(row["text"]) - 1)
+        others = len(row["text"]) - 1
+        share = entropy / math.log(others) if others > 1 else 1.0  # of one chunk alone there is only the uniform Sim
         return {"entropy": round(entropy, 6), "of_uniform": round(share, 6), **losses_under(objective, here, sims)}

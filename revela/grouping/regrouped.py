@@ -43,7 +43,7 @@ def write_neighbours(
         documents: Whether the batches name their documents.
 
     Returns:
-        Source -> ``chunks``, ``similarity`` (the mean over all neighbours) and ``recall``.
+        Source -> ``chunks``, ``similarity`` (the mean over all neighbours, None where there are none) and ``recall``.
     """
     arrays, counts = {}, {}
     document = chunks.column(batches, "document") if documents else None
@@ -51,8 +51,9 @@ def write_neighbours(
         of_document = None if document is None else chunks.coded(document, numbers)
         near, similarities, recall = find(source, numbers, of_document, min(k, len(numbers) - 1))
         arrays |= {f"neighbours-{place}": near, f"similarities-{place}": similarities}
-        similarity = float(similarities[np.isfinite(similarities)].mean(dtype=np.float64))
-        counts[source] = {"chunks": len(numbers), "similarity": round(similarity, 4), "recall": recall}
+        there = similarities[np.isfinite(similarities)]
+        similarity = round(float(there.mean(dtype=np.float64)), 4) if there.size else None
+        counts[source] = {"chunks": len(numbers), "similarity": similarity, "recall": recall}
     with atomic_write(output) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
     return write_counts(output, counts)

@@ -109,7 +109,8 @@ def _neighbours(near: dict[str, Any] | None) -> list[str]:
     lines = ["| source | chunks | similarity of the neighbours | recall of the search |", "|---|---:|---:|---:|"]
     for source, values in near.items():
         recall = "exact" if values["recall"] is None else f"{values['recall']:.1%}"
-        lines.append(f"| {source} | {values['chunks']:,} | {values['similarity']:.3f} | {recall} |")
+        mean = "none" if values["similarity"] is None else f"{values['similarity']:.3f}"
+        lines.append(f"| {source} | {values['chunks']:,} | {mean} | {recall} |")
     return lines
 
 

@@ -102,6 +102,8 @@ def write_scores(
     else:
         _share(lm, batches, begun, spec, workers)
     begun.replace(output)
+    for other in output.parent.glob(f"{PARTIAL}{'?' * 12}-{output.name}"):  # begun with other inputs
+        other.unlink()
 
 
 def score_rows(

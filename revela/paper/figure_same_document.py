@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from revela.study.layout import Layout
     from revela.study.tables import FigureSpec
 
-LEARNED, SHUFFLED = "learned", "shuffled Sim"
+LEARNED, SHUFFLED, UNIFORM = "learned", "shuffled Sim", "trained under a uniform Sim"
+CURVES = {"learned": LEARNED, "shuffled": SHUFFLED, "uniform": UNIFORM}  # by training.similarity
 CONTROL, LEVEL = "#777777", "#333333"
 
 
@@ -42,7 +43,7 @@ def same_document(spec: FigureSpec, layout: Layout) -> Panels:
         if not all("same_document" in line for line in log):
             raise PaperError(f"{path}: no weights on chunks of the same document; the batches do not name documents")
         settings = json.loads(Path(layout.cell_settings(cell)).read_text(encoding="utf-8"))
-        name = SHUFFLED if settings["similarity"] == "shuffled" else LEARNED
+        name = CURVES[settings["similarity"]]
         known = {frame["curve"].iloc[0] for frame in frames}
         frames.append(
             pd.DataFrame(

@@ -101,7 +101,8 @@ def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: 
         layout: Where the models are.
 
     Returns:
-        Of a model that was not trained here: ``folder`` and ``model_revision``. Of a trained cell: ``folder``,
+        Of a model that was not trained here: ``folder`` and ``model_revision``, and of adapters ``base`` and
+        ``base_revision``. Of a trained cell: ``folder``,
         ``adapter_sha256`` (the retriever's files), ``lm_sha256``, ``config_sha256`` (of all settings), ``seed``,
         ``commits`` (at which it was trained), ``data_sha256``, ``data_revisions`` (of the corpus's datasets),
         ``model_revisions``, ``steps``, ``processes``, ``device``, ``gpu_hours``, ``hours``, ``usage`` (of all attempts
@@ -116,8 +117,9 @@ def model_lineage(system: System, corpora: Mapping[str, Sequence[str]], layout: 
         return _cell_lineage(system.cell, corpora[system.cell.corpus], layout)
     if not system.models:
         return None
-    folder = layout.model(system.models[0])
-    return {"folder": folder, "model_revision": revision(folder)}
+    folder, *base = map(layout.model, system.models)
+    below = {"base": base[0], "base_revision": revision(base[0])} if base else {}  # of adapters
+    return {"folder": folder, "model_revision": revision(folder), **below}
 
 
 def _cell_lineage(cell: Cell, datasets: Sequence[str], layout: Layout) -> dict[str, Any]:

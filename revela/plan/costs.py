@@ -84,7 +84,7 @@ class Costs:
 
     def _dataset(self, dataset: str) -> Cost:
         source = self.study.config.datasets[dataset]
-        size = 0.0 if source.path or source.files else self.sizes.datasets.get(dataset)
+        size = 0.0 if source.path or source.files or source.held_out_of else self.sizes.datasets.get(dataset)
         if source.installed or source.package:
             return Cost(seconds=LIGHT, disk=0.02)
         if size is None:

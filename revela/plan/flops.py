@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revela.errors import RevelaError
+
 if TYPE_CHECKING:
     from revela.study.settings import Lora, Training
 
@@ -45,6 +47,11 @@ PEAK = {
     "L40S": 362e12,
     "A40": 149.7e12,
 }
+
+
+class ShapeError(RevelaError):
+    """A model of which no operations are counted. The message is one line."""
+
 
 Lengths = Sequence[float]  # tokens of each document, pads left out
 
@@ -63,7 +70,13 @@ class Shape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Shape:
-        """The shape that a model's `config.json` describes; KeyError if it is not of a Llama-like decoder."""
+        """The shape that a model's `config.json` describes; ShapeError if it is not of a Llama-like decoder."""
+        needed = "num_attention_heads", "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"
+        if missing := [key for key in needed if key not in config]:
+            raise ShapeError(
+                f"{config.get('model_type')}: no {missing[0]} in its config.json, by which memory and cost are counted; "
+                "valid: a decoder that is configured as Llama, Qwen or SmolLM"
+            )
         heads = config["num_attention_heads"]
         return cls(
             layers=config["num_hidden_layers"],
@@ -102,8 +115,11 @@ class Shape:
 
 @functools.cache
 def read_shape(path: Path) -> Shape:
-    """The shape that the config.json of a model describes."""
-    return Shape.from_config(json.loads(path.read_text(encoding="utf-8")))
+    """The shape that the config.json of a model describes; ShapeError, which names the file, if there is none."""
+    try:
+        return Shape.from_config(json.loads(path.read_text(encoding="utf-8")))
+    except ShapeError as error:
+        raise ShapeError(f"{path}: {error}") from None
 
 
 def forward(shape: Shape, lengths: Lengths) -> float:

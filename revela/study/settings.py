@@ -34,7 +34,7 @@ class Lora(Strict):
 
 
 class Training(Strict):
-    """Every setting of one training run. `Config.training_settings` resolves it for a cell."""
+    """Every setting of one training run. `Study.training_settings` resolves it for a cell."""
 
     # the retriever's view of a chunk
     query_prefix: str = Field("query: ", description="Put before a chunk that is embedded as a query.")
@@ -254,7 +254,7 @@ class Config(Strict):
         return {**values, "corpora": corpora, "datasets": datasets}
 
     @model_validator(mode="after")
-    def _overrides_arecheck_known(self):
+    def _overrides_are_known(self):
         """Partial overrides are checked where they are written, not when a cell first uses them."""
         overrides = {f"methods.{name}": values for name, values in self.methods.items()}
         overrides |= {f"variants.{name}": values for name, values in self.variants.items()}

@@ -51,10 +51,14 @@ def package_spec(study: Study, package: str) -> Package:
 
 
 class ModelSpec(Strict):
-    """A pretrained model to fetch: its name, and its source as models.tsv has it."""
+    """A pretrained model to fetch: its name, and its source as models.tsv has it.
+
+    content: the hash of a local folder's files as they are now; None of others.
+    """
 
     name: str
     source: str
+    content: str | None = None
 
 
 def model_spec(study: Study, model: str) -> ModelSpec:

@@ -232,7 +232,13 @@ class Study:
             systems = self.table_systems(next(iter(spec.means_of.values())))
             return {label: systems[label] for label in spec.columns}
         rows = [*self.models.values(), *self.runs]
-        systems = {row.labels[table]: row.system for row in rows if table in row.labels}
+        systems: dict[str, str] = {}
+        for row in rows:
+            if table in row.labels and systems.setdefault(row.labels[table], row.system) != row.system:
+                label = row.labels[table]
+                raise ConfigError(
+                    f"tables.{table}.columns: {label} is filled by two rows, {systems[label]} and {row.system}; valid: one"
+                )
         missing = [label for label in spec.columns if label not in systems]
         if missing:
             raise ConfigError(
@@ -364,6 +370,15 @@ def load(path: str | Path) -> Study:
         if table.benchmark:
             lm_eval = [LM_EVAL] if config.lm_evaluation.tasks else []
             check_known(f"{path}: tables.{name}.benchmark", table.benchmark, [*study.benchmarks, *lm_eval])
+        try:
+            study.table_systems(name)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    for name, figure in config.figures.items():
+        for variant in figure.variants:
+            check_known(f"{path}: figures.{name}.variants", variant, config.variants)
+    for benchmark in config.export_scores:
+        check_known(f"{path}: export_scores", benchmark, study.benchmarks)
     for benchmark in config.before_after:
         check_known(f"{path}: before_after", benchmark, study.benchmarks)
     named = {f"figures.{name}.cell": figure.cell for name, figure in config.figures.items() if figure.cell}

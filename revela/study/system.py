@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from revela.study.base import Strict
 from revela.study.cell import Cell
@@ -122,9 +122,3 @@ class Api(_System):
 
 
 System = Annotated[Bm25 | Trained | Untrained | Encoder | Api, Field(discriminator="kind")]
-_ANY: TypeAdapter[System] = TypeAdapter(System)
-
-
-def parse_system(values: dict) -> System:
-    """The system of a specification's JSON."""
-    return _ANY.validate_python(values)

@@ -86,9 +86,10 @@ def write_chunks(
                     f"{left_out.first}"
                 )
             if not counts[name]["documents"]:
-                raise CorpusError(
-                    f"{folder}: no text: column {source.text!r} is empty in all {counts[name]['empty']} documents"
-                )
+                empty = counts[name]["empty"]
+                fault = f"column {source.text!r} is empty in all {empty} documents" if empty else "it has no documents"
+                held_out = f" but those that are held out (hold_out: {source.hold_out})" if source.hold_out else ""
+                raise CorpusError(f"{folder}: no text: {fault}{held_out}")
 
     write_table(output, CHUNKS, chunked(), lambda row: sum(map(len, row[2])))
     total = functools.reduce(_add, counts.values())

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,28 +72,28 @@ def documents(source: TextSource, folder: str | Path, on_read: OnRead = unheard)
 
 def is_held_out(name: str, every: int) -> bool:
     """Whether a document is held out from training: every so many-th, by the SHA-256 of its name."""
-    return int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16) % every == 0
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % every == 0
 
 
 def _documents(source: TextSource, folder: str | Path, on_read: OnRead) -> Iterator[tuple[str, str]]:
     columns = list(dict.fromkeys(filter(None, (source.text, source.title, source.join_by))))
     found = (
-        (f"{source.dataset}/{name}", _string(row[source.text], source.text, where), row)
+        (f"{source.dataset}/{name}", _string(row[source.text], source.text, where), row, where)
         for name, where, row in _rows(Path(folder), columns, source.mixed, on_read)
     )
     if source.join_by is None:
-        for name, text, row in found:
-            yield name, _titled(source, row, text)
+        for name, text, row, where in found:
+            yield name, _titled(source, row, text, where)
         return
     for _, group in itertools.groupby(found, lambda item: item[2][source.join_by] or item[0]):
         group = list(group)
-        name, _, first = group[0]
-        yield name, _titled(source, first, " ".join(text for _, text, _ in group if text))
+        name, _, first, where = group[0]
+        yield name, _titled(source, first, " ".join(text for _, text, *_ in group if text), where)
 
 
-def _titled(source: TextSource, row: dict[str, Any], text: str) -> str:
+def _titled(source: TextSource, row: dict[str, Any], text: str, where: str) -> str:
     """A text below its title, if the source has titles and this row has one; an empty text stays empty."""
-    title = _string(row[source.title], source.title, source.dataset).strip() if source.title else ""
+    title = _string(row[source.title], source.title, where).strip() if source.title else ""
     return f"{title}\n{text}" if title and text else text
 
 
@@ -139,7 +140,7 @@ def _rows(folder: Path, columns: list[str], mixed: bool, on_read: OnRead) -> Ite
     columns asked for. In a mixed folder the one column of a text file has the name of the first column asked for.
     """
     for kind, path in find_files(folder, mixed):
-        name = path.relative_to(folder).as_posix()
+        name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")  # ids are text
         if kind == "text":
             column = columns[0] if mixed else "text"
             _require(columns, [column], str(path))

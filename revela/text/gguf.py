@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from revela.errors import first_line
 from revela.text.own_files import ResourceError
 
 
@@ -26,11 +27,10 @@ def dequantise(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**place)
     except ImportError as error:
         raise ResourceError(
-            f"{file}: {str(error).strip().splitlines()[0]}; run `make setup`, or `pip install 'revela[paper]'`"
+            f"{file}: {first_line(error)}; run `make setup`, or `pip install 'revela[paper]'`"
         ) from None
     except (ValueError, KeyError, OSError, NotImplementedError, struct.error) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ResourceError(f"{file}: not a GGUF file that transformers can read ({reason})") from None
+        raise ResourceError(f"{file}: not a GGUF file that transformers can read ({first_line(error)})") from None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

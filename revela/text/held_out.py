@@ -67,8 +67,9 @@ def write_benchmark(source: TextSource, text: str | Path, folder: Path, *, queri
     found = pairs([one for name, content in _held_out(source, text) for one in questions(name, content)])
     if len(found.queries) < LEAST:
         raise CorpusError(
-            f"every {source.hold_out}th document is held out to compare on, which by now gives {len(found.queries)} "
-            f"questions, and {LEAST} are needed; give --overwrite, which decides anew whether there is enough text"
+            f"one document in {source.hold_out} is held out to compare on, which by now gives {len(found.queries)} "
+            f"questions, and {LEAST} are needed; lower hold_out, or give `revela train` --overwrite, which decides anew "
+            "whether there is enough text"
         )
     return write_tasks("beir", {NAME: found}, folder, queries=queries, documents=documents)
 

@@ -1,7 +1,7 @@
 """A user's own files: which of them are read, what they hold by now, and what they are called.
 
 Results hold copies of them. A copy is made again once names or hashes differ from those of its manifest, and errors name
-the user's file. This page is read while jobs are planned, so it imports little.
+the user's file. This module is imported while jobs are planned, so it imports little.
 """
 
 from __future__ import annotations
@@ -101,10 +101,7 @@ def content(dataset: Dataset, results: str, made: str | Path) -> str | None:
     if not (dataset.files or dataset.path):
         return None
     made = Path(made)
-    try:
-        known = read_manifest(made)
-    except (ProvenanceError, OSError):
-        known = {"files": {}, "sha256": None}
+    known = _manifest_of(made)
     try:
         if dataset.files:
             found = matching(dataset.files, results)
@@ -112,19 +109,52 @@ def content(dataset: Dataset, results: str, made: str | Path) -> str | None:
         else:
             source = Path(dataset.path)
             names = [name for name in visible(source) if name != MANIFEST]
-        if not names:
-            return known["sha256"]
-        return sha256_json({name: _sha256(source / name, made / name, known["files"].get(name)) for name in names})
+        return _hash_of_all(source, names, made, known)
     except (ResourceError, OSError):
         return known["sha256"]
 
 
-def _sha256(path: Path, copy: Path, known: str | None) -> str:
-    if known and copy.is_file():
-        one, other = path.stat(), copy.stat()
-        if (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns):
-            return known
-    return sha256_file(path)
+def model_content(folder: str | Path, made: str | Path) -> str | None:
+    """As `content`, of the files of a local model's folder that `revela.text.resources.fetch_model` takes.
+
+    Of a folder with a manifest it is the hash that stands there; `fetch_model` verifies it.
+    """
+    from revela.text.hub import MODEL_FILES, NOT_MODEL_FILES
+
+    source, made = Path(folder), Path(made)
+    known = _manifest_of(made)
+    if (source / MANIFEST).is_file():
+        return _manifest_of(source)["sha256"]
+    names = [name for name in visible(source) if _any_of(MODEL_FILES, name) and not _any_of(NOT_MODEL_FILES, name)]
+    return _hash_of_all(source, names, made, known)
+
+
+def _any_of(patterns: Sequence[str], name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def _manifest_of(folder: Path) -> dict:
+    try:
+        return read_manifest(folder)
+    except (ProvenanceError, OSError):
+        return {"files": {}, "sha256": None}
+
+
+def _hash_of_all(source: Path, names: Sequence[str], made: Path, known: dict) -> str | None:
+    if not names:
+        return known["sha256"]
+    made_at = (made / MANIFEST).stat().st_mtime if known["files"] else 0.0
+
+    def of(name: str) -> str:
+        """Of a user's file: what is known, where it has not changed since its copy, or its link, was made."""
+        path, copy, before = source / name, made / name, known["files"].get(name)
+        if before and copy.is_file():
+            one, other = path.stat(), copy.stat()
+            if (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns) and one.st_mtime <= made_at:
+                return before
+        return sha256_file(path)
+
+    return sha256_json({name: of(name) for name in names})
 
 
 def as_named_by_user(message: str, folders: Iterable[str]) -> str:

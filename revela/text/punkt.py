@@ -13,7 +13,7 @@ import nltk
 from nltk.tabdata import PunktDecoder
 from nltk.tokenize.punkt import PunktParameters, PunktTrainer, load_punkt_params
 
-from revela.errors import RevelaError
+from revela.errors import RevelaError, first_line
 from revela.text.chunking import PUNKT_FILE
 from revela.text.documents import documents
 
@@ -112,7 +112,7 @@ def _punkt_tab() -> PunktParameters:
             return _read(Path(nltk.data.find(name, paths=[downloads]).path))
         except (ValueError, LookupError, OSError) as error:
             raise PunktError(
-                f"punkt_tab cannot be downloaded ({str(error).strip().splitlines()[0]}); run `python -m nltk.downloader "
+                f"punkt_tab cannot be downloaded ({first_line(error)}); run `python -m nltk.downloader "
                 "punkt_tab` where there is a network, or set chunking.punkt to the dataset punkt-tab, which takes the "
                 "same files from a package (config/README.md)"
             ) from None

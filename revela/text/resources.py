@@ -242,6 +242,8 @@ def _place(source: Path, names: list[str], target: Path) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link((source / name).resolve(), target / name)
+        except FileExistsError:
+            raise
         except OSError:
             shutil.copyfile(source / name, target / name)
 
@@ -292,9 +294,9 @@ def _model_of_package(name: str, package: Path, folder: Path) -> dict:
             f"model {name}: {facts['package']} gives {len(quantized)} GGUF files and no folder with config.json and "
             "safetensors; valid: one GGUF file, or such a folder, in `files` of `packages`"
         )
-    licences = [path for path in package.rglob("*") if path.name.startswith(("LICENSE", "NOTICE"))]
-    for path in licences:
-        shutil.copyfile(path, folder / path.name)
+    for path in sorted(package.rglob("*")):
+        if path.name.startswith(("LICENSE", "NOTICE")) and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
     return facts
 
 

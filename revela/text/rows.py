@@ -121,6 +121,8 @@ def _json_list(path: Path, on_read: OnRead) -> Iterator[tuple[int, Any]]:
         while True:
             position = separator.match(buffer, position).end()
             if buffer.startswith("]", position):
+                if (buffer[position + 1 :] + file.read(BLOCK)).strip():
+                    raise RowError(f"{path}:{number}: not JSON (something stands behind the list)")
                 return
             try:
                 value, position = decoder.raw_decode(buffer, position)

@@ -196,8 +196,6 @@ def main() -> None:
         "tokens": shape.tokens,
         "pretraining": pretrain(lm, rows, shape, settings),
     }
-    if dist.get_rank() == 0:  # so that a fault in what follows does not lose hours of work
-        lm.save_pretrained(args.output.with_name(f".{args.model}-pretrained"))
     two_streams = [TwoStreamBatches(documents, 4, 4, bos, eos) for documents in (train, held_out)]
     facts["two_streams"] = adapt(lm, two_streams[0], settings)
     if dist.get_rank() == 0:

@@ -75,7 +75,9 @@ class Checkpoints:
                 raise
             raise SaveError(f"{path}: cannot be written ({error}); older checkpoints are as they were") from error
         if first:
-            for old in self._paths()[KEPT:]:
+            paths = self._paths()
+            damaged = [other for other in paths if other.name > path.name]  # `restore` passed over them
+            for old in damaged + paths[len(damaged) :][KEPT:]:
                 shutil.rmtree(old)
         dist.barrier()
 
@@ -110,6 +112,8 @@ class Checkpoints:
         """The newest checkpoint whose files are as its manifest says; its log becomes the run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claim()
+        for cut_off in self.folder.glob(f"{PARTIAL}step-*"):
+            shutil.rmtree(cut_off)
         for path in self._paths():
             try:
                 manifest = read_manifest(path, verify=True)

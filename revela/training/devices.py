@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +62,8 @@ def visible() -> list[str]:
     """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, or all of the machine's."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name for name in named.split(",") if name]
+        names = (name.strip() for name in named.split(","))
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 

@@ -38,14 +38,20 @@ from revela.training.job import Job, fingerprint, read_job
 from revela.training.launch import CUT_OFF, RESUBMIT, configure_malloc, end_with_parent
 from revela.training.log import TENSORBOARD, Log
 from revela.training.loop import count_steps, prepare, sum_over_processes, train
-from revela.training.rows import Rows
+from revela.training.rows import Rows, ScoreError
 from revela.training.speed import Speedometer
 from revela.training.start import beginning_with, check_backbones
 from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents, watched
 
 OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-OWN_ERRORS = (PackingError, ObjectiveError, SaveError, OSError)  # met by one process; all processes meet the others
+OWN_ERRORS = (
+    PackingError,
+    ObjectiveError,
+    SaveError,
+    ScoreError,
+    OSError,
+)  # met by one process; all processes meet the others
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +66,12 @@ def main(arguments: list[str]) -> int:
     join_processes()
     try:
         job = read_job(arguments)
+        if job.time_budget_minutes is not None:
+            stop.deadline = stop.started + 60 * job.time_budget_minutes
         configure_malloc(Cell.parse(job.cell).batch_size // job.training.processes_per_batch)
-        complete = run(job, stop, arguments[0])
+        rows = Rows(job.data, job.scores, job.training.seed)
+        job = fitted(job, rows, arguments[0])
+        complete = run(job, rows, stop)
         if not complete and dist.get_rank() == 0:
             give(arguments[0], stop.why(job))
     except Exception as error:
@@ -87,31 +97,33 @@ def fail(arguments: list[str], message: str) -> int:
     return 1
 
 
-def run(job: Job, stop: StopRequest, task: str) -> bool:
-    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end.
+def fitted(job: Job, rows: Rows, task: str) -> Job:
+    """The job with gradient checkpointing on or off, once models and text are known to do and to fit into memory.
 
     task: the job's file.
     """
-    settings, method, started = job.training, Cell.parse(job.cell).needs, time.monotonic()
-    first, processes = dist.get_rank() == 0, dist.get_world_size()
-    if job.time_budget_minutes is not None:
-        stop.deadline = started + 60 * job.time_budget_minutes
-    rows = Rows(job.data, job.scores, settings.seed)
-    steps = count_steps(settings, rows, processes)
-    examine(settings, job.retriever, job.lm)
+    examine(job.training, job.retriever, job.lm)
     if job.lm:
         check_chunks(rows.table, load_tokenizer(job.lm), job.data)
     memory = decide(job, rows.table)
-    if first:
-        lines = [memory.line, tokens_line(settings, rows.table, job.retriever, job.lm)]
+    if dist.get_rank() == 0:
+        lines = [memory.line, tokens_line(job.training, rows.table, job.retriever, job.lm)]
         print(*lines, sep="\n", file=sys.stderr)
         note(task, "\n".join(f"{job.cell}: {line}" for line in lines))
+    return job.model_copy(update={"gradient_checkpointing": memory.checkpointing})
+
+
+def run(job: Job, rows: Rows, stop: StopRequest) -> bool:
+    """Trains a cell, from its newest checkpoint if there is one, and exports it. False: stopped before the end."""
+    settings, method, started = job.training, Cell.parse(job.cell).needs, time.monotonic()
+    first, processes = dist.get_rank() == 0, dist.get_world_size()
+    steps = count_steps(settings, rows, processes)
     objective = method.load_objective()
     if job.start:
         check_backbones(job.start, job.retriever, job.lm)
         objective = beginning_with(job.start, objective)
     engine = prepare(objective, settings, job.retriever, job.lm, steps)
-    if memory.checkpointing:
+    if job.gradient_checkpointing:
         recompute(engine.module)
     start = weights_of(engine)  # of which checkpoints know nothing
     checkpoints = Checkpoints(job.checkpoints, fingerprint(job) if first else {})
@@ -148,8 +160,8 @@ def run(job: Job, stop: StopRequest, task: str) -> bool:
                     file=sys.stderr,
                 )
             return False
-        speedometer.start()
         watch(step.number)
+        speedometer.start()
 
     if log:
         log.close()
@@ -163,11 +175,11 @@ def run(job: Job, stop: StopRequest, task: str) -> bool:
 class StopRequest:
     """Whether the run was told to stop by SIGTERM, or its time is up.
 
-    deadline: by `time.monotonic`.
+    started, deadline: by `time.monotonic`.
     """
 
     def __init__(self):
-        self.signalled, self.deadline = False, math.inf
+        self.signalled, self.started, self.deadline = False, time.monotonic(), math.inf
         signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, *_) -> None:
@@ -175,8 +187,9 @@ class StopRequest:
 
     def why(self, job: Job) -> str:
         """A sentence on the stop."""
-        minutes = job.time_budget_minutes
-        why = "told to stop by SIGTERM" if self.signalled else f"its time is up (time_budget_minutes: {minutes:g})"
+        why = "told to stop by SIGTERM"  # this process, or another one of the run
+        if not self.signalled and time.monotonic() >= self.deadline:
+            why = f"its time is up (time_budget_minutes: {job.time_budget_minutes:g})"
         return f"{job.cell}: {why}; a checkpoint is saved, so give the same command again to go on"
 
     def requested(self) -> bool:

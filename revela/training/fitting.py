@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pyarrow as pa
@@ -42,7 +41,7 @@ def recompute(objective: Objective) -> None:
 def load_of(job: Job, tokens: Tokens | None = None) -> Load:
     """What the memory of this run follows from; the tokens are those of its largest batch."""
     cell, paths = Cell.parse(job.cell), [job.retriever] if job.lm is None else [job.retriever, job.lm]
-    shapes = [flops.Shape.from_config(json.loads((path / "config.json").read_text("utf-8"))) for path in paths]
+    shapes = [flops.read_shape(path / "config.json") for path in paths]
     return Load(
         job.training,
         shapes,
@@ -69,7 +68,7 @@ def least(room: Room) -> Room:
 
 
 def largest(job: Job, rows: pa.Table) -> Tokens:
-    """Tokens of the retriever's texts and of the language model's in the largest batch of the training file."""
+    """The most tokens that the retriever's texts and the language model's have in a batch of the training file."""
     settings = job.training
     texts = rows["text"] if "text" in rows.column_names else rows["passages"]
     lengths = pc.utf8_length(pc.list_flatten(texts))
@@ -78,16 +77,16 @@ def largest(job: Job, rows: pa.Table) -> Tokens:
     )  # fmt: skip
     longest = characters.sort_by([("length_sum", "descending")])["row"][:LONGEST].to_pylist()
     sides = {"query": settings.query_prefix, "passage": settings.passage_prefix}
-    embedder, lm, most = load_tokenizer(job.retriever), load_tokenizer(job.lm) if job.lm else None, (0.0, 0.0)
+    retriever, lm, most = load_tokenizer(job.retriever), load_tokenizer(job.lm) if job.lm else None, (0.0, 0.0)
     for row in rows.take(longest).to_pylist():
         pair = "passages" in row
         read = {"query": [row["query"]] if pair else row["text"], "passage": row["passages"] if pair else row["text"]}
         of_retriever = sum(
-            _tokens(embedder, [sides[side] + text for text in of_side], settings.retriever_max_length, eos=1)
+            _tokens(retriever, [sides[side] + text for text in of_side], settings.retriever_max_length, eos=1)
             for side, of_side in read.items()
         )
         of_lm = _tokens(lm, row["text"], settings.lm_max_length) if lm else 0.0
-        most = max(most, (of_retriever, of_lm))
+        most = max(most[0], of_retriever), max(most[1], of_lm)
     return most
 
 

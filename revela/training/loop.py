@@ -86,6 +86,8 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
         objective.step, learning_rate = step, engine.get_lr()[0]
         counts = [objective.count(batch) for batch in batches]
         (items,) = sum_over_processes([sum(counts)])
+        if not items:
+            raise TrainingError(f"step {step}: nothing to predict, for each chunk of its batches is one token")
 
         sums: dict[str, float | Tensor] = defaultdict(float)
         positions = positions_of(step, settings.batches_per_step, group, processes // shared)
@@ -98,7 +100,7 @@ def train(engine: deepspeed.DeepSpeedEngine, settings: Training, rows: Rows, ste
             # Each item of the step weighs the same, whichever process has it, or each batch does. DeepSpeed averages
             # over processes, and what a process's weights did for the losses of others that share its batch comes back
             # to it as a sum.
-            over = items if settings.loss_mean == "items" else whole * settings.batches_per_step
+            over = items if settings.loss_mean == "items" else max(1, whole) * settings.batches_per_step
             engine.backward(loss * (processes / over), scale_wrt_gas=False)
             for name, value in scalars.items():
                 sums[name] += value.double() * count

@@ -12,6 +12,10 @@ from revela.order import permutation
 from revela.training import TrainingError
 
 
+class ScoreError(TrainingError):
+    """A batch without scores, which one process alone may meet. The message is one line."""
+
+
 class Rows:
     """The rows of the training file in the order in which they are seen: rows[position], for any position >= 0.
 
@@ -23,6 +27,7 @@ class Rows:
 
     def __init__(self, data: Path, scores: Path | None, seed: int):
         self.path, self.table, self.seed = data, pq.ParquetFile(data).read(), seed
+        self.scores_path = scores
         self.scores = None if scores is None else np.load(scores, mmap_mode="r")
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
         if self.scores is not None and len(self.scores) != len(self.table):
@@ -38,7 +43,9 @@ class Rows:
         if self.scores is not None:
             row["scores"] = np.array(self.scores[index])
             if np.isnan(row["scores"]).any():
-                raise TrainingError(f"{self.path}: batch {index} has no scores, for they are of other steps or seeds")
+                raise ScoreError(
+                    f"{self.scores_path}: batch {index} of {self.path} has no scores, for they are of other steps or seeds"
+                )
         if "text" not in row:
             return row
         order = np.random.default_rng([self.seed, epoch, index, 1]).permutation(len(row["text"]))

@@ -36,7 +36,7 @@ class Speedometer:
     def read(self, step: Step) -> dict[str, float]:
         """What is logged of a step that was just taken. To be called by all processes.
 
-        tokens_per_second: of all texts, by all processes together. tflops: of one process. mfu: the share of the chip's
+        seconds: those of the step. tokens_per_second: of all texts, by all processes together. tflops: of one process. mfu: the share of the chip's
         peak, where that is known.
         """
         lengths = [text_lengths(batch) for batch in step.batches]
@@ -46,7 +46,8 @@ class Speedometer:
         seconds = time.monotonic() - self.started
         rate = computed / dist.get_world_size() / seconds
         mfu = {"mfu": rate / self.peak} if self.peak else {}
-        return {"tokens_per_second": tokens / seconds, "tflops": rate / 1e12, **mfu, "peak_memory_gb": peak_memory()}
+        speed = {"seconds": seconds, "tokens_per_second": tokens / seconds, "tflops": rate / 1e12}
+        return {**speed, **mfu, "peak_memory_gb": peak_memory()}
 
 
 def text_lengths(batch: Tokens) -> dict[str, list[int]]:

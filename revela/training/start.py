@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 from peft.utils import set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -49,7 +50,7 @@ def load_weights(objective: Objective, cell: Path) -> None:
             continue
         try:
             _load(model, saved)
-        except (RuntimeError, OSError, PretrainedError) as error:
+        except (RuntimeError, OSError, SafetensorError, PretrainedError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise TrainingError(f"{saved}: its weights are not those of the {name} here ({reason})") from None
 

@@ -5,8 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from revela.command import smoke
+from revela.pretrained import load_tokenizer
+from revela.study.sizes import Sizes, load_sizes
 from revela.study.specification import smoke_spec
 from revela.study.study import load
 
@@ -37,6 +40,24 @@ def of_gpus():
         "trainings": {name: copy.deepcopy(training) for name in names},
         "encoding": {"queries": 32, "tokens_per_second": 90_000.0, "mfu": 0.35, "seconds": 20.0},
     }
+
+
+def test_the_model_of_a_gpu_is_one_of_the_shape(tmp_path, monkeypatch):
+    """With a small shape, and on a CPU."""
+    small = {
+        "vocabulary": 8192,
+        "hidden": 64,
+        "intermediate": 128,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+    }
+    size = load_sizes().models[smoke.SHAPE].model_copy(update=small)
+    monkeypatch.setattr(smoke, "load_sizes", lambda: Sizes(models={smoke.SHAPE: size}))
+    smoke._random_model(tmp_path, "cpu")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.config.num_hidden_layers == 2 and load_tokenizer(tmp_path)("a")["input_ids"]
 
 
 def test_it_is_of_the_first_cell_of_each_method(spec):

@@ -132,6 +132,23 @@ def test_stopped_between_requests(server, tmp_path, monkeypatch):
     assert [asked for _, _, asked in server.asked] == [["a", "bb"], ["ccc", "dddd"], ["eeeee"]]
 
 
+def test_two_jobs_pay_once(server, tmp_path, monkeypatch):
+    """What another job has asked for in the meantime is not asked for again, and counts against the budget."""
+    monkeypatch.setattr(apis, "TEXTS_AT_A_TIME", 1)
+    one, other = encoder(server, tmp_path), encoder(server, tmp_path)
+    monkeypatch.setattr(apis, "_batches", lambda missing: _interrupted(missing, lambda: embed(other, ["bb"])))
+    assert embed(one, ["a", "bb"]) == [vector("a"), vector("bb")]
+    assert [asked for _, _, asked in server.asked] == [["a"], ["bb"]]
+
+
+def _interrupted(missing, meanwhile):
+    (first, *others) = missing.items()
+    yield dict([first])
+    if others:
+        meanwhile()
+        yield dict(others)
+
+
 def test_long_texts_are_cut_and_large_requests_divided(server, tmp_path, monkeypatch):
     monkeypatch.setattr(apis, "CHARACTERS_AT_A_TIME", 10)
     embed(encoder(server, tmp_path, max_length=2), ["x" * 50, "yy", "zzz"])

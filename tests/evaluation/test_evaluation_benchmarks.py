@@ -24,6 +24,8 @@ from benchmark_folders import (
     write_parquet,
 )
 
+from revela.evaluation.bm25 import BM25
+from revela.evaluation.folder import evaluate_folder
 from revela.evaluation.tasks import BenchmarkError, load_task
 
 
@@ -124,6 +126,12 @@ def test_beir_as_on_the_hub(tmp_path, write):
     assert contents(load_task(task("beir"), tmp_path)[0]) == expected
 
 
+def test_qrels_beside_are_not_taken_for_coirs_layout(tmp_path):
+    qrels_beside_and_gzip(tmp_path)
+    found = evaluate_folder(BM25(), tmp_path, layout="beir", part="t")
+    assert found["metrics"]["nDCG@10"] > 0
+
+
 def test_equals_beir_loader(tmp_path):
     from beir.datasets.data_loader import GenericDataLoader
 
@@ -201,7 +209,7 @@ FAULTS = {
         r"corpus\.jsonl:4: document 'd2' stands twice, first in .*corpus\.jsonl:2",
     ),
     "query twice": (
-        lambda f: line(f / "t/queries.jsonl", 3, '{"_id": "q1", "text": "cats"}'),
+        lambda f: line(f / "t/queries.jsonl", 3, '{"_id": "q1", "text": "birds"}'),
         r"queries\.jsonl:3: query 'q1' stands twice",
     ),
     "unknown query": (qrels_of("q9\td1\t1"), r"test\.tsv:2: query 'q9' is not in .*queries\.jsonl"),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from revela.evaluation.bm25 import BM25
-from revela.grouping import chunks
+from revela.grouping import GroupingError, chunks
 from revela.grouping.bm25_neighbours import bm25_neighbours
 from revela.grouping.embeddings import write_embeddings
 from revela.grouping.regrouped import write_neighbours, write_regrouped
@@ -147,6 +147,30 @@ def test_embeddings_go_on_after_a_kill(batches, tmp_path):
     ranker = Ranker()
     embed(ranker, half)
     assert ranker.seen[0] == 0
+
+    # One that wrote over them before it failed leaves nothing to go on from, and neither does a cut-off removal.
+    with pytest.raises(KeyboardInterrupt):
+        embed(Ranker(at=3), half)
+    (tmp_path / "model/weights").write_text("3")
+    broken = Ranker()
+    broken.embed = lambda numbers: np.full((len(numbers), 2), np.nan)
+    with pytest.raises(GroupingError, match="chunk 0 is not finite"):
+        embed(broken, half)
+    (tmp_path / "model/weights").write_text("2")
+    assert (embed(Ranker(), half) == vectors).all()
+    with pytest.raises(KeyboardInterrupt):
+        embed(Ranker(at=3), half)
+    (tmp_path / "state/vectors.npy").unlink()
+    assert (embed(Ranker(), half) == vectors).all()
+
+
+def test_chunks_of_one_document_have_no_neighbours(batches, tmp_path):
+    def none(source, numbers, of_document, k):
+        return np.full((len(numbers), k), -1, np.int32), np.full((len(numbers), k), -np.inf, np.float32), None
+
+    found = write_neighbours(batches, 4, 2, none, tmp_path / "neighbours.npz", documents=False)
+    assert {counts["similarity"] for counts in found.values()} == {None}
+    json.loads((tmp_path / "neighbours.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_what_regrouping_did_by_hand(batches, tmp_path):

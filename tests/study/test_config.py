@@ -350,9 +350,29 @@ def test_unknown_column_of_a_sheet(write):
 
 
 def test_a_column_that_no_row_fills(write):
-    path = write(lambda v: v["tables"]["table1"]["columns"].append("Revela-9M"))
-    with pytest.raises(ConfigError, match="Revela-9M"):
-        load(path).table_systems("table1")
+    said = message(write(lambda v: v["tables"]["table1"]["columns"].append("Revela-9M")))
+    assert "config.yaml: tables.table1.columns: no row of the sheets fills ['Revela-9M']" in said
+
+
+def test_a_column_that_two_rows_fill(write):
+    def another(lines):
+        row = next(line for line in lines if line.startswith("tiny\trevela\tcode\ttiny-4m\ttiny-4m\t16\t\t"))
+        return [*lines, row.replace("\t16\t", "\t12\t")]
+
+    said = message(write(lambda v: None, {"runs": another}))
+    assert "filled by two rows, revela/code/tiny-4m/tiny-4m/bs16 and revela/code/tiny-4m/tiny-4m/bs12" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda v: v["figures"]["same_document"].update(variants=["shufled"]), "figures.same_document.variants: "),
+        (lambda v: v.update(export_scores=["coir-tin"]), "export_scores: "),
+    ],
+)
+def test_names_of_variants_and_benchmarks_are_known(write, change, expected):
+    said = message(write(change))
+    assert expected in said and "Valid: " in said
 
 
 def test_grey_must_be_a_column(write):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from text_files import lines, one_line, write
@@ -118,6 +119,24 @@ def test_a_json_list_is_read_in_blocks(tmp_path, monkeypatch, block):
     ):
         write(tmp_path / f"{number}/rows.json", text)
         assert list(texts(tmp_path / str(number))) == [row["text"] for row in rows]
+
+
+def test_nothing_stands_behind_a_json_list(tmp_path):
+    rows = json.dumps([{"text": "one"}, {"text": "two"}], indent=1)
+    write(tmp_path / "rows.json", rows + "\n" + rows)  # as `cat a.json b.json` makes it
+    with pytest.raises(CorpusError, match=r"rows\.json:3: not JSON \(something stands behind the list\)"):
+        list(texts(tmp_path))
+
+
+def test_a_file_name_of_another_encoding(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("A text.")
+    assert list(documents(TextSource(dataset="d", text="text"), tmp_path)) == [("d/caf\ufffd.md", "A text.")]
+
+
+def test_a_title_that_is_no_text_is_found_in_its_file(tmp_path):
+    write(tmp_path / "a.jsonl", '{"title": "one", "text": "x"}\n{"title": 3, "text": "y"}\n')
+    with pytest.raises(CorpusError, match=r"a\.jsonl:2: column 'title' holds a int"):
+        list(documents(TextSource(dataset="d", text="text", title="title"), tmp_path))
 
 
 def test_titles_stand_above_their_texts(tmp_path):

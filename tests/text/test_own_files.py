@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
+import time
+from pathlib import Path
 
 import pytest
 
 from revela.provenance import read_manifest
 from revela.study.settings import Dataset
+from revela.study.source import PathSource
 from revela.study.specification import DatasetSpec
-from revela.text.own_files import ResourceError, as_named_by_user, content, matching
-from revela.text.resources import fetch_dataset
+from revela.text.own_files import ResourceError, as_named_by_user, content, matching, model_content
+from revela.text.resources import fetch_dataset, fetch_model
 
 
 @pytest.fixture
@@ -150,6 +154,26 @@ def test_no_file_is_hashed_twice_while_it_stays_as_it_was(notes, monkeypatch):
     (notes / "a.md").write_text("Longer than it was.")
     content(dataset, "results", "results/mine")
     assert read == ["a.md"]
+
+
+def test_a_local_model_that_changed_is_fetched_again(tmp_path):
+    """A fetched folder has links to the files, so that even a change of the same bytes' place must be seen."""
+    model, copy = tmp_path / "model", tmp_path / "fetched"
+    shutil.copytree(Path(__file__).parents[2] / "resources/backbones/tiny-1m", model)
+    (model / "manifest.json").unlink()
+    planned = model_content(model, copy)
+    fetched = fetch_model("m", PathSource(path=str(model)), copy)
+    assert model_content(model, copy) == planned == fetched["sha256"]
+    (model / "notes.bin").write_text("not taken")
+    assert model_content(model, copy) == planned
+    later = time.time() + 60
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace("llama", "LLAMA", 1))  # through the link, with the same size
+    os.utime(model / "config.json", (later, later))
+    changed = model_content(model, copy)
+    assert changed not in (None, planned)
+    (model / "config.json").unlink()
+    assert model_content(model, copy) not in (planned, changed)
 
 
 def test_what_has_no_file_of_the_users_has_no_hash(tmp_path):

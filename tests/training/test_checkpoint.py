@@ -90,6 +90,9 @@ def test_without_a_good_checkpoint_the_run_starts_anew(checkpoints):
     for path in checkpoints.folder.glob("step-*"):
         (path / "manifest.json").unlink()
     assert restored(checkpoints.folder) == (None, None, [])
+    checkpoints.save(Engine(20), 2)  # earlier than those that are damaged
+    assert restored(checkpoints.folder)[1] == 20
+    assert sorted(path.name for path in checkpoints.folder.glob("step-*")) == ["step-00000002"]
 
 
 def test_an_interrupted_write_is_no_checkpoint(checkpoints):
@@ -97,6 +100,8 @@ def test_an_interrupted_write_is_no_checkpoint(checkpoints):
     partial.mkdir()
     (partial / "state").write_text("half")
     assert restored(checkpoints.folder)[1] == 60
+    assert not partial.exists()
+    partial.mkdir()
     checkpoints.save(Engine(80), 8)
     assert restored(checkpoints.folder)[1] == 80
     assert not partial.exists()

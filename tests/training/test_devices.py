@@ -25,6 +25,13 @@ def four_gpus(monkeypatch):
     monkeypatch.setattr(devices, "_held", [])
 
 
+@pytest.mark.parametrize("named, expected", [("0, 1", ["0", "1"]), ("-1", []), ("2,-1,3", ["2"]), ("", [])])
+def test_which_are_visible(monkeypatch, named, expected):
+    """As CUDA reads it: what follows a device that is none is hidden."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert devices.visible() == expected
+
+
 def test_jobs_side_by_side_use_different_gpus(tmp_path):
     assert devices.claim(1, tmp_path) == ["0"]
     assert devices.claim(2, tmp_path) == ["1", "GPU-2"]

@@ -104,6 +104,9 @@ def test_the_largest_batch_is_counted(tmp_path):
     found = largest(job, pa.concat_tables(parts))
     assert found == largest(job, pa.Table.from_pylist(rows[1:2])) and found[0] > 2 * found[1] > 0
     assert largest(job, pa.Table.from_pylist([{"text": ["word " * 500] * B}])) == (2 * B * 157, B * 156)
+    long, many = {"text": ["internationalisation"] * B}, {"text": ["a b c d e f g h"] * B}
+    one, other = (largest(job, pa.Table.from_pylist([row])) for row in (long, many))
+    assert largest(job, pa.Table.from_pylist([long, many])) == tuple(map(max, one, other))
     pairs = job.model_copy(update={"lm": None})
     row = {"query": "word " * 500, "passages": ["word " * 500] * B, "src": "x"}
     assert largest(pairs, pa.Table.from_pylist([row])) == ((1 + B) * 157, 0)

@@ -24,7 +24,9 @@ def planned(tmp_path_factory):
 
 def demo_all():
     """The targets of `make demo-all`."""
-    command = subprocess.run(["make", "--no-print-directory", "-n", "demo-all"], cwd=ROOT, check=True, capture_output=True)
+    command = subprocess.run(
+        ["make", "--no-print-directory", "-n", "demo-all"], cwd=ROOT, check=True, capture_output=True
+    )
     words = re.search(r"demo.yaml (.*) --cores", command.stdout.decode().replace("\\\n", " "))[1]
     return subprocess.run(["bash", "-c", f"echo {words}"], check=True, capture_output=True).stdout.decode().split()
 

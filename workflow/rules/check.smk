@@ -48,7 +48,8 @@ def existing_scores(wildcards):
     return existing(pair for name in PRINTED for of_table in wanted for pair in of_table(name))
 
 
-# All comparisons on one page, of what has been scored: nothing is trained or evaluated for it.
+# All comparisons on one page, of what has been scored. What has not been is left out; scores that are out of date are made
+# again first, as for any other target.
 rule comparison_page:
     input:
         scores=existing_scores,
@@ -112,8 +113,6 @@ if STUDY.anchors:
         resources:
             mem_mb=1000,
             runtime=10,
-        params:
-            code=code("revela.paper.check"),
         message:
             "Looking for scores that differ from those that others published"
         script:

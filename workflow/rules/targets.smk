@@ -24,7 +24,7 @@ def explain_target(target, rules):
         return f"this configuration's files stand under {LAYOUT.root}/, its rules are {', '.join(rules)}"
     kind, _, rest = target.removeprefix(f"{LAYOUT.root}/").partition("/")
     try:
-        if kind == "models":
+        if kind in ("models", "exports"):
             STUDY.check_cell(Cell.parse(rest))
         elif kind == "scores":
             system, _, benchmark = rest.removesuffix(".json").rpartition("/")
