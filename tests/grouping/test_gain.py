@@ -82,6 +82,15 @@ def test_a_uniform_sim_has_the_entropy_of_all_others(batches, cell, backbone, lm
     assert found["learned"] == found["uniform"] and "same_document" not in found
 
 
+def test_two_chunks_have_one_sim(tmp_path, cell, backbone, lm):
+    """Each sees the other alone, so there is nothing to choose."""
+    path = tmp_path / "batches.parquet"
+    write_table(path, BATCHES, [("a", TEXTS[:2], ["x", "y"])], lambda row: 1)
+    [row] = rows_at(path, [0]).values()
+    found = measured(trained_objective(settings(), cell, backbone, lm), row, documents=True)
+    assert found["entropy"] == 0 and found["of_uniform"] == 1
+
+
 def test_the_report_shows_what_was_measured(batches, tmp_path):
     values = {"entropy": 0.5, "of_uniform": 0.45, "learned": 3.1, "uniform": 3.2}
     for name, more in (("before", {"same_document": 3.05}), ("after", {})):

@@ -204,7 +204,17 @@ def test_a_run_learns_and_exports(undisturbed, backbone, lm):
     output, records = folder / "output", log(folder)
     assert [record["step"] for record in records] == list(range(1, 9))
     assert records[-1]["loss"] < records[0]["loss"] - 0.2
-    fields = {"lr", "grad_norm", "tokens_per_second", "tflops", "h_loss", "peak_memory_gb", "elapsed", "gpu_hours"}
+    fields = {
+        "lr",
+        "grad_norm",
+        "seconds",
+        "tokens_per_second",
+        "tflops",
+        "h_loss",
+        "peak_memory_gb",
+        "elapsed",
+        "gpu_hours",
+    }
     assert fields <= set(records[0]) and all(record["tflops"] > 0 for record in records)
     assert not (folder / "checkpoints").exists()
     start = Retriever.from_backbone(backbone, max_length=32, query_prefix="query: ")
@@ -420,7 +430,7 @@ def test_processes_that_share_batches_change_nothing(tmp_path, write_job, alone,
     job = write_job(tmp_path, **STILL | changes, zero_stage=stage, processes_per_batch=shared)
     found, expected = run(job, number), alone(**changes)
     np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
-    machine = ("tokens_per_second", "tflops", "peak_memory_gb", "elapsed")
+    machine = ("seconds", "tokens_per_second", "tflops", "peak_memory_gb", "elapsed")
     for here, there in zip(log(found), log(expected)):
         logged = [{key: value for key, value in record.items() if key not in machine} for record in (here, there)]
         assert logged[0] == pytest.approx(logged[1], rel=1e-3)
