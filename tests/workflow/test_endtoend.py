@@ -208,7 +208,11 @@ WANT = r"error: killed, most likely for want of memory: peak \S+ of \S+ GiB in o
 def test_a_training_that_the_kernel_kills_is_explained(copy):
     """On the terminal, with the peak of the process that was killed, a child of a child of the job's."""
     fatal = "    big = bytearray(700 * 2**20)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    copy.edit("revela/training/entry.py", "    if memory.checkpointing:\n", f"{fatal}    if memory.checkpointing:\n")
+    copy.edit(
+        "revela/training/entry.py",
+        "    if job.gradient_checkpointing:\n",
+        f"{fatal}    if job.gradient_checkpointing:\n",
+    )
     shutil.rmtree(copy.folder / R / "models" / CELL)
     printed, status = copy.snakemake(f"{R}/models/{CELL}", *CONFIG)
     assert status == 1
