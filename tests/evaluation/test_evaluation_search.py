@@ -138,7 +138,7 @@ def test_embeddings_must_be_finite(tmp_path, value):
     encode = table({"x": [1.0], "y": [value]})
     with pytest.raises(EvaluationError, match="the embedding of document 'bad' is not finite"):
         list(search.search(np.ones((1, 1), np.float32), documents, encode, top_k=1, shard_documents=1))
-    with pytest.raises(EvaluationError, match="the embedding of query 1 is not finite"):
+    with pytest.raises(EvaluationError, match="the embedding of query number 1 .from 0. is not finite"):
         list(search.search(np.float32([[1], [value]]), documents, encode, top_k=1, shard_documents=1))
 
 
