@@ -121,5 +121,5 @@ def test_no_document_is_trained_on_and_asked_for(tmp_path):
 def test_too_few_questions_are_an_error(tmp_path):
     (tmp_path / "a.md").write_text(NOTE)
     source = TextSource(dataset="mine", mixed=True, hold_out=5)
-    with pytest.raises(CorpusError, match=f"questions, and {LEAST} are needed; give --overwrite"):
+    with pytest.raises(CorpusError, match=f"questions, and {LEAST} are needed; lower hold_out, or give"):
         write_benchmark(source, tmp_path, tmp_path, queries=30, documents=50)
