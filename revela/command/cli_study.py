@@ -21,7 +21,8 @@ def reproduce(
 
     from revela.command.reproduce import reproduce, show
 
-    show(reproduce(config, targets or [], cores=cores or len(os.sched_getaffinity(0))), Console())
+    targets = targets or []
+    show(reproduce(config, targets, cores=cores or len(os.sched_getaffinity(0))), targets, Console())
 
 
 def plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
 
 def reproduce(config: str, targets: Sequence[str], *, cores: int) -> Study:
-    """Makes targets of a configuration, and the report where it is older than a table; shows them at work on stderr.
+    """Makes targets of a configuration; shows them at work on stderr.
 
-    Raises RunError where a job fails, ConfigError for a configuration at fault.
+    With the target `all`, which stands for none as well, the report is made where it is older than a table. Raises RunError where a job fails, ConfigError for a configuration at fault.
     """
     study = load(config)
     log = Path(study.layout.root, "snakemake.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{config} on {cores} core{'s' * (cores > 1)}; log: {log}", file=sys.stderr)
     running.run(config, study.layout, targets or ["all"], cores=cores, log=log)
+    if not _is_whole(targets):
+        return study
     report = Path(study.layout.report())
     made = [path.stat().st_mtime for path in map(Path, default_tables(study)) if path.exists()]
     if not report.exists() or report.stat().st_mtime < max(made, default=0):
@@ -48,15 +51,24 @@ def default_tables(study: Study) -> list[str]:
     return [study.layout.table(name, "md") for name, table in study.config.tables.items() if not table.on_request]
 
 
-def show(study: Study, console: Console) -> None:
-    """Prints the tables, where everything is, and a command that searches."""
+def _is_whole(targets: Sequence[str]) -> bool:
+    """Whether the tables and figures that are not made on request are among the targets."""
+    return not targets or "all" in targets
+
+
+def show(study: Study, targets: Sequence[str], console: Console) -> None:
+    """Prints the tables among the targets; with the target `all`, where everything is and a command that searches, too."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    for path in map(Path, default_tables(study)):
+    layout, whole = study.layout, _is_whole(targets)
+    files = {layout.table(name, suffix): name for name in study.config.tables for suffix in ("md", "tex", "csv")}
+    asked = [layout.table(files[target], "md") for target in map(os.path.normpath, targets) if target in files]
+    for path in map(Path, dict.fromkeys([*(default_tables(study) if whole else []), *asked])):
         # A system is a row, for there are more systems than tasks, and a terminal is narrow.
-        (_, *tasks), *systems = zip(*_cells(path), strict=True)
+        cells = _cells(path)
+        (_, *tasks), *systems = cells if study.config.tables[path.stem].transposed else zip(*cells, strict=True)
         title = f"{path.stem}: {', '.join(study.table_benchmarks(path.stem))}, nDCG@10 (%)"
         # Not as the table's own title, which would wrap at the table's width.
         console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
@@ -67,7 +79,9 @@ def show(study: Study, console: Console) -> None:
         for label, *values in systems:
             shown.add_row(label, *(Text(value.strip("*"), "green" * value.startswith("**")) for value in values))
         console.print(shown)
-    layout = study.layout
+    if not whole:
+        console.print("Made:", *targets, sep="\n  ", markup=False, highlight=False, soft_wrap=True)
+        return
     lines = [
         f"Report   {layout.report()}: unpack it, and open report.html",
         f"Tables   {layout.root}/tables/",

@@ -100,6 +100,12 @@ def test_the_command_that_is_printed_searches(copy):
     assert program == str(Path(sys.executable).with_name("revela"))
     [answer] = json.loads(copy.run_python(*entry, *arguments, "--json"))
     assert len(answer["passages"]) == 5 and answer["query"] == arguments[3]
+    # Of a part it shows the part. Other tables and figures, which a report would need, need not be there.
+    (copy.folder / f"{R}/report.zip").unlink()
+    shutil.rmtree(copy.folder / f"{R}/figures")
+    printed = copy.run_python(*entry, "reproduce", CONFIG[1], f"{TABLE}.tex", "--cores", "2")
+    assert printed.count("BM25") == 1 and printed.endswith(f"Made:\n  {TABLE}.tex\n"), printed
+    assert not (copy.folder / f"{R}/report.zip").exists()
 
 
 def test_anchors_that_are_missed_fail(copy):
