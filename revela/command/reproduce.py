@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def reproduce(config: str, targets: Sequence[str], *, cores: int) -> Study:
     """Makes targets of a configuration; shows them at work on stderr.
 
-    With the target `all`, which stands for none as well, the report is made where it is older than a table. Raises RunError where a job fails, ConfigError for a configuration at fault.
+    With the target `all`, or none, the report is made as well, where it is older than a table.
+
+    Raises RunError where a job fails, ConfigError for a configuration at fault.
     """
     study = load(config)
     log = Path(study.layout.root, "snakemake.log")

@@ -45,13 +45,8 @@ from revela.training.trained import export, weights_of
 from revela.training.watch import FILE, GAIN, Watch, first_of_several_documents, watched
 
 OF_TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-OWN_ERRORS = (
-    PackingError,
-    ObjectiveError,
-    SaveError,
-    ScoreError,
-    OSError,
-)  # met by one process; all processes meet the others
+# Met by one process; all processes meet the others.
+OWN_ERRORS = (PackingError, ObjectiveError, SaveError, ScoreError, OSError)
 
 
 def main(arguments: list[str]) -> int:

@@ -137,11 +137,9 @@ def check_chunks(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, data: Path)
     ids = read_ids(tokenizer, texts.take(suspects).to_pylist())
     bare = [suspects[place] for place in without_token(tokenizer, ids)]
     if bare:
-        of = (
-            pc.list_flatten(rows["document"])[bare[0]]
-            if "document" in rows.column_names
-            else f"batch {bare[0] // len(rows['text'][0])}"
-        )
+        first = bare[0]
+        named = "document" in rows.column_names
+        of = pc.list_flatten(rows["document"])[first] if named else f"batch {first // len(rows['text'][0])}"
         raise TrainingError(
             f"{data}: {len(bare)} of {len(texts)} chunks have no token for the language model, the first of {of}: "
             f"{texts[bare[0]].as_py()[:60]!r}; take them out of the text, or set chunking.tokenizer to a backbone, which "
