@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean
 
 from learning_curve import prepare, start
 from record import RESULTS, save, settle, show
@@ -51,15 +52,13 @@ def measure(run: str, seed: int) -> None:
         spent += time.process_time() - before
         shares.append(step.means["same_document"])
         print(f"{run}, seed {seed}, batch {step.number}: {shares[-1]:.2f}", file=sys.stderr, flush=True)
-        if not reached and len(shares) >= WINDOW and mean(shares[-WINDOW:]) > HALF:
+        if not reached and len(shares) >= WINDOW and fmean(shares[-WINDOW:]) > HALF:
             reached = {"batches": step.number, "seconds": round(spent)}
         before = time.process_time()
     row = {"run": run, "seed": seed, "batches": None, "seconds": None} | reached
-    print(json.dumps(row | {"at the end": round(mean(shares[-WINDOW:]), 3), "seconds a step": round(spent / STEPS, 2)}))
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    print(
+        json.dumps(row | {"at the end": round(fmean(shares[-WINDOW:]), 3), "seconds a step": round(spent / STEPS, 2)})
+    )
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -65,8 +64,8 @@ def show(study: Study, targets: Sequence[str], console: Console) -> None:
     from rich.text import Text
 
     layout, whole = study.layout, _is_whole(targets)
-    files = {layout.table(name, suffix): name for name in study.config.tables for suffix in ("md", "tex", "csv")}
-    asked = [layout.table(files[target], "md") for target in map(os.path.normpath, targets) if target in files]
+    known = {layout.table(name, "md") for name in study.config.tables}
+    asked = [path for path in (str(Path(target).with_suffix(".md")) for target in targets) if path in known]
     for path in map(Path, dict.fromkeys([*(default_tables(study) if whole else []), *asked])):
         # A system is a row, for there are more systems than tasks, and a terminal is narrow.
         cells = _cells(path)

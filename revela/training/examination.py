@@ -142,7 +142,7 @@ def check_chunks(rows: pa.Table, tokenizer: PreTrainedTokenizerBase, data: Path)
         of = pc.list_flatten(rows["document"])[first] if named else f"batch {first // len(rows['text'][0])}"
         raise TrainingError(
             f"{data}: {len(bare)} of {len(texts)} chunks have no token for the language model, the first of {of}: "
-            f"{texts[bare[0]].as_py()[:60]!r}; take them out of the text, or set chunking.tokenizer to a backbone, which "
+            f"{texts[first].as_py()[:60]!r}; take them out of the text, or set chunking.tokenizer to a backbone, which "
             "leaves them out"
         )
 

@@ -36,8 +36,8 @@ class Speedometer:
     def read(self, step: Step) -> dict[str, float]:
         """What is logged of a step that was just taken. To be called by all processes.
 
-        seconds: those of the step. tokens_per_second: of all texts, by all processes together. tflops: of one process. mfu: the share of the chip's
-        peak, where that is known.
+        seconds: those of the step. tokens_per_second: of all texts, by all processes together. tflops: of one process.
+        mfu: the share of the chip's peak, where that is known.
         """
         lengths = [text_lengths(batch) for batch in step.batches]
         attended = step.means.get("attended", 0)
