@@ -44,6 +44,11 @@ class Part:
         """The query's name in the run file of the task."""
         return self.prefix + query
 
+    def texts(self) -> Iterator[str]:
+        """Each different text of its documents, then its queries."""
+        yield from self.corpus.unique_texts()
+        yield from self.queries.values()
+
 
 class Corpus:
     """The documents of a task, streamed from their files. Memory holds ids and the numbers of texts, but no text."""

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from revela.evaluation.bm25 import Index
+from revela.evaluation.bm25 import BM25, Index
+from revela.grouping import chunks
 from revela.text.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from revela.evaluation.bm25 import BM25
+    from revela.grouping.regrouped import Find
+    from revela.study.grouping import NeighbourSpec
+
+
+def by_bm25(spec: NeighbourSpec, batches: str | Path, *, progress: Progress = silent) -> Find:
+    """Finds neighbours for `regrouped.write_neighbours` by the text of a batches.parquet."""
+    system = spec.system
+    ranker = BM25(system.name, k1=system.k1, b=system.b, weigh_queries=system.weigh_queries)
+    text = chunks.column(batches, "text")
+
+    def find(source, numbers, documents, k):
+        texts = text.take(numbers).to_pylist()
+        return *bm25_neighbours(texts, k, ranker, source, documents=documents, progress=progress), None
+
+    return find
 
 
 def bm25_neighbours(

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from revela.grouping import GroupingError
+from revela.grouping import GroupingError, chunks
+
+if TYPE_CHECKING:
+    from revela.grouping.regrouped import Find
+    from revela.study.grouping import NeighbourSpec
 
 SCORES_AT_A_TIME = 2**26
 ROWS_AT_A_TIME = 2**16
@@ -23,6 +29,18 @@ SAMPLE = 1000
 LISTS = 4  # times the root of the number of chunks
 TRAINED_ON = 48  # chunks for each list
 ROUNDS = 8  # of k-means
+
+
+def by_embedding(spec: NeighbourSpec, vectors: str | Path, *, threads: int) -> Find:
+    """Finds neighbours for `regrouped.write_neighbours` by the embeddings that `embeddings.write_embeddings` wrote."""
+    of_all = np.load(vectors, mmap_mode="r")
+
+    def find(source, numbers, documents, k):
+        own, exact = chunks.rows(of_all, numbers), spec.is_exact(len(numbers))
+        found = neighbours(own, k, documents=documents, exact=exact, threads=threads, seed=spec.seed)
+        return *found, None if exact else recall(own, found, documents=documents, seed=spec.seed)
+
+    return find
 
 
 def neighbours(

@@ -16,40 +16,36 @@ from revela.text.parquet import write_counts, write_table
 from revela.text.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from revela.study.grouping import RegroupSpec
+    from revela.study.grouping import NeighbourSpec, RegroupSpec
+
+    # (source, the numbers [n] of its chunks, the document of each, int [n], or None, k) -> neighbours, numbered from 0
+    # to n - 1, their similarities, and the recall of a search that is not exact, None of one that is.
+    Find = Callable[[str, np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray, float | None]]
 
 AT_A_TIME = 4096  # batches whose text is in memory
 
 
-def write_neighbours(
-    batches: str | Path,
-    batch_size: int,
-    k: int,
-    find: Callable[[str, np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray, float | None]],
-    output: str | Path,
-    *,
-    documents: bool,
-) -> dict[str, Any]:
+def write_neighbours(spec: NeighbourSpec, batches: str | Path, find: Find, output: str | Path) -> dict[str, Any]:
     """Write the neighbours of each chunk among those of its source: a .npz file and, beside it, a JSON file of counts.
 
     Source number s, in the order of the batches, has `neighbours-{s}` and `similarities-{s}`, both [chunks of s, k];
     chunks are numbered within their source there. A source of k chunks or fewer has all its others.
 
     Args:
+        spec: How many neighbours, and whether the batches name their documents.
         batches: The corpus's batches.parquet.
-        find: (source, the numbers [n] of its chunks, the document of each, int [n], or None, k) -> neighbours, numbered
-            from 0 to n - 1, their similarities, and the recall of a search that is not exact, None of one that is.
+        find: Finds the neighbours among the chunks of a source; `neighbours.by_embedding` and `bm25_neighbours.by_bm25`
+            make one.
         output: The .npz file.
-        documents: Whether the batches name their documents.
 
     Returns:
         Source -> ``chunks``, ``similarity`` (the mean over all neighbours, None where there are none) and ``recall``.
     """
     arrays, counts = {}, {}
-    document = chunks.column(batches, "document") if documents else None
-    for place, (source, numbers) in enumerate(chunks.by_source(batches, batch_size)):
+    document = chunks.column(batches, "document") if spec.documents else None
+    for place, (source, numbers) in enumerate(chunks.by_source(batches, spec.batch_size)):
         of_document = None if document is None else chunks.coded(document, numbers)
-        near, similarities, recall = find(source, numbers, of_document, min(k, len(numbers) - 1))
+        near, similarities, recall = find(source, numbers, of_document, min(spec.neighbours, len(numbers) - 1))
         arrays |= {f"neighbours-{place}": near, f"similarities-{place}": similarities}
         there = similarities[np.isfinite(similarities)]
         similarity = round(float(there.mean(dtype=np.float64)), 4) if there.size else None

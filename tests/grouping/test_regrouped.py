@@ -9,11 +9,13 @@ import pytest
 
 from revela.evaluation.bm25 import BM25
 from revela.grouping import GroupingError, chunks
-from revela.grouping.bm25_neighbours import bm25_neighbours
+from revela.grouping.bm25_neighbours import bm25_neighbours, by_bm25
 from revela.grouping.embeddings import write_embeddings
+from revela.grouping.neighbours import by_embedding
 from revela.grouping.regrouped import write_neighbours, write_regrouped
 from revela.grouping.report import measured, write_report
-from revela.study.grouping import RegroupSpec
+from revela.study.grouping import NeighbourSpec, RegroupSpec
+from revela.study.system import Bm25
 from revela.text.batches import BATCHES
 from revela.text.parquet import read_table, write_table
 
@@ -44,13 +46,12 @@ def contents(path):
     return Counter((row["src"], *pair) for row in rows for pair in zip(row["text"], row["document"]))
 
 
-def by_bm25(batches, output):
-    text = chunks.column(batches, "text")
+def neighbour_spec(neighbours, *, documents=True):
+    return NeighbourSpec(system=Bm25(name="bm25", k1=0.9, b=0.4, weigh_queries=False), batch_size=4, neighbours=neighbours, documents=documents, seed=5)
 
-    def find(source, numbers, of_document, k):
-        return *bm25_neighbours(text.take(numbers).to_pylist(), k, BM25(), source, documents=of_document), None
 
-    return write_neighbours(batches, 4, 6, find, output, documents=True)
+def write_by_bm25(batches, output):
+    return write_neighbours(neighbour_spec(6), batches, by_bm25(neighbour_spec(6), batches), output)
 
 
 def test_random_batches_have_the_same_chunks(batches, tmp_path):
@@ -69,7 +70,7 @@ def test_random_batches_have_the_same_chunks(batches, tmp_path):
 @pytest.mark.parametrize("how", ["mutual", "path", "cluster"])
 def test_grouped_batches_have_chunks_of_the_corpus_once(batches, tmp_path, how):
     """And those that are alike, which two of each source are, never share one."""
-    near = by_bm25(batches, tmp_path / "near.npz")
+    near = write_by_bm25(batches, tmp_path / "near.npz")
     assert {source: values["chunks"] for source, values in near.items()} == {"a": 28, "b": 8}
     labels = np.arange(36)
     labels[[3, 15]] = [0, 12]
@@ -164,11 +165,29 @@ def test_embeddings_go_on_after_a_kill(batches, tmp_path):
     assert (embed(Ranker(), half) == vectors).all()
 
 
+def test_neighbours_by_embedding_are_found_within_a_source(batches, tmp_path):
+    """Source a's chunks stand on both sides of b's, so its rows are gathered; b's are one block. A document is left out."""
+    vectors = np.random.default_rng(0).normal(size=(36, 8)).astype(np.float16)
+    np.save(tmp_path / "vectors.npy", vectors)
+    spec, output = neighbour_spec(5), tmp_path / "neighbours.npz"
+    counts = write_neighbours(spec, batches, by_embedding(spec, tmp_path / "vectors.npy", threads=1), output)
+    assert {source: (of["chunks"], of["recall"]) for source, of in counts.items()} == {"a": (28, None), "b": (8, None)}
+    with np.load(output) as found:
+        for place, numbers in enumerate([[*range(12), *range(20, 36)], range(12, 20)]):
+            own = vectors[np.array(numbers)].astype(np.float32)
+            products = own @ own.T
+            documents = np.array(numbers) // 6
+            products[documents[:, None] == documents] = -np.inf
+            best = np.argsort(-products, axis=1, kind="stable")[:, :5]
+            there = np.take_along_axis(products, best, 1) > -np.inf
+            assert (found[f"neighbours-{place}"] == np.where(there, best, -1)).all()
+
+
 def test_chunks_of_one_document_have_no_neighbours(batches, tmp_path):
     def none(source, numbers, of_document, k):
         return np.full((len(numbers), k), -1, np.int32), np.full((len(numbers), k), -np.inf, np.float32), None
 
-    found = write_neighbours(batches, 4, 2, none, tmp_path / "neighbours.npz", documents=False)
+    found = write_neighbours(neighbour_spec(2, documents=False), batches, none, tmp_path / "neighbours.npz")
     assert {counts["similarity"] for counts in found.values()} == {None}
     json.loads((tmp_path / "neighbours.json").read_text(), parse_constant=pytest.fail)
 
@@ -180,7 +199,7 @@ def test_what_regrouping_did_by_hand(batches, tmp_path):
     ]
     assert measured(rows, documents=True) == {"batches": 2, "same_document": 0.6667, "overlap": 0.5833}
     assert measured(rows, documents=False)["same_document"] is None
-    by_bm25(batches, tmp_path / "near.npz")
+    write_by_bm25(batches, tmp_path / "near.npz")
     outputs = tmp_path / "report.json", tmp_path / "report.md"
     pair = ("before", batches), ("after", batches)
     report = write_report(*pair, tmp_path / "near.json", outputs, documents=True, seed=1)

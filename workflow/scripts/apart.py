@@ -10,10 +10,7 @@ with job(snakemake):
     from revela.text.apart import write_apart
     from revela.text.bars import bar
 
-    texts = {}
-    for task, folder in zip(
-        ApartSpec.model_validate(snakemake.params.spec).tasks, snakemake.input.benchmarks, strict=True
-    ):
-        parts = load_task(task, folder)
-        texts[task.key] = chain.from_iterable((*part.corpus.unique_texts(), *part.queries.values()) for part in parts)
+    tasks, folders = ApartSpec.model_validate(snakemake.params.spec).tasks, snakemake.input.benchmarks
+    parts = {task.key: load_task(task, folder) for task, folder in zip(tasks, folders, strict=True)}
+    texts = {task: chain.from_iterable(part.texts() for part in of_task) for task, of_task in parts.items()}
     write_apart(texts, snakemake.input.chunks, snakemake.output.chunks, progress=bar)
