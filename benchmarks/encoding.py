@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from record import save, show, timed
 
-from revela.pretrained import fast_dtype
+from revela.hardware import fast_precision
 from revela.retriever import Retriever
 
 MAX_LENGTH = 256
@@ -104,8 +104,7 @@ def main() -> None:
     rows = [row for folder in options.names for dtype in dtypes for row in measure(folder, dtype, options)]
     show(rows)
     settings = {"documents": options.documents, "max_length": MAX_LENGTH, "batch_tokens": options.batch_tokens}
-    fast = str(fast_dtype(options.device)).removeprefix("torch.")
-    save("encoding", settings | {"device": options.device, "fast": fast}, rows)
+    save("encoding", settings | {"device": options.device, "fast": fast_precision(options.device)}, rows)
 
 
 if __name__ == "__main__":

@@ -113,20 +113,6 @@ def check_reading(
         )
 
 
-def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """The faster type of bfloat16 and float32 for matrix products on a device, by what the hardware has.
-
-    bfloat16 on a GPU or a CPU with units for it (AMX), float32 on others: with AVX512-BF16 alone, float32 was faster. It
-    is read from the hardware's flags and not measured, so that one machine always gives the same answer. Two machines may
-    not: let it decide no result that is to be reproduced. Where an older torch cannot read a CPU's flags: float32.
-    """
-    if torch.device(device).type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = hasattr(torch.cpu, "get_capabilities") and torch.cpu.get_capabilities().get("amx_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
-
-
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder. Raises PretrainedError if there is none that can be read, or if it needs its own code."""
     try:

@@ -17,7 +17,7 @@ SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 
 # From the ground up: a module imports from its own layer and from those below. docs/architecture.md draws it.
 FLOORS = (
-    ("errors", "files", "lookahead", "order", "provenance", "root"),
+    ("errors", "files", "hardware", "lookahead", "order", "provenance", "root"),
     ("study",),
     ("workflow", "plan"),
     ("text", "pretrained"),

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from revela.method.pooling import POOLINGS
-from revela.pretrained import PretrainedError, fast_dtype
+from revela.pretrained import PretrainedError
 from revela.provenance import write_manifest
 from revela.retriever import Retriever, RetrieverError, add_lora, load_adapter, save_adapter
 from revela.study.settings import Lora
@@ -371,19 +371,6 @@ def test_quickstart_import():
 
     assert revela.Retriever is Retriever
     assert not hasattr(revela, "Retreiver")
-
-
-@pytest.mark.parametrize("units, fast", [((), False), (("avx512_bf16",), False), (("amx_bf16",), True)])
-def test_fast_type_is_that_of_the_units(monkeypatch, units, fast):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True} | dict.fromkeys(units, True))
-    assert fast_dtype("cpu") == (torch.bfloat16 if fast else torch.float32)
-
-
-@pytest.mark.parametrize("units", [True, False])
-def test_fast_type_of_a_gpu(monkeypatch, units):
-    """An older one only imitates bfloat16."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units or including_emulation)
-    assert fast_dtype("cuda:1") == (torch.bfloat16 if units else torch.float32)
 
 
 def test_16_bits_are_packed_and_close(backbone, monkeypatch):

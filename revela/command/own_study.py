@@ -18,6 +18,7 @@ from revela.command.comparison import Compared, on_benchmark, on_held_out_text
 from revela.command.cutting import is_unspaced, max_tokens
 from revela.errors import RevelaError
 from revela.files import atomic_write
+from revela.hardware import fast_precision
 from revela.plan.available import room
 from revela.plan.costs import Costs
 from revela.plan.fit import fit
@@ -46,6 +47,8 @@ TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")  # a model's folder has on
 NARROW = 512  # hidden size below which all weights are trained: an adapter would be no smaller
 # Of the configuration that a backbone is trained by, except for these settings: its chunks and passages are short.
 AS_THE_PAPER = ("retriever_max_length", "lm_max_length")
+
+CHUNKS_OF_DOCUMENT = 4  # in a batch, about
 
 
 class OwnStudyError(RevelaError):
@@ -107,6 +110,7 @@ def write_study(
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
     corpus: dict[str, Any] = {"files": _place(text)} | ({"text": column} if column != "text" else {})
+    corpus |= {"group_size": max(2, batch_size // CHUNKS_OF_DOCUMENT), "refill": True}
     compared = None
     if benchmark:
         compared = on_benchmark(Path(benchmark), text, unretrievable)
@@ -183,16 +187,12 @@ def link_export(layout: Layout, cell: Cell) -> Path:
 
 def _training(backbone: str, gpus: int) -> dict[str, Any]:
     """The section `training`."""
-    import torch
-
-    from revela.pretrained import fast_dtype
-
     narrow = _width(backbone) < NARROW
     found, paper = (read_yaml(root() / path)["training"] for path in (TINY if narrow else DEMO, PAPER))
     return found | {
         **{key: paper[key] for key in AS_THE_PAPER},
         "batches_per_step": max(1, gpus),
-        "precision": "bf16" if gpus or (not narrow and fast_dtype("cpu") == torch.bfloat16) else "fp32",
+        "precision": "fp32" if narrow and not gpus else fast_precision("cuda" if gpus else "cpu"),
         "zero_stage": 1 if gpus > 1 else 0,
     }
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from revela.hardware import fast_precision
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,11 +20,7 @@ def dtype_of(precision: Precision) -> torch.dtype:
     """The type of a model's weights: as asked for, or the one that the machine is fast in."""
     import torch
 
-    from revela.pretrained import fast_dtype
-
-    if precision:
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    return fast_dtype("cuda" if torch.cuda.is_available() else "cpu")
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision or fast_precision()]
 
 
 def say(precision: Precision, dtype: torch.dtype) -> None:

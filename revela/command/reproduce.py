@@ -29,7 +29,8 @@ def reproduce(config: str, targets: Sequence[str], *, cores: int) -> Study:
     study = load(config)
     log = Path(study.layout.root, "snakemake.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{config} on {cores} core{'s' * (cores > 1)}; log: {log}", file=sys.stderr)
+    precision = study.config.training.precision
+    print(f"{config} on {cores} core{'s' * (cores > 1)}, training in {precision}; log: {log}", file=sys.stderr)
     running.run(config, study.layout, targets or ["all"], cores=cores, log=log)
     if not _is_whole(targets):
         return study

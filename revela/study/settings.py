@@ -6,10 +6,11 @@ section runs what depends on it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from revela.hardware import fast_precision
 from revela.study.base import FOLDER, NAME, ConfigError, Name, Strict, added, check_known, first_fault
 from revela.study.chunking import Chunking
 from revela.study.corpora import Corpus, Dataset, TextSource
@@ -31,6 +32,19 @@ class Lora(Strict):
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         description="Linear layers that carry an adapter.",
     )
+
+
+def _decided(precision: Any) -> Any:
+    if precision not in ("bf16", "fp32", "fast"):
+        raise ValueError("valid: bf16, fp32, fast")
+    return fast_precision() if precision == "fast" else precision
+
+
+# What is decided when a configuration is read is what specifications and results say.
+Precision = Annotated[
+    Literal["bf16", "fp32"],
+    BeforeValidator(_decided, json_schema_input_type=Literal["bf16", "fp32", "fast"]),
+]
 
 
 class Training(Strict):
@@ -83,7 +97,10 @@ class Training(Strict):
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: one epoch.")
     seed: int = Field(42, ge=0)
     # arithmetic
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Precision of frozen weights and activations.")
+    precision: Precision = Field(
+        "bf16",
+        description="Precision of frozen weights and activations; fast: bf16 on a GPU or CPU with units for it, else fp32.",
+    )
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage.")
     compile: bool = Field(False, description="torch.compile of norms and MLPs; not with ZeRO stage 3. For GPUs.")
 

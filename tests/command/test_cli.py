@@ -205,8 +205,8 @@ def test_a_passage_has_the_line_or_the_row_where_it_begins(tmp_path):
 def test_the_precision_is_that_of_the_hardware_and_said(capsys, monkeypatch):
     """Unless it is named."""
     Path("lines.txt").write_text("\n".join(text.replace("\n", " ") for text in TEXTS))
-    for fast, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
-        monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device, fast=fast: fast)
+    for name in ("bf16", "fp32"):
+        monkeypatch.setattr("revela.command.precision.fast_precision", lambda name=name: name)
         assert main(["search", "retriever", "lines.txt", TEXTS[1]]) == 0
         assert f"precision: {name}, in which this machine is fast" in capsys.readouterr().err
     found = {}
@@ -364,6 +364,7 @@ def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned, mo
         "files read: 8",
         "120 words at most (chunking.max_words)",
         "batch size: 8 chunks (--batch-size)",
+        "batches: the chunks of 2 documents alternate (corpora.mine.group_size)",
         "steps: one epoch (--steps, --minutes)",
         "prefixes: 'Q: ' and 'passage: ' (training.query_prefix",
         "trained as well, gate 1 (training.freeze_lm",
@@ -418,17 +419,25 @@ def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     assert study.config.chunking.max_words == 120 and study.training_settings(cell).batches_per_step == 2
 
 
-@pytest.mark.parametrize("fast, wide", [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
-def test_the_precision_follows_from_the_cpu(fast, wide, tmp_path, backbone, monkeypatch):
-    """For a wide backbone; products of a narrow one are too small."""
-    monkeypatch.setattr("revela.pretrained.fast_dtype", lambda device: fast)
+@pytest.mark.parametrize("batch_size, documents", [(3, 2), (8, 2), (16, 4), (64, 16)])
+def test_a_batch_has_about_four_chunks_of_a_document(batch_size, documents, tmp_path, backbone):
+    study, _ = own_study.write_study("notes", str(backbone), tmp_path / "out", batch_size=batch_size)
+    corpus = study.config.corpora["mine"]
+    assert (corpus.group_size, corpus.refill) == (documents, True)
+
+
+@pytest.mark.parametrize("fast", ["bf16", "fp32"])
+def test_the_precision_follows_from_the_hardware(fast, tmp_path, backbone, monkeypatch):
+    """For a wide backbone; products of a narrow one are too small on a CPU."""
+    monkeypatch.setattr("revela.command.own_study.fast_precision", lambda device: fast)
 
     def precision(model):
         study, cell = own_study.write_study("notes", model, tmp_path / "out", overwrite=True)
         return study.training_settings(cell).precision
 
-    assert (precision("owner/Model-1B"), precision(str(backbone))) == (wide, "fp32")
-    assert own_study.write_study("notes", "o/m", tmp_path / "gpu", gpus=1)[0].config.training.precision == "bf16"
+    assert (precision("owner/Model-1B"), precision(str(backbone))) == (fast, "fp32")
+    study, _ = own_study.write_study("notes", str(backbone), tmp_path / "gpu", gpus=1)
+    assert study.config.training.precision == fast
 
 
 @pytest.mark.parametrize("width, config", [("wide", "demo"), ("narrow", "tiny")])

@@ -47,7 +47,13 @@ def contents(path):
 
 
 def neighbour_spec(neighbours, *, documents=True):
-    return NeighbourSpec(system=Bm25(name="bm25", k1=0.9, b=0.4, weigh_queries=False), batch_size=4, neighbours=neighbours, documents=documents, seed=5)
+    return NeighbourSpec(
+        system=Bm25(name="bm25", k1=0.9, b=0.4, weigh_queries=False),
+        batch_size=4,
+        neighbours=neighbours,
+        documents=documents,
+        seed=5,
+    )
 
 
 def write_by_bm25(batches, output):
