@@ -20,8 +20,6 @@ def choices(study: Study, cell: Cell, cores: int) -> Iterator[str]:
     yield f"chunks are cut after {lengths} (training.retriever_max_length, lm_max_length)"
     beside = f" x {settings.batches_per_step} a step" if settings.batches_per_step > 1 else ""
     yield f"batch size: {cell.batch_size} chunks{beside} (--batch-size)"
-    at_once = study.config.corpora[cell.corpus].group_size
-    yield f"batches: the chunks of {at_once} documents alternate (corpora.{cell.corpus}.group_size)"
     yield f"steps: {settings.max_steps or 'one epoch'} (--steps, --minutes)"
     prefixes = f"{settings.query_prefix!r} and {settings.passage_prefix!r}"
     yield f"prefixes: {prefixes} (training.query_prefix, passage_prefix)"

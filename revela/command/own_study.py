@@ -48,8 +48,6 @@ NARROW = 512  # hidden size below which all weights are trained: an adapter woul
 # Of the configuration that a backbone is trained by, except for these settings: its chunks and passages are short.
 AS_THE_PAPER = ("retriever_max_length", "lm_max_length")
 
-CHUNKS_OF_DOCUMENT = 4  # in a batch, about
-
 
 class OwnStudyError(RevelaError):
     """A text, a model, a benchmark or a folder that no study can be made of. The message is one line."""
@@ -110,7 +108,6 @@ def write_study(
     names = {source: _model_name(source) for source in dict.fromkeys([backbone, lm or backbone])}
     cell = Cell("revela", CORPUS, names[backbone], names[lm or backbone], batch_size)
     corpus: dict[str, Any] = {"files": _place(text)} | ({"text": column} if column != "text" else {})
-    corpus |= {"group_size": max(2, batch_size // CHUNKS_OF_DOCUMENT), "refill": True}
     compared = None
     if benchmark:
         compared = on_benchmark(Path(benchmark), text, unretrievable)

@@ -84,11 +84,6 @@ class Corpus(Strict):
         None, ge=1, description="Documents that the paper counts, beside which the corpus's report puts ours."
     )
     group_size: int = Field(2, ge=1, description="Documents whose chunks are interleaved (section 4.1).")
-    refill: bool = Field(
-        False,
-        description="The next document takes the place of one that has ended; otherwise the rest of its group goes on "
-        "without it, so that a long document ends in batches of its own.",
-    )
     batches: int | None = Field(None, ge=1, description="Batches in all; null: all there are.")
     rest_at: int = Field(
         16,

@@ -143,7 +143,6 @@ class BatchSpec(Strict):
     sources: dict[str, int | Literal["rest"] | None] = Field({})  # dataset -> its batches
     rest_at: int = added(16, "Batch size at which the other sources are counted.")
     group_size: int | None = None  # of sources
-    refill: bool = added(False, "The next document takes the place of one that has ended. Of sources.")
     min_chunks: int = 1  # of sources
     max_chunks: int | None = None  # of sources
     mix: dict[str, int] = Field({})  # corpus -> its batches
@@ -159,12 +158,7 @@ def batch_spec(study: Study, corpus: str, batch_size: int | str) -> BatchSpec:
     if spec.mix:
         return BatchSpec(**common, mix=spec.mix)
     sources = {source.dataset: source.batches for source in spec.sources}
-    groups = {
-        "group_size": spec.group_size,
-        "refill": spec.refill,
-        "min_chunks": spec.min_chunks,
-        "max_chunks": spec.max_chunks,
-    }
+    groups = {"group_size": spec.group_size, "min_chunks": spec.min_chunks, "max_chunks": spec.max_chunks}
     return BatchSpec(**common, sources=sources, rest_at=spec.rest_at, **groups)
 
 

@@ -53,9 +53,9 @@ def write_batches(
     """Write a corpus's `batches.parquet` (a row for each batch of B chunks) and, beside it, `batches.json`.
 
     Documents with at least `min_chunks` chunks, the first `max_chunks` of each, are taken in groups of `group_size`, and
-    the chunks of a group are interleaved; with `refill` a document that ends makes room for the next. B consecutive
-    chunks form a batch, which never holds chunks of two sources. Where fewer batches are wanted than exist, `take` says
-    whether they are drawn by the seed or are the first ones. Either way they keep the order of the corpus.
+    the chunks of a group are interleaved. B consecutive chunks form a batch, which never holds chunks of two sources. Where fewer batches are
+    wanted than exist, `take` says whether they are drawn by the seed or are the first ones. Either way they keep the
+    order of the corpus.
 
     Args:
         spec: With `sources`, `mix` or `ready`.
@@ -216,8 +216,7 @@ def _interleaved(spec: BatchSpec, path: Path) -> list[_Part]:
             for row in read_table(path, row_groups[dataset])
             if row["src"] == dataset and len(row["chunks"]) >= spec.min_chunks
         )
-        interleaved = batching.interleave(documents, spec.group_size, refill=spec.refill)
-        for batch in batching.batches(interleaved, spec.batch_size):
+        for batch in batching.batches(batching.interleave(documents, spec.group_size), spec.batch_size):
             yield dataset, [chunk for chunk, _ in batch], [document for _, document in batch]
 
     return [

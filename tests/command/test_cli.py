@@ -364,7 +364,6 @@ def test_choices_are_said_in_a_line_each(tmp_path, backbone, capsys, planned, mo
         "files read: 8",
         "120 words at most (chunking.max_words)",
         "batch size: 8 chunks (--batch-size)",
-        "batches: the chunks of 2 documents alternate (corpora.mine.group_size)",
         "steps: one epoch (--steps, --minutes)",
         "prefixes: 'Q: ' and 'passage: ' (training.query_prefix",
         "trained as well, gate 1 (training.freeze_lm",
@@ -417,13 +416,6 @@ def test_a_wide_backbone_is_frozen_as_language_model_behind_a_gate(tmp_path):
     assert study.models["model-1b"].source == "hub:owner/Model-1B"
     study, cell = own_study.write_study("notes", "owner/Model-1B", tmp_path / "gpus", gpus=2)
     assert study.config.chunking.max_words == 120 and study.training_settings(cell).batches_per_step == 2
-
-
-@pytest.mark.parametrize("batch_size, documents", [(3, 2), (8, 2), (16, 4), (64, 16)])
-def test_a_batch_has_about_four_chunks_of_a_document(batch_size, documents, tmp_path, backbone):
-    study, _ = own_study.write_study("notes", str(backbone), tmp_path / "out", batch_size=batch_size)
-    corpus = study.config.corpora["mine"]
-    assert (corpus.group_size, corpus.refill) == (documents, True)
 
 
 @pytest.mark.parametrize("fast", ["bf16", "fp32"])

@@ -57,20 +57,6 @@ def test_long_documents_give_their_first_chunks(tmp_path):
     assert counts["parts"] == {"a": {"available": 2, "taken": 2}} and counts["documents_of_batch"] == {"2": 2}
 
 
-def test_the_next_document_takes_the_place_of_one_that_ends(tmp_path):
-    """So a long document meets others in all of its batches, and no chunk is lost by it."""
-    chunks = make_chunks(tmp_path / "chunks.parquet", {"a": [7, 2, 3, 2]})
-    counts = write_batches(batches_of(corpus(refill=True), 4), [chunks], tmp_path / "refilled.parquet")
-    assert [row["text"] for row in rows_of(tmp_path / "refilled.parquet")] == [
-        ["a 0.0", "a 1.0", "a 0.1", "a 1.1"],
-        ["a 0.2", "a 2.0", "a 0.3", "a 2.1"],
-        ["a 0.4", "a 2.2", "a 0.5", "a 3.0"],
-    ]
-    assert (counts["batches"], counts["documents_of_batch"]) == (3, {"2": 2, "3": 1})
-    counts = write_batches(batches_of(corpus(), 4), [chunks], tmp_path / "batches.parquet")
-    assert (counts["batches"], counts["documents_of_batch"]) == (3, {"1": 1, "2": 1, "3": 1})
-
-
 SIZES = {"a": [5] * 40, "b": [3] * 40}  # at B = 4: 50 batches and 30
 
 

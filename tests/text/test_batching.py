@@ -43,37 +43,6 @@ def test_no_document_gives_no_chunk():
     assert list(interleave([[], ["b1"], []], 2)) == ["b1"]
 
 
-def test_the_next_document_takes_the_place_of_one_that_has_run_out():
-    documents = [document("a", 1), document("b", 5), document("c", 2), document("d", 0), document("e", 3)]
-    assert list(interleave(documents, 2, refill=True)) == [
-        "a1",
-        "b1",
-        "c1",
-        "b2",
-        "c2",
-        "b3",
-        "e1",
-        "b4",
-        "e2",
-        "b5",
-        "e3",
-    ]
-
-
-@given(lengths=st.lists(st.integers(0, 7), max_size=12), group_size=st.integers(1, 5))
-def test_any_documents_refilled(lengths, group_size):
-    """Each chunk once, in its document's order; while n documents have chunks left, n neighbours are of n documents."""
-    documents = [[(i, j) for j in range(length)] for i, length in enumerate(lengths)]
-    order = list(interleave(documents, group_size, refill=True))
-    assert sorted(order) == [chunk for one in documents for chunk in one]
-    for i, one in enumerate(documents):
-        assert [chunk for chunk in order if chunk[0] == i] == one
-    for end in range(group_size, len(order) + 1):
-        left = {i for i, _ in order[end - 1 :]}
-        if len(left) >= group_size:
-            assert len({i for i, _ in order[end - group_size : end]}) == group_size
-
-
 @given(lengths=st.lists(st.integers(0, 7), max_size=12), group_size=st.integers(1, 5), size=st.integers(1, 6))
 def test_any_documents(lengths, group_size, size):
     documents = [[(i, j) for j in range(length)] for i, length in enumerate(lengths)]
