@@ -20,6 +20,9 @@ help:
 	@echo "make backbone  pretrain tiny's language models again (up to two hours)"
 	@echo "make clean     remove what demo and tiny made"
 
+# Where this is set, as in many containers, each job compiles all that it imports: seconds, for hundreds of jobs.
+unexport PYTHONDONTWRITEBYTECODE
+
 BUSY := || { code=$$?; test $$code != 75 || echo "another run is at work here: wait for it, or end it" >&2; exit $$code; }
 
 INSTALL = $(BIN)/pip install --disable-pip-version-check --no-compile --constraint constraints.txt

@@ -5,16 +5,18 @@
 SmolLM2-135M's shape as retriever, with adapters of r=32, and as frozen language model behind a gate of 0.1; 16 chunks of
 about 24 words. Forward, backward and AdamW under DeepSpeed, as `revela train` takes its steps. Weights and tokens are
 random. The step's operations are counted by `revela.plan.flops`. They are put beside the rate at which torch multiplies
-matrices of these shapes on as many threads, in the same process: weighted by how much of the step each shape is.
+matrices of these shapes on as many threads, in the same process: weighted by how much of the step each shape is. What
+was stored of other processors, precisions and numbers of threads is kept.
 """
 
 import argparse
+import json
 import os
 import time
 
 import torch
 import torch.distributed as dist
-from record import save, settle, show
+from record import RESULTS, machine, save, settle, show
 from training_step import QUICK, SMOLLM, Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -101,6 +103,14 @@ def product_rate(objective: Revela, lengths: dict, precision: str) -> float:
     return operations / seconds
 
 
+def merged(rows: list[dict]) -> list[dict]:
+    """The rows, and those that are stored of other processors, precisions and numbers of threads."""
+    path, of = RESULTS / "cpu_step.json", ("cpu", "threads", "precision")
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    measured = {tuple(row[key] for key in of) for row in rows}
+    return [row for row in kept if tuple(row[key] for key in of) not in measured] + rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small model")
@@ -131,6 +141,8 @@ def main() -> None:
         rate = product_rate(objective, lengths, precision)
         rows.append(
             {
+                "cpu": machine()["cpu"],
+                "threads": options.threads,
                 "precision": precision,
                 "seconds": round(seconds, 3),
                 "cpu_seconds": round(cpu_seconds, 3),
@@ -155,8 +167,8 @@ def main() -> None:
     dist.destroy_process_group()
     show(rows)
     settings = {"shape": shape, "batch": BATCH, "tokens": {part: sum(of) for part, of in lengths.items()}}
-    if not options.profile:
-        save("cpu_step", settings | {"lora_rank": 32, "quick": options.quick}, rows)
+    if not options.profile and not options.quick:
+        save("cpu_step", settings | {"lora_rank": 32}, merged(rows))
 
 
 if __name__ == "__main__":
