@@ -477,8 +477,9 @@ def test_what_is_measured_is_what_is_exported(tmp_path, backbone):
     assert evaluation("training.query_prefix='q '", "evaluation.query_prefix='Q '") == ("Q ", "passage: ", 157)
 
 
-def test_a_study_goes_on_on_another_machine(tmp_path, backbone):
+def test_a_study_goes_on_on_another_machine(tmp_path, backbone, monkeypatch):
     """With other cores; what a GPU would change is named with both values, as is a line of a sheet."""
+    monkeypatch.setattr("revela.command.own_study.fast_precision", {"cpu": "fp32", "cuda": "bf16"}.get)
 
     def write(**options):
         return own_study.write_study("notes", str(backbone), tmp_path / "out", **options)[0]
