@@ -12,7 +12,6 @@ Sizes can be measured one by one (`--sizes 256`); what was stored of others is k
 """
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from record import RESULTS, save, show
+from record import save, show, stored
 
 from revela.method.exchange import Group
 from revela.objectives.revela import Revela
@@ -143,12 +142,6 @@ def on_paper() -> list[dict]:
     return rows
 
 
-def stored() -> list[dict]:
-    """What an earlier run has measured, of which this one replaces what it measures again."""
-    path = RESULTS / "batch_size.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="batches of 8, once; nothing is stored")
@@ -160,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes, repeats = ([8], 1) if options.quick else (options.sizes, options.repeats)
     about = {"lengths": LENGTHS, "temperatures": TAUS, "on_paper": on_paper()}
-    rows = [] if options.quick else stored()
+    rows = [] if options.quick else stored("batch_size")
     for size in sizes:
         for attended, temperature in TAUS.items():
             if attended == "all" and size > 64:

@@ -10,13 +10,13 @@ was stored of other processors, precisions and numbers of threads is kept.
 """
 
 import argparse
-import json
 import os
 import time
+from operator import itemgetter
 
 import torch
 import torch.distributed as dist
-from record import RESULTS, machine, save, settle, show
+from record import machine, save, settle, show, stored
 from training_step import QUICK, SMOLLM, Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -105,15 +105,14 @@ def product_rate(objective: Revela, lengths: dict, precision: str) -> float:
 
 def merged(rows: list[dict]) -> list[dict]:
     """The rows, and those that are stored of other processors, precisions and numbers of threads."""
-    path, of = RESULTS / "cpu_step.json", ("cpu", "threads", "precision")
-    kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    measured = {tuple(row[key] for key in of) for row in rows}
-    return [row for row in kept if tuple(row[key] for key in of) not in measured] + rows
+    of = itemgetter("cpu", "threads", "precision")
+    measured = set(map(of, rows))
+    return [row for row in stored("cpu_step") if of(row) not in measured] + rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small model")
+    parser.add_argument("--quick", action="store_true", help="a small model; nothing is stored")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
     parser.add_argument("--steps", type=int, default=5, help="of which the median counts (default: 5)")

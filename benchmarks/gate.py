@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 
 from learning_curve import prepare, start
-from record import RESULTS, save, settle, show
+from record import save, settle, show, stored
 
 STEPS, WINDOW, HALF = 40, 5, 0.5
 # How the demo's settings are changed: a gate of 0.1, LM frozen, tau 0.05, learning rate 1e-3, no V-normalisation.
@@ -72,8 +72,7 @@ def main() -> None:
         settle()
         return measure(options.measure[0], int(options.measure[1]))
     prepare(64)
-    stored = RESULTS / "gate.json"
-    rows = json.loads(stored.read_text())["rows"] if stored.exists() else []
+    rows = stored("gate")
 
     def one(run: str, seed: int) -> dict:
         command = [sys.executable, __file__, "--measure", run, str(seed)]

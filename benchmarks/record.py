@@ -54,6 +54,12 @@ def save(name: str, settings: dict, rows: list[dict]) -> Path:
     return path
 
 
+def stored(name: str) -> list[dict]:
+    """The rows that an earlier run of a benchmark has written, of which a later one replaces what it measures again."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def timed(function, repeats: int) -> dict:
     """Medians of the seconds on the clock and of the CPU over some repetitions."""
     clock, cpu = [], []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def load(system: Bm25, layout: Layout, compute: Compute) -> BM25:
     """The ranker. It needs no model, so nothing is read."""
-    return BM25(system.name, k1=system.k1, b=system.b, weigh_queries=system.weigh_queries)
+    return BM25.of(system)
 
 
 class BM25:
@@ -36,6 +36,11 @@ class BM25:
 
     def __init__(self, name: str = "bm25", *, k1: float = 1.5, b: float = 0.75, weigh_queries: bool = False):
         self.name, self.k1, self.b, self.weigh_queries = name, k1, b, weigh_queries
+
+    @classmethod
+    def of(cls, system: Bm25) -> BM25:
+        """With the settings of a study's system."""
+        return cls(system.name, k1=system.k1, b=system.b, weigh_queries=system.weigh_queries)
 
     def search(self, part: Part, top_k: int, state: Path | None = None) -> Iterator[tuple[str, Ranking]]:
         index = Index(self, (text for _, text in part.corpus), part.name)

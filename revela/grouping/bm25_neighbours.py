@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def by_bm25(spec: NeighbourSpec, batches: str | Path, *, progress: Progress = silent) -> Find:
     """Finds neighbours for `regrouped.write_neighbours` by the text of a batches.parquet."""
-    system = spec.system
-    ranker = BM25(system.name, k1=system.k1, b=system.b, weigh_queries=system.weigh_queries)
-    text = chunks.column(batches, "text")
+    ranker, text = BM25.of(spec.system), chunks.column(batches, "text")
 
     def find(source, numbers, documents, k):
         texts = text.take(numbers).to_pylist()
