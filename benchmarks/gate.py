@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 
 from learning_curve import prepare, start
-from record import save, settle, show, stored
+from record import machine, save, settle, show, stored
 
 STEPS, WINDOW, HALF = 40, 5, 0.5
 # How the demo's settings are changed: a gate of 0.1, LM frozen, tau 0.05, learning rate 1e-3, no V-normalisation.
@@ -55,10 +55,10 @@ def measure(run: str, seed: int) -> None:
         if not reached and len(shares) >= WINDOW and fmean(shares[-WINDOW:]) > HALF:
             reached = {"batches": step.number, "seconds": round(spent)}
         before = time.process_time()
-    row = {"run": run, "seed": seed, "batches": None, "seconds": None} | reached
-    print(
-        json.dumps(row | {"at the end": round(fmean(shares[-WINDOW:]), 3), "seconds a step": round(spent / STEPS, 2)})
-    )
+    row = {"run": run, "seed": seed, "cpu": machine()["cpu"], "precision": settings.precision}
+    row |= {"batches": None, "seconds": None} | reached
+    row |= {"at the end": round(fmean(shares[-WINDOW:]), 3), "seconds a step": round(spent / STEPS, 2)}
+    print(json.dumps(row))
 
 
 def main() -> None:
