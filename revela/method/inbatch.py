@@ -22,6 +22,7 @@ e-stream's keys and values come to it from the others, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -32,13 +33,14 @@ from torch.utils.checkpoint import checkpoint
 
 from revela.method.exchange import Exchange, Group
 from revela.method.packing import Packing, PackingError, packed_attention, receive, register, run
-from revela.method.short import fast_products
+from revela.method.short import fast_products, summed_attention
 from revela.pretrained import output_head
 
 NAME = "revela_in_batch"  # in transformers' registry of attention functions
 E_STREAM = "revela_e_stream"  # likewise
 NEGLIGIBLE = 1e-8  # dL/dS_ij carries the factor Sim_ij: a pair below this adds nothing to h nor to the retriever
-MOST = 8  # from 1 in so many pairs on, products over all of them are faster on a CPU in bfloat16
+# On a CPU all pairs together are faster from 1 in so many on: in bfloat16 by `_dense`, in float32 by `_summed`.
+MOST, HALF = 8, 2
 EPSILON = 1e-6  # of eq. 8 (App. B.5)
 
 Attention = Literal["sparse", "dense"]
@@ -68,7 +70,8 @@ def hidden_states(
         similarity: [B, B], zero diagonal; Sim_ij weighs document j in the prediction of document i. Gets its gradient.
         value_norm: divide b_ij by N_ij, eq. 8.
         attention: "dense" is eq. 5-9 as written, over all pairs, with the probabilities [H, T, B, L] of a layer in
-            memory; "sparse" sends the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention.
+            memory; "sparse" sends the pairs with Sim_ij > 1e-8 through scaled_dot_product_attention, or on a CPU all
+            pairs through what is faster, where they are many.
         gate: a factor of all b_ij: one number, [layers], or [layers, heads]. A tensor gets its gradient.
         e_stream: return (h, e) instead of h.
         group: the processes that share the batch. `input_ids` and `attention_mask` are then those of this process's
@@ -176,26 +179,30 @@ class _Batch(Packing):
             source, self.tokens = attends.T.nonzero().unbind(1)  # sorted by j
             self.tokens_of = self.tokens.split(attends.sum(0).tolist())
             self.of_pairs = similarity[self.document[self.tokens], source]
-            self.most = MOST * len(self.tokens) > attends.numel() and 0 not in self.e_lengths
 
-    def takes_all(self, query: Tensor) -> bool:
-        """Whether attention goes over all pairs: as set, or because that is faster for queries of this type."""
-        if self.attention == "dense" or (self.most and fast_products(query)):
-            return True
-        self.weights = self.of_pairs
-        return False
+    def way(self, query: Tensor, dropout_p: float) -> Callable[..., Tensor]:
+        """What makes b_i: as set, or of those that skip negligible pairs or take all, the fastest for this query."""
+        if self.attention == "dense":
+            return _dense
+        if query.device.type == "cpu" and 0 not in self.e_lengths:
+            count, pairs = len(self.tokens), self.weights.numel()
+            if fast_products(query):
+                return _dense if MOST * count > pairs else _sparse
+            plain = not (self.value_norm or dropout_p or torch.is_autocast_enabled("cpu"))
+            return _summed if plain and HALF * count > pairs else _sparse
+        return _sparse
 
     def e_grid(self, row: Tensor) -> Tensor:
         """Keys or values [1, H_kv, T, d] of the e-stream -> [B, H_kv, L, d]."""
         documents = row[0].transpose(0, 1).split(self.e_lengths)
         return nn.utils.rnn.pad_sequence(documents, batch_first=True).transpose(1, 2)
 
-    def gated(self, layer: int) -> Tensor:
-        """The weights of b_ij in a layer: one, or one for each head, [1 or H, ...], as Sim has them."""
+    def gated(self, weights: Tensor, layer: int) -> Tensor:
+        """The weights of b_ij, `weights` or `of_pairs`, in a layer: one, or one for each head, [1 or H, ...]."""
         if isinstance(self.gate, Tensor):
             of_layer = self.gate[layer] if self.gate.ndim else self.gate
-            return self.weights * of_layer.view(-1, *[1] * self.weights.ndim).to(self.weights.dtype)
-        return (self.weights if self.gate == 1 else self.weights * self.gate)[None]
+            return weights * of_layer.view(-1, *[1] * weights.ndim).to(weights.dtype)
+        return (weights if self.gate == 1 else weights * self.gate)[None]
 
 
 def _attention(
@@ -220,7 +227,8 @@ def _attention(
     keys, values = packing.to_grid(key), packing.to_grid(value)
     settings = {"scale": scaling, "dropout_p": dropout}
     own = packing.causal(query, keys, values, window=sliding_window, **settings)
-    dense, before = packing.takes_all(query), packing.e_stream
+    way, before = packing.way(query, dropout), packing.e_stream
+    dense = way is _dense
     if before is None:
         half, size = query.shape[2] // 2, len(keys) // 2
         query = query[:, :, half:]
@@ -231,7 +239,7 @@ def _attention(
         e_key, e_value = before.seen[module.layer_idx]
     if dense and (before or packing.exchange):
         e_key, e_value = packing.e_grid(e_key), packing.e_grid(e_value)
-    other = (_dense if dense else _sparse)(packing, module.layer_idx, query, e_key, e_value, **settings).transpose(1, 2)
+    other = way(packing, module.layer_idx, query, e_key, e_value, **settings).transpose(1, 2)
     if before is not None:
         return own + other, None
     e, h = own.tensor_split(2, dim=1)
@@ -267,7 +275,7 @@ def _dense(
     inner = scores.dtype if fast_products(query) else torch.promote_types(scores.dtype, torch.float32)
     p = scores.softmax(3, dtype=inner).to(value.dtype)
     p = F.dropout(p, dropout_p)
-    weights = batch.gated(layer).to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
+    weights = batch.gated(batch.weights, layer).to(p.dtype).expand(heads, -1, -1)  # [H, T, B]
     if batch.value_norm:
         norms = value.norm(dim=-1).view(heads, 1, size, length)
         weights = weights / ((p * norms).sum(3) + EPSILON)  # N_ij, eq. 8
@@ -293,6 +301,12 @@ class _Weighted(torch.autograd.Function):
         return of_weighted * weights[..., None], (of_weighted * p).sum(3), of_value
 
 
+def _summed(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, **none) -> Tensor:
+    """The same without V-normalisation, from key and value [1, H_kv, T, d] of all documents, one after the other."""
+    weights = batch.gated(batch.weights, layer).to(query.dtype)
+    return summed_attention(query, key, value, weights, batch.e_lengths, scale=scale)
+
+
 def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
     """The same from key and value [1, H_kv, T, d], over the pairs whose weight is not negligible."""
     dim = value.shape[3]
@@ -308,7 +322,8 @@ def _sparse(batch: _Batch, layer: int, query: Tensor, key: Tensor, value: Tensor
     ]
     # For its backward pass attention keeps what it found. From that the rest is made again, so that nothing else is kept.
     how = {"use_reentrant": False, "preserve_rng_state": False}
-    return checkpoint(_add_up, batch.gated(layer), batch.tokens, len(batch.document), dim, *found, **how)
+    weights = batch.gated(batch.of_pairs, layer)
+    return checkpoint(_add_up, weights, batch.tokens, len(batch.document), dim, *found, **how)
 
 
 def _add_up(weights: Tensor, tokens: Tensor, length: int, dim: int, *found: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ are taken times `WASTE` or `GAPS` for what the allocator cannot fill. docs/perfo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from revela.plan.flops import BYTES, Shape
 
@@ -35,6 +36,20 @@ DEVICE = {"A100": 80, "H100 PCIe": 80, "H100 NVL": 94, "H100": 80, "H200": 141, 
 DEVICE |= {"L40S": 48, "A40": 48}
 
 Tokens = tuple[float, float]  # of a batch: of the retriever's texts, and of the language model's in one stream
+
+
+@dataclass(frozen=True)
+class Cross:
+    """Cross attention as `revela.method.inbatch` carries it out.
+
+    way: "pairs" that are not negligible, each on its own; all pairs, of which a "sum" is made at once; or all pairs with
+        their probabilities in a "grid".
+    documents, keys: that a document and a token attend to.
+    """
+
+    way: Literal["pairs", "sum", "grid"]
+    documents: float
+    keys: float
 
 
 def alternatives(
@@ -100,22 +115,19 @@ def parts(
     waste = WASTE if gpu or settings.precision == "fp32" else GAPS
     widest = 0.0
     for part, shape in enumerate(shapes):
-        frozen, cross = part == 1 and settings.freeze_lm, part == 1
+        frozen = part == 1 and settings.freeze_lm
         for name, size in _weights(settings, shape, processes, frozen=frozen).items():
             found[name] += size
         count = retriever_tokens if part == 0 else lm_tokens * (1 if frozen else 2)
-        attended = attention(settings, batch_size) if cross else 0.0
-        every = cross and takes_all(settings, attended, batch_size, frozen=frozen, gpu=gpu)
-        keys = lm_tokens * settings.processes_per_batch if every else 0
-        layer = sum(retained(settings, shape, frozen=frozen, attended=attended, gpu=gpu, keys=keys).values())
+        attention = cross_attention(settings, batch_size, lm_tokens, frozen=frozen, gpu=gpu) if part == 1 else None
+        layer = sum(retained(settings, shape, frozen=frozen, cross=attention, gpu=gpu).values())
         stream = _stream(settings, frozen=frozen)
         if frozen:
             found["activations"] += lm_tokens * shape.layers * stream * 2 * shape.kv_heads * shape.head_dim
         kept = stream * shape.hidden if checkpointing else layer
         found["activations"] += count * shape.layers * kept
         widest = max(widest, count * (layer if checkpointing else 0))
-        of_pairs = 3 * shape.heads * keys if every else 4 * attended * shape.heads * shape.head_dim
-        numbers = max(count * 3 * shape.intermediate, lm_tokens * of_pairs)
+        numbers = max(count * 3 * shape.intermediate, lm_tokens * _of_pairs(attention, shape))
         found["at work"] = max(found["at work"], waste * BYTES[settings.precision] * numbers)
     if len(shapes) == 2:
         lm = shapes[1]
@@ -132,21 +144,31 @@ def parts(
 
 def activations(settings: Training, shape: Shape, *, frozen: bool = False) -> float:
     """Bytes that a token leaves in a layer of a language model's for the backward pass, where it sees one other document."""
-    return sum(retained(settings, shape, frozen=frozen, attended=1, gpu=True).values())
+    return sum(retained(settings, shape, frozen=frozen, cross=Cross("pairs", 1, 0), gpu=True).values())
 
 
-def attention(settings: Training, batch_size: int) -> float:
-    """Other documents that a document attends to: one at a temperature near 0, all where the weights are alike."""
-    if settings.attention == "dense" or settings.similarity == "uniform":
-        return batch_size - 1.0
-    return 1 + (batch_size - 2) * min(1.0, ALIKE * settings.temperature / SPREAD)
+def cross_attention(settings: Training, batch_size: int, tokens: float, *, frozen: bool = False, gpu: bool) -> Cross:
+    """How a document attends to others: to one at a temperature near 0, to all where the weights are alike.
+
+    tokens: of the texts of this process, in one stream of the language model.
+    """
+    keys, documents = tokens * settings.processes_per_batch, batch_size - 1.0
+    if settings.attention == "dense":
+        return Cross("grid", documents, keys)
+    if settings.similarity != "uniform":
+        documents = 1 + (batch_size - 2) * min(1.0, ALIKE * settings.temperature / SPREAD)
+    if not gpu and _stream(settings, frozen=frozen) == 2 and 8 * documents > batch_size:
+        return Cross("grid", documents, keys)
+    summed = not gpu and settings.precision == "fp32" and not settings.value_norm
+    return Cross("sum" if summed and 2 * documents > batch_size else "pairs", documents, keys)
 
 
-def takes_all(settings: Training, attended: float, batch_size: int, *, frozen: bool = False, gpu: bool) -> bool:
-    """Whether cross attention goes over all pairs: as set, or as a CPU with bfloat16 does where many count."""
-    return settings.attention == "dense" or (
-        not gpu and _stream(settings, frozen=frozen) == 2 and 8 * attended > batch_size
-    )
+def _of_pairs(cross: Cross | None, shape: Shape) -> float:
+    """Numbers that a token has at work in cross attention."""
+    if cross is None:
+        return 0.0
+    width = shape.heads * shape.head_dim
+    return {"grid": 3 * shape.heads * cross.keys, "sum": 4 * width, "pairs": 4 * cross.documents * width}[cross.way]
 
 
 def _stream(settings: Training, *, frozen: bool = False) -> int:
@@ -155,13 +177,12 @@ def _stream(settings: Training, *, frozen: bool = False) -> int:
 
 
 def retained(
-    settings: Training, shape: Shape, *, frozen: bool, attended: float, gpu: bool, keys: float = 0
+    settings: Training, shape: Shape, *, frozen: bool, cross: Cross | None = None, gpu: bool
 ) -> dict[str, float]:
     """Bytes that a token of a stream leaves in a layer for the backward pass, by the tensors.
 
-    attended: other documents that it attends to; 0 for a retriever. Of a language model that is trained, half of the
-    tokens are those of the h-stream, which alone attends. keys: places whose probabilities are kept where attention goes
-    over all pairs; 0 where it does not.
+    cross: None for a retriever. Of a language model that is trained, half of the tokens are those of the h-stream, which
+    alone attends to other documents.
     """
     width, hidden, between = BYTES[settings.precision], shape.hidden, shape.intermediate
     queries, of_keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -177,12 +198,13 @@ def retained(
         "query, key, value and output": width * ((1 if again else 2) * queries + 2 * of_keys),
     }
     share = 1 if frozen else 0.5
-    if keys:  # and query, and keys and values of the grid, once for each head (revela.method.inbatch)
-        found["probabilities of cross attention"] = share * width * shape.heads * keys
+    if cross and cross.way == "grid":  # and query, and keys and values of the grid, once for each head
+        found["probabilities of cross attention"] = share * width * shape.heads * cross.keys
         found["the same of cross attention"] = width * (share * 2 * queries + (0 if frozen else queries))
-    elif attended:  # query and output for each pair; and the row's keys and values, or a copy with their norms
+    elif cross:  # the query, or query and output for each pair; the row's keys and values, or a copy with their norms
         of_row = 0 if frozen and not settings.value_norm else 2 * of_keys
-        found["the same of cross attention"] = width * (share * 2 * attended * queries + of_row)
+        of_query = 1 if cross.way == "sum" else 2 * cross.documents
+        found["the same of cross attention"] = width * (share * of_query * queries + of_row)
     matrices = {name: rows for name, (rows, _) in shape.matrices.items()}
     if adapted:
         targets = [name for name in settings.lora.targets if name in matrices]

@@ -40,6 +40,12 @@ ARCHITECTURES = {
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 
 
+@pytest.fixture(autouse=True, params=["pairs", "sum"])
+def way(request, monkeypatch):
+    """Of `sparse` without V-normalisation: each pair on its own, as on a GPU, or the sum of all, as on a CPU."""
+    monkeypatch.setattr(inbatch, "HALF", 0 if request.param == "pairs" else 10**9)
+
+
 def make(architecture="Llama", dtype=torch.float64, **changes):
     """A tiny random causal LM of an architecture, trainable, without dropout."""
     config_class = getattr(transformers, CONFIGS.get(architecture, f"{architecture}Config"))
@@ -595,7 +601,7 @@ def test_a_gate_of_one_changes_no_bit(attention, monkeypatch):
     ids, mask, sim = make_batch(dtype=torch.float32)
     out, expected = run(lm, ids, mask, sim, value_norm=True, attention=attention)
     seen = []
-    monkeypatch.setattr(inbatch._Batch, "gated", lambda batch, layer: seen.append(layer) or batch.weights[None])
+    monkeypatch.setattr(inbatch._Batch, "gated", lambda batch, weights, layer: seen.append(layer) or weights[None])
     again, gradients = run(lm, ids, mask, sim, value_norm=True, attention=attention)
     assert sorted(set(seen)) == [0, 1] and torch.equal(out, again)
     assert all(torch.equal(gradients[name], expected[name]) for name in expected)

@@ -1,4 +1,4 @@
-"""bfloat16 on a CPU: attention and cross attention against float64."""
+"""Attention on a CPU: in bfloat16 against float64, and the sum over texts against softmax written out."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from test_inbatch import make, make_batch
 from torch.utils.checkpoint import checkpoint
 
-from revela.method import inbatch, packing
+from revela.method import inbatch, packing, short
 from revela.method.inbatch import logits
 from revela.method.packing import Packing
-from revela.method.short import causal_attention
+from revela.method.short import causal_attention, summed_attention
 
 
 def relative(ours, exact):
@@ -66,6 +66,58 @@ def test_gradient_checkpointing_makes_it_again():
         for out in (run(query, key, value), checkpoint(run, query, key, value, use_reentrant=False))
     ]
     assert all(map(torch.equal, *gradients))
+
+
+def sum_of_texts(query, key, value, weights, lengths, scale):
+    """Head by head and text by text."""
+    groups, heads = query.shape[1] // key.shape[1], []
+    for head, q in enumerate(query[0]):
+        k, v = (x[0, head // groups].split(lengths) for x in (key, value))
+        weight = weights[head % len(weights)]
+        heads.append(sum(weight[:, [j]] * ((scale * q @ k[j].T).softmax(1) @ v[j]) for j in range(len(lengths))))
+    return torch.stack(heads)[None]
+
+
+@pytest.mark.parametrize("scores", [1, 60, 2**18])  # a token at a time, a few, all
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("of_heads", [1, 6])
+@pytest.mark.parametrize("keys", [1, 2, 6])
+def test_summed_attention(keys, of_heads, trained, scores, monkeypatch):
+    monkeypatch.setattr(short, "SCORES", scores)
+    generator, lengths = torch.Generator().manual_seed(0), [3, 1, 5]
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    query, key, value = draw(1, 11, 6, 4).transpose(1, 2), *(draw(1, keys, 9, 4).requires_grad_(trained) for _ in "kv")
+    inputs = [query.requires_grad_(), draw(of_heads, 11, 3).requires_grad_(), *([key, value] if trained else [])]
+    found = summed_attention(query, key, value, inputs[1], lengths, scale=0.7)
+    expected = sum_of_texts(query, key, value, inputs[1], lengths, 0.7)
+    torch.testing.assert_close(found, expected)
+    probe = draw(*found.shape)
+    torch.testing.assert_close(*(torch.autograd.grad(out, inputs, probe) for out in (found, expected)))
+
+
+@pytest.mark.parametrize("spread, expected", [(1.0, {"_summed"}), (0.02, {"_sparse"})])
+def test_a_cpu_sums_where_most_pairs_count(spread, expected, monkeypatch):
+    """Not in bfloat16, not under autocast, and not where V-normalisation divides each pair."""
+    taken, way = set(), inbatch._Batch.way
+
+    def noted(*given):
+        taken.add(way(*given).__name__)
+        return way(*given)
+
+    monkeypatch.setattr(inbatch._Batch, "way", noted)
+    ids, mask, sim = make_batch((5, 2, 7, 4, 6), spread=spread, dtype=torch.float32)
+
+    def ways(dtype=torch.float32, *, value_norm=False, autocast=False):
+        taken.clear()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits(make(dtype=dtype), ids, mask, sim, value_norm=value_norm)
+        return set(taken)
+
+    assert ways() == expected
+    assert ways(value_norm=True) == {"_sparse"} and "_summed" not in ways(torch.bfloat16) | ways(autocast=True)
 
 
 def test_grid_and_back():

@@ -71,7 +71,7 @@ def test_activations(lora):
     measured = of_a_layer(LlamaModel, settings, lambda model: run(model.get_decoder(), ids, packing)) / ids.numel()
     estimate = memory.activations(settings, SHAPE)
     assert 0.95 * measured < estimate < 1.4 * measured  # in-batch attention keeps more than the retriever's alone
-    alone = sum(memory.retained(settings, SHAPE, frozen=False, attended=0, gpu=False).values())
+    alone = sum(memory.retained(settings, SHAPE, frozen=False, gpu=False).values())
     assert alone == pytest.approx(measured, rel=0.03)
 
 
@@ -79,7 +79,7 @@ def test_activations(lora):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [None, Lora(rank=8, dropout=0.1), "frozen"])
 def test_what_a_language_model_keeps(lora, precision, value_norm):
-    """Where all documents count: over pairs in float32, over all at once in bfloat16."""
+    """Where all documents count: over pairs or, without V-normalisation, their sum in float32, a grid in bfloat16."""
     frozen = lora == "frozen"
     settings = Training(precision=precision, lora=None if frozen else lora, freeze_lm=frozen, value_norm=value_norm)
     settings = settings.model_copy(update={"temperature": 1.0})
@@ -91,14 +91,11 @@ def test_what_a_language_model_keeps(lora, precision, value_norm):
             return hidden_states(model, ids, mask, sim, value_norm=value_norm)
 
     measured, tokens = of_a_layer(LlamaForCausalLM, settings, streams, frozen), DOCUMENTS * LENGTH
-    attended = memory.attention(settings, DOCUMENTS)
-    every = memory.takes_all(settings, attended, DOCUMENTS, frozen=frozen, gpu=False)
-    assert attended == DOCUMENTS - 1 and every == (precision == "bf16" and bool(lora))
-    estimate = tokens * (1 if frozen else 2) * sum(
-        memory.retained(
-            settings, SHAPE, frozen=frozen, attended=attended, gpu=False, keys=tokens if every else 0
-        ).values()
-    )  # fmt: skip
+    cross = memory.cross_attention(settings, DOCUMENTS, tokens, frozen=frozen, gpu=False)
+    way = "grid" if precision == "bf16" and lora else "pairs" if value_norm or precision == "bf16" else "sum"
+    assert cross == memory.Cross(way, DOCUMENTS - 1, tokens)
+    kept = memory.retained(settings, SHAPE, frozen=frozen, cross=cross, gpu=False)
+    estimate = tokens * (1 if frozen else 2) * sum(kept.values())
     if frozen:  # the e-stream's keys and values
         estimate += tokens * BYTES[precision] * 2 * SHAPE.kv_heads * SHAPE.head_dim
     elif not lora and precision == "bf16":  # autocast's copies of the matrices
@@ -163,7 +160,8 @@ def test_a_gpu_that_is_too_small_is_noted():
 def test_cross_attention_over_all_pairs_keeps_its_probabilities():
     """tau = 0.05 on a CPU in bfloat16: products over all pairs; of a token 32 heads x 16 x 156 places."""
     settings = Training(lora=Lora(dropout=0.0), temperature=0.05)
-    assert memory.attention(settings, 16) == 15 and memory.takes_all(settings, 15, 16, gpu=False)
-    assert not memory.takes_all(settings, 15, 16, gpu=True)
-    kept = memory.retained(settings, LLAMA_1B, frozen=True, attended=15, gpu=False, keys=16 * 156)
+    cross = memory.cross_attention(settings, 16, 16 * 156, gpu=False)
+    assert cross == memory.Cross("grid", 15, 16 * 156)
+    assert memory.cross_attention(settings, 16, 16 * 156, gpu=True).way == "pairs"
+    kept = memory.retained(settings, LLAMA_1B, frozen=True, cross=cross, gpu=False)
     assert kept["probabilities of cross attention"] == 2 * 32 * 16 * 156
