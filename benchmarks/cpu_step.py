@@ -12,11 +12,10 @@ was stored of other processors, precisions and numbers of threads is kept.
 import argparse
 import os
 import time
-from operator import itemgetter
 
 import torch
 import torch.distributed as dist
-from record import machine, save, settle, show, stored
+from record import machine, merged, save, settle, show
 from training_step import QUICK, SMOLLM, Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
@@ -103,13 +102,6 @@ def product_rate(objective: Revela, lengths: dict, precision: str) -> float:
     return operations / seconds
 
 
-def merged(rows: list[dict]) -> list[dict]:
-    """The rows, and those that are stored of other processors, precisions and numbers of threads."""
-    of = itemgetter("cpu", "threads", "precision")
-    measured = set(map(of, rows))
-    return [row for row in stored("cpu_step") if of(row) not in measured] + rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small model; nothing is stored")
@@ -167,7 +159,8 @@ def main() -> None:
     show(rows)
     settings = {"shape": shape, "batch": BATCH, "tokens": {part: sum(of) for part, of in lengths.items()}}
     if not options.profile and not options.quick:
-        save("cpu_step", settings | {"lora_rank": 32}, merged(rows))
+        rows = merged("cpu_step", rows, "cpu", "threads", "precision")
+        save("cpu_step", settings | {"lora_rank": 32}, rows)
 
 
 if __name__ == "__main__":

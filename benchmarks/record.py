@@ -60,6 +60,12 @@ def stored(name: str) -> list[dict]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
+def merged(name: str, rows: list[dict], *keys: str) -> list[dict]:
+    """The rows, and before them those that are stored of other values of the keys."""
+    measured = [[row.get(key) for key in keys] for row in rows]
+    return [row for row in stored(name) if [row.get(key) for key in keys] not in measured] + rows
+
+
 def timed(function, repeats: int) -> dict:
     """Medians of the seconds on the clock and of the CPU over some repetitions."""
     clock, cpu = [], []

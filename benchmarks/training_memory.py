@@ -5,7 +5,8 @@
 Runs of two steps in fresh processes, with gradient checkpointing and without: 16 chunks, all of them as long as the
 settings let them be. A narrow backbone is trained as `config/tiny.yaml` says, a wide one as `config/demo.yaml` does, which
 freezes the language model, and with adapters on both models. The default backbone comes with the project; what is
-stored was measured on SmolLM2-135M as well, of 30 layers.
+stored was measured on SmolLM2-135M as well, of 30 layers. A wide one runs in the precision that the machine is fast in;
+what was stored of the other is kept.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from record import save, show
+from record import merged, save, show
 
 from revela.command.own_study import DEMO, NARROW, TINY
 from revela.plan.fit import GB, Load
@@ -113,6 +114,7 @@ def main() -> None:
                     print(rows[-1], flush=True)
     show(rows)
     if not options.quick:
+        rows = merged("training_memory", rows, "backbone", "trained", "precision", "tokens", "checkpointing")
         save("training_memory", {"batch": B, "steps": 2, "threads": options.threads}, rows)
 
 
