@@ -102,8 +102,8 @@ class _Summed(torch.autograd.Function):
         lengths, scale = ctx.lengths, ctx.scale
         gradients, weights_of = (_by_key(x, len(key[0])) for x in (gradient[0], weights))
         of_query, of_weights = torch.zeros_like(queries), gradients.new_empty(*queries.shape[:3], len(lengths))
-        trained = ctx.needs_input_grad[1]  # and with it the value
-        of_key, of_value = (torch.zeros_like(x[0]) if trained else x[0] for x in (key, value))
+        _, for_key, for_value, *_ = ctx.needs_input_grad
+        of_key, of_value = (torch.zeros_like(x[0]) for x in (key, value))
         rows = [x.split(lengths, 1) for x in (key[0], value[0], of_key, of_value)]
         for part in _parts(queries, lengths):
             q, g, of_q = (x[:, part].flatten(1, 2) for x in (queries, gradients, of_query))
@@ -113,15 +113,15 @@ class _Summed(torch.autograd.Function):
                 of_weights[:, part, :, j] = _as(along, queries[:, part])
                 of_p.sub_(along[..., None])
                 _as(p, queries[:, part]).mul_(weights_of[:, part, :, j, None])
-                if trained:
+                if for_value:
                     of_v.baddbmm_(p.mT, g)
                 of_scores = of_p.mul_(p).mul_(scale)
                 of_q.baddbmm_(of_scores, k)
-                if trained:
+                if for_key:
                     of_k.baddbmm_(of_scores.mT, q)
         of_weights = _by_head(of_weights).sum_to_size(weights.shape).to(weights.dtype)
-        kept = (of_key[None], of_value[None]) if trained else (None, None)
-        return _by_head(of_query)[None], *kept, of_weights, None, None
+        of_key, of_value = of_key[None] if for_key else None, of_value[None] if for_value else None
+        return _by_head(of_query)[None], of_key, of_value, of_weights, None, None
 
 
 def _by_key(x: Tensor, keys: int) -> Tensor:

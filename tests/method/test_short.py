@@ -79,7 +79,7 @@ def sum_of_texts(query, key, value, weights, lengths, scale):
 
 
 @pytest.mark.parametrize("scores", [1, 60, 2**18])  # a token at a time, a few, all
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("trained", ["", "key", "value", "key value"])  # adapters may be on one of the two alone
 @pytest.mark.parametrize("of_heads", [1, 6])
 @pytest.mark.parametrize("keys", [1, 2, 6])
 def test_summed_attention(keys, of_heads, trained, scores, monkeypatch):
@@ -89,10 +89,11 @@ def test_summed_attention(keys, of_heads, trained, scores, monkeypatch):
     def draw(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    query, key, value = draw(1, 11, 6, 4).transpose(1, 2), *(draw(1, keys, 9, 4).requires_grad_(trained) for _ in "kv")
-    inputs = [query.requires_grad_(), draw(of_heads, 11, 3).requires_grad_(), *([key, value] if trained else [])]
-    found = summed_attention(query, key, value, inputs[1], lengths, scale=0.7)
-    expected = sum_of_texts(query, key, value, inputs[1], lengths, 0.7)
+    given = {"query": draw(1, 11, 6, 4).transpose(1, 2), "key": draw(1, keys, 9, 4), "value": draw(1, keys, 9, 4)}
+    given["weights"] = draw(of_heads, 11, 3)
+    inputs = [given[name].requires_grad_() for name in ("query", "weights", *trained.split())]
+    found = summed_attention(*given.values(), lengths, scale=0.7)
+    expected = sum_of_texts(*given.values(), lengths, 0.7)
     torch.testing.assert_close(found, expected)
     probe = draw(*found.shape)
     torch.testing.assert_close(*(torch.autograd.grad(out, inputs, probe) for out in (found, expected)))
