@@ -61,7 +61,9 @@ def measure(folder: Path, dtype: torch.dtype, options: argparse.Namespace) -> li
     retriever = Retriever.from_backbone(folder, max_length=MAX_LENGTH, pooling="mean", normalize=False, **precision)
     retriever = retriever.to(options.device).eval()
     other = sentence_transformer(folder, options.device, dtype)
-    unit = "seconds" if options.device.startswith("cuda") else "cpu_seconds"
+    processor, unit = ("gpu", "seconds") if options.device.startswith("cuda") else ("cpu", "cpu_seconds")
+    where = {"processor": machine()[processor], "model": options.names[folder]}
+    where |= {"dtype": str(dtype).removeprefix("torch.")}
     rows = []
     for kind in ("mixed", "even"):
         batch = texts(kind, count)
@@ -77,10 +79,7 @@ def measure(folder: Path, dtype: torch.dtype, options: argparse.Namespace) -> li
                 u: round(statistics.median(turn[name][u] for turn in rounds), 3) for u in ("seconds", "cpu_seconds")
             }
             ratio = statistics.median(turn[name][unit] / turn["revela"][unit] for turn in rounds)
-            processor = machine()["gpu" if options.device.startswith("cuda") else "cpu"]
-            where = {"processor": processor, "model": options.names[folder]}
-            where |= {"dtype": str(dtype).removeprefix("torch."), "texts": kind}
-            row = where | {"way": name, **times, "documents/s": round(count / times["seconds"], 1)}
+            row = where | {"texts": kind, "way": name, **times, "documents/s": round(count / times["seconds"], 1)}
             agrees = round(float(np.median(cosine(found[name], found["revela"]))), 5)
             rows.append(row | {"ratio": round(ratio, 2), "cosine": agrees})
     return rows
